@@ -1,0 +1,137 @@
+"""The loss: its gradient is minus the gradient of
+
+    J(θ) = E[ 1/G Σ_i ( A_i · log π_θ(o_i|q) − β · KL(π_θ ‖ π_ref) ) ]       (arXiv 2507.11407, AGAPO)
+
+There is no clipping: low-probability tokens keep their gradient. Where data is off-policy (later updates of a
+batch, stale weights), each token is multiplied by the truncated, detached weight min(π_θ/π_sampler, cap).
+
+Tokens come flat: the response tokens of a micro-batch, one after another, whatever the rows looked like, so the
+result cannot depend on padding or packing. Denominators are constants of the step: the sum over micro-batches
+and ranks is the loss of the batch.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from agapo.algorithm.kl import kl_coefficients
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The settings of the loss. The defaults are the bare policy gradient."""
+
+    kl_coefficient: float = 0.0
+    kl_estimator: Literal["sequence", "reward_to_go", "k2", "k3"] = "reward_to_go"
+    importance: Literal["token", "sequence", "none"] = "token"
+    importance_cap: float = 2.0
+    clip: tuple[float, float] | None = None
+    """(low, high) of a PPO clip, for the peers' presets; None for AGAPO."""
+    aggregation: Literal["sequence", "token", "response_mean"] = "sequence"
+    max_new_tokens: int = 1
+    """The constant that `token` aggregation divides by."""
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """The response tokens of a micro-batch, flat: T tokens of R responses."""
+
+    response: Tensor
+    """[T] which response each token belongs to, non-decreasing, in 0..R-1."""
+    responses: int
+    """R."""
+    mask: Tensor
+    """[T] 1 for tokens in the loss; 0 for a tool's result and for dummies that only equalise ranks."""
+    sampler_logprobs: Tensor
+    """[T] under the policy that sampled."""
+    reference_logprobs: Tensor
+    """[T] under the reference policy; anything when β = 0."""
+    advantages: Tensor
+    """[T] the response's advantage, on each of its tokens."""
+    kl_weights: Tensor
+    """[T] the response's weight in the KL term."""
+    kl_baselines: Tensor
+    """[T] what is subtracted from the KL coefficient (`kl.kl_baseline`)."""
+
+
+def policy_loss(
+    logprobs: Tensor, tokens: TokenBatch, objective: Objective, denominator: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the loss (a scalar) and sums for the metrics.
+
+    logprobs [T] under the policy being trained, with gradient. `denominator` is the nominal number of responses
+    of the *whole* update, not of this micro-batch: a step with fewer groups takes a smaller step.
+    """
+    log_ratio = torch.where(tokens.mask > 0, logprobs.detach() - tokens.sampler_logprobs, 0.0)
+    weights = importance_weights(log_ratio, tokens, objective)
+    per_token = _policy_term(logprobs, tokens, weights, objective)
+    if objective.kl_coefficient:
+        per_token = per_token + objective.kl_coefficient * _kl_term(logprobs, tokens, weights, objective)
+    scale = tokens.mask * _aggregation(tokens, objective) / denominator
+    return (scale * per_token).sum(), _sums(log_ratio, logprobs.detach(), tokens, objective)
+
+
+def importance_weights(log_ratio: Tensor, tokens: TokenBatch, objective: Objective) -> Tensor:
+    """Return min(π_θ/π_sampler, cap) for each token [T], of the token or of its whole response."""
+    if objective.importance == "none":
+        return torch.ones_like(log_ratio)
+    if objective.importance == "sequence":
+        log_ratio = _per_response(log_ratio, tokens)[tokens.response]
+    # The cap is applied to the logarithm, so that nothing overflows on the way to it.
+    return log_ratio.clamp(max=float(torch.tensor(objective.importance_cap).log())).exp()
+
+
+def _policy_term(logprobs: Tensor, tokens: TokenBatch, weights: Tensor, objective: Objective) -> Tensor:
+    if objective.clip is None:
+        return -weights * tokens.advantages * logprobs
+    low, high = objective.clip
+    ratio = (logprobs - tokens.sampler_logprobs).exp()
+    clipped = ratio.clamp(1 - low, 1 + high)
+    return -torch.minimum(ratio * tokens.advantages, clipped * tokens.advantages)
+
+
+def _kl_term(logprobs: Tensor, tokens: TokenBatch, weights: Tensor, objective: Objective) -> Tensor:
+    log_ratio = logprobs - tokens.reference_logprobs
+    if objective.kl_estimator == "k2":
+        return tokens.kl_weights * log_ratio**2 / 2
+    if objective.kl_estimator == "k3":
+        return tokens.kl_weights * ((-log_ratio).exp() - 1 + log_ratio)
+    masked = log_ratio.detach() * tokens.mask
+    coefficients = kl_coefficients(masked, tokens.response, tokens.responses, objective.kl_estimator)
+    centred = (coefficients - tokens.kl_baselines).to(logprobs.dtype)
+    return tokens.kl_weights * weights * centred * logprobs
+
+
+def _aggregation(tokens: TokenBatch, objective: Objective) -> Tensor:
+    if objective.aggregation == "sequence":
+        return torch.ones_like(tokens.mask)
+    if objective.aggregation == "token":
+        return torch.full_like(tokens.mask, 1 / objective.max_new_tokens)
+    lengths = _per_response(tokens.mask, tokens).clamp_min(1)
+    return 1 / lengths[tokens.response]
+
+
+def _per_response(values: Tensor, tokens: TokenBatch) -> Tensor:
+    total = torch.zeros(tokens.responses, dtype=values.dtype, device=values.device)
+    return total.index_add_(0, tokens.response, values)
+
+
+def _sums(log_ratio: Tensor, logprobs: Tensor, tokens: TokenBatch, objective: Objective) -> dict[str, Tensor]:
+    """Sums over this micro-batch (and one maximum), from which the step's metrics are made."""
+    ratio = log_ratio.clamp(max=20).exp()
+    outside = (ratio > objective.importance_cap).to(ratio.dtype)
+    if objective.clip:
+        low, high = objective.clip
+        outside = ((ratio < 1 - low) | (ratio > 1 + high)).to(ratio.dtype)
+    sums = {
+        "tokens": tokens.mask.sum(),
+        "ratio_max": torch.where(tokens.mask > 0, ratio, 0.0).max(),
+        "ratio_outside": (outside * tokens.mask).sum(),
+    }
+    if objective.kl_coefficient:
+        to_reference = (logprobs - tokens.reference_logprobs) * tokens.mask
+        sums["kl"] = to_reference.sum()
+        sums["kl_k3"] = (((-to_reference).exp() - 1 + to_reference) * tokens.mask).sum()
+    return sums

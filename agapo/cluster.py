@@ -1,0 +1,63 @@
+"""The Ray cluster that every stage runs on: a laptop's, or an existing one."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayTaskError
+
+from agapo.errors import UserError
+
+LEFT_BEHIND = [".venv", "outputs", ".git", "wandb", "**/*.safetensors", "**/*.jsonl.gz", "**/*.parquet"]
+"""What Ray's copy of the working directory goes without, where hosts do not share it."""
+
+
+def start_cluster(address: str | None) -> None:
+    """Join the Ray cluster at `address`, or start one on this machine; nothing to do when there is one already.
+
+    Workers find `agapo`, `rewards` and `data` on this machine through PYTHONPATH, and on another cluster through
+    Ray's copy of the working directory. Raises UserError when the cluster cannot be reached.
+    """
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        path = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
+        options |= {"include_dashboard": False, "runtime_env": {"env_vars": environment | {"PYTHONPATH": path}}}
+    else:
+        shipped = {"working_dir": str(Path.cwd()), "excludes": LEFT_BEHIND, "env_vars": environment}
+        options |= {"address": address, "runtime_env": shipped}
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"cluster.address: cannot start or join Ray ({reason})") from error
+
+
+def stop_cluster() -> None:
+    """Leave the cluster; one that `start_cluster` started ends."""
+    if ray.is_initialized():
+        ray.shutdown()
+
+
+def fetch(reference: Any, timeout: float | None = None) -> Any:
+    """Return the value(s) of object reference(s); a UserError raised in a worker is raised here as itself."""
+    try:
+        return ray.get(reference, timeout=timeout)
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, UserError):
+            raise UserError(str(cause)) from None
+        raise
+
+
+def threads_for(wanted: int, workers: int) -> int:
+    """Return the CPU threads of each of `workers` processes: as wanted, or this machine's cores shared out."""
+    return wanted or max(1, (os.cpu_count() or 1) // workers)
+
+

@@ -1,0 +1,1 @@
+"""Learning: DeepSpeed ranks, micro-batches, weight transport, and what a checkpoint holds."""

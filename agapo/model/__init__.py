@@ -1,0 +1,1 @@
+"""Models: loading, export, the tokenizer of the tiny model, weight buffers and token log-probabilities."""

@@ -1,0 +1,141 @@
+"""Models and tokenizers: created from nothing, loaded from a folder or the hub, exported for transformers and vLLM."""
+
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Exaone4Config,
+    Exaone4ForCausalLM,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from agapo.errors import UserError
+
+
+def create_model(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seed: int,
+    hidden_size: int = 96,
+    intermediate_size: int = 288,
+    layers: int = 4,
+    heads: int = 4,
+    kv_heads: int = 2,
+    sliding_window: int = 24,
+    sliding_window_pattern: int = 4,
+    max_position_embeddings: int = 4096,
+) -> Exaone4ForCausalLM:
+    """Return an EXAONE 4 model with random weights (float32, CPU), the same for the same seed.
+
+    Every `sliding_window_pattern`-th layer attends globally, the others over `sliding_window` tokens. Leaves the
+    global random state as it was.
+    """
+    config = Exaone4Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        sliding_window=sliding_window,
+        sliding_window_pattern=sliding_window_pattern,
+        max_position_embeddings=max_position_embeddings,
+        tie_word_embeddings=False,
+        **_token_ids(tokenizer),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Exaone4ForCausalLM(config)
+    model.generation_config = GenerationConfig(**_token_ids(tokenizer))
+    return model
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {name: getattr(tokenizer, name) for name in names}
+
+
+def load_model(
+    path: str | Path,
+    *,
+    dtype: str = "float32",
+    attention: str = "sdpa",
+    gradient_checkpointing: bool = False,
+) -> PreTrainedModel:
+    """Return the causal language model at `path` (a local folder or a hub name), in training mode.
+
+    Raises UserError when there is no such folder, the hub cannot be reached, or the folder holds no model.
+    """
+    _require(path)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, attn_implementation=attention)
+    except (OSError, ValueError, ImportError) as error:
+        raise _load_error("model", path, error) from error
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.train()
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer at `path`, padding on the left; its padding token falls back to the end-of-sequence token.
+
+    Raises UserError when it cannot be loaded or has no chat template.
+    """
+    _require(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path), padding_side="left")
+    except (OSError, ValueError, ImportError) as error:
+        raise _load_error("tokenizer", path, error) from error
+    if not tokenizer.chat_template:
+        raise UserError(f"model.path: {path} has no chat template; use an instruction-tuned model, or add its template")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _require(path: str | Path) -> None:
+    """A hub name is `organisation/name` or `name`; anything else that does not exist is a missing folder."""
+    looks_local = Path(path).is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1
+    if looks_local and not Path(path).is_dir():
+        raise UserError(f"model.path: {path}: no such folder; run the stage that makes it, or give a hub name")
+
+
+def _load_error(what: str, path: str | Path, error: Exception) -> UserError:
+    if Path(path).is_dir():
+        mend = "give a folder that `save_pretrained` wrote"
+    else:
+        mend = "check the name and the network, or download it and give its folder"
+    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return UserError(f"model.path: cannot load the {what} '{path}' ({reason.rstrip('.')}); {mend}")
+
+
+def export_hf(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Write model and tokenizer to `directory` so that plain transformers and vLLM load them.
+
+    The folder appears complete or not at all: it is written beside its place and then renamed; an older one is
+    replaced.
+    """
+    beside = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
+    beside.mkdir(parents=True)
+    try:
+        model.save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
+        _replace(beside, directory)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _replace(new: Path, place: Path) -> None:
+    """A folder cannot be renamed over one that is not empty: the old one steps aside first."""
+    old = place.with_name(f"{new.name}.old")
+    if place.exists():
+        place.rename(old)
+    new.rename(place)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,280 @@
+"""What every recipe has, and how one is read: YAML, then `key.path=value` overrides, then strict validation.
+
+Every mistake becomes one line that names the file, the key and, where there is one, the near name:
+
+    recipes/rl/tiny.yaml: learner.learning_rat: unknown key; did you mean 'learning_rate'?
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from agapo.errors import UserError
+from agapo.resolve import did_you_mean
+from agapo.schema import MODES, Mode
+
+
+class Strict(BaseModel):
+    """A recipe section: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().resolve()
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+"""A local path, made absolute on loading: Ray workers may run elsewhere."""
+
+
+def _absolute_if_local(name: str) -> str:
+    looks_local = name.startswith((".", "/", "~", "outputs/")) or Path(name).exists()
+    return str(_absolute(Path(name))) if looks_local else name
+
+
+ModelName = Annotated[str, AfterValidator(_absolute_if_local)]
+"""A local folder, or a name on the Hugging Face hub (`Qwen/Qwen3-0.6B`)."""
+
+
+class RunConfig(Strict):
+    """Where the run lives and what makes it repeatable."""
+
+    name: str = Field("", pattern=r"^[\w.\-]*$")
+    """Folder below `<output>/<stage>/`; defaults to the recipe's file name."""
+    seed: int = Field(0, ge=0)
+    output: AbsolutePath = Path("outputs")
+
+
+class ModelConfig(Strict):
+    """The model to start from."""
+
+    path: ModelName | None = None
+    """A Hugging Face folder or hub name."""
+    start: AbsolutePath | None = None
+    """An SFT recipe whose finished run is the model; it is run first when there is none."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    gradient_checkpointing: bool = False
+
+
+class DataConfig(Strict):
+    """Where rows come from."""
+
+    source: str
+    """`package.module:function`, called as `function(split, **args)`; yields rows as dicts."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    path: AbsolutePath | None = None
+    """A local file instead of the source's public data set; handed to the source as `path`."""
+    modes: dict[Mode, float] = Field(default_factory=lambda: {"reasoning": 1.0})
+    """Share of the training prompts asked in each mode."""
+    max_prompt_tokens: int = Field(1024, ge=1)
+
+
+class TrackingConfig(Strict):
+    """What people see."""
+
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """`auto`: online where a W&B key is configured, offline otherwise."""
+    project: str = "agapo"
+    samples_every: int = Field(20, ge=0)
+    """Show one sampled response every so many steps; 0 never."""
+    rollout_rows: int = Field(8, ge=0)
+    """Responses a step that go into the W&B rollout table (`rollouts.jsonl` has them all)."""
+
+
+class CheckpointConfig(Strict):
+    """How often the state that a resumed run needs is saved."""
+
+    every: int = Field(50, ge=1)
+    keep: int = Field(2, ge=1)
+
+
+class ClusterConfig(Strict):
+    """The Ray cluster."""
+
+    address: str | None = None
+    """An existing cluster (`auto`, `ray://host:10001`); None starts one on this machine."""
+
+
+class Recipe(Strict):
+    """What every stage's recipe has."""
+
+    stage: Literal["sft", "rl"]
+    run: RunConfig = RunConfig()
+    model: ModelConfig
+    data: DataConfig
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+    @property
+    def run_directory(self) -> Path:
+        """`<output>/<stage>/<name>`."""
+        return self.run.output / self.stage / self.run.name
+
+    @property
+    def hf_directory(self) -> Path:
+        """Where the finished model is exported for transformers and vLLM."""
+        return self.run_directory / "hf"
+
+
+R = TypeVar("R", bound=Recipe)
+
+UNHASHED = ("run.name", "run.output", "steps", "tracking", "checkpoint", "cluster", "model.path")
+"""Keys that may differ between a run and its continuation."""
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """Return a hash of everything that decides what the run computes; a run directory belongs to one."""
+    content = recipe.model_dump(mode="json", by_alias=True)
+    for key in UNHASHED:
+        *parents, last = key.split(".")
+        section = content
+        for parent in parents:
+            section = section[parent]
+        section.pop(last, None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_recipe(kind: type[R], path: Path, overrides: list[str] | None = None) -> R:
+    """Read `path`, apply `key.path=value` overrides and validate.
+
+    Raises UserError, one line a mistake, each naming file and key.
+    """
+    content = _read_yaml(path)
+    for override in overrides or []:
+        _apply(content, override)
+    run = content.setdefault("run", {})
+    if isinstance(run, dict) and not run.get("name"):
+        run["name"] = path.stem
+    stage = kind.model_fields["stage"].default
+    if content.setdefault("stage", stage) != stage:
+        raise UserError(f"{path}: stage: this is a recipe for '{content['stage']}'; run 'agapo {content['stage']}'")
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise UserError("\n".join(f"{path}: {line}" for line in _explain(kind, error))) from None
+
+
+def recipe_stage(path: Path) -> str:
+    """Return the stage that a recipe file says it is for (`sft` or `rl`)."""
+    stage = _read_yaml(path).get("stage")
+    if stage not in ("sft", "rl"):
+        raise UserError(f"{path}: stage: is {stage!r}; should be 'sft' or 'rl'")
+    return stage
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        near = [str(item) for item in Path("recipes").glob("*/*.yaml")]
+        raise UserError(f"{path}: no such recipe{did_you_mean(str(path), near)}")
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: not YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: should be a YAML mapping of keys to values")
+    return content
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"override '{override}': should be key.path=value, e.g. learner.learning_rate=1e-4")
+    *parents, last = key.split(".")
+    section: Any = content
+    for parent in parents:
+        section = _enter(section, parent, override)
+    _assign(section, last, _parse_value(value), override)
+
+
+def _enter(section: Any, name: str, override: str) -> Any:
+    if isinstance(section, list):
+        return section[_index(section, name, override)]
+    if not isinstance(section, dict):
+        raise UserError(f"override '{override}': '{name}' lies inside a plain value")
+    if section.get(name) is None:
+        section[name] = {}
+    return section[name]
+
+
+def _assign(section: Any, name: str, value: Any, override: str) -> None:
+    if isinstance(section, list):
+        section[_index(section, name, override)] = value
+    elif isinstance(section, dict):
+        section[name] = value
+    else:
+        raise UserError(f"override '{override}': '{name}' lies inside a plain value")
+
+
+def _index(section: list[Any], name: str, override: str) -> int:
+    if not name.isdigit() or int(name) >= len(section):
+        raise UserError(f"override '{override}': '{name}' should be an index below {len(section)}")
+    return int(name)
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return _number(value)
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `1e-4` as a string; people mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(kind: type[BaseModel], error: ValidationError) -> list[str]:
+    return [_explain_one(kind, item["loc"], item["type"], item["msg"], item.get("input")) for item in error.errors()]
+
+
+def _explain_one(kind: type[BaseModel], place: tuple[int | str, ...], problem: str, message: str, value: Any) -> str:
+    key = ".".join(str(part) for part in place)
+    if problem == "extra_forbidden":
+        return f"{key}: unknown key{did_you_mean(str(place[-1]), _known_keys(kind, place[:-1]))}"
+    if problem == "missing":
+        return f"{key}: is required"
+    message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    prefix = f"{key}: " if key else ""
+    shown = f" (is {value!r})" if isinstance(value, str | int | float | bool | None) else ""
+    return f"{prefix}{message[0].lower()}{message[1:]}{shown}"
+
+
+def _known_keys(kind: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    for part in place:
+        if isinstance(part, int):
+            continue
+        field = next((f for name, f in kind.model_fields.items() if part in (name, f.alias)), None)
+        section = _section_of(field.annotation) if field else None
+        if section is None:
+            return []
+        kind = section
+    return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_section_of(item) for item in getattr(annotation, "__args__", ()))
+    return next((item for item in inner if item), None)
+
+
+def check_modes(modes: dict[Mode, float]) -> dict[Mode, float]:
+    """Shares must be positive somewhere and negative nowhere."""
+    if min(modes.values(), default=0) < 0 or sum(modes.values()) <= 0:
+        raise ValueError(f"shares of {', '.join(MODES)} should be ≥ 0 with one above 0")
+    return modes

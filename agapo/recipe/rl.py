@@ -1,0 +1,147 @@
+"""The recipe of the RL stage."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from agapo.recipe.algorithm import AlgorithmConfig
+from agapo.recipe.base import DataConfig, Recipe, Strict, check_modes
+from agapo.resolve import did_you_mean
+from agapo.schema import MODES, Mode
+
+
+class RewardTerm(Strict):
+    """One reward function and how much it counts."""
+
+    name: str
+    function: str
+    """`package.module:function` with the signature `score(prompts, completions, **columns)`."""
+    weight: float = 1.0
+
+
+class RewardConfig(Strict):
+    """How responses are judged."""
+
+    terms: list[RewardTerm] = Field(min_length=1)
+    verdict: str = ""
+    """The term that decides `correct` (value 1 is correct); defaults to the first."""
+    workers: int = Field(2, ge=1)
+    """Verifier processes."""
+    deadline_s: float = Field(10.0, gt=0)
+    """Wall-clock limit a sample; then its worker is killed and the sample scores 0."""
+    max_error_rate: float = Field(0.2, ge=0, le=1)
+    """Stop the run when more than this share of a step's samples met an error."""
+
+    @model_validator(mode="after")
+    def _verdict_is_a_term(self) -> "RewardConfig":
+        names = [term.name for term in self.terms]
+        if len(set(names)) < len(names):
+            raise ValueError(f"terms have the same name twice: {names}")
+        if not self.verdict:
+            object.__setattr__(self, "verdict", names[0])
+        if self.verdict not in names:
+            raise ValueError(f"verdict '{self.verdict}' is not one of the terms{did_you_mean(self.verdict, names)}")
+        return self
+
+
+class RolloutConfig(Strict):
+    """How responses are sampled."""
+
+    engine: Literal["transformers"] = "transformers"
+    actors: int = Field(1, ge=1)
+    group_size: int = Field(8, ge=2)
+    """G, the responses a prompt; leave-one-out needs at least 2."""
+    temperature: float = Field(1.0, gt=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_new_tokens: int = Field(1024, ge=1)
+    stop: list[str] = Field(default_factory=list)
+    """Texts that end a response, besides the end-of-turn token; kept in the response."""
+    chunk_prompts: int = Field(8, ge=1)
+    """Prompts that one actor samples together; the unit of work that is redone when an actor dies."""
+    threads: int = Field(0, ge=0)
+    """CPU threads an actor; 0 shares this machine's cores among the actors."""
+    gpus_per_actor: float = Field(0.0, ge=0)
+    chunk_timeout_s: float = Field(1800.0, gt=0)
+    """An actor that takes longer over a chunk is taken for hung, and replaced."""
+    max_restarts: int = Field(10, ge=0)
+    """Actor replacements a run; more says that something is wrong that a restart cannot mend."""
+
+
+class LearnerConfig(Strict):
+    """How the policy is updated."""
+
+    ranks: int = Field(1, ge=1)
+    """Data-parallel DeepSpeed ranks."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    learning_rate: float = Field(1e-6, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(5, ge=0)
+    min_learning_rate: float = Field(0.0, ge=0)
+    """Where `linear` and `cosine` end."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    micro_batch_tokens: int = Field(16384, ge=16)
+    """Tokens a rank puts through the model at once."""
+    layout: Literal["packed", "right", "left"] = "packed"
+    """How sequences become rows: several a row without padding, or one a row padded on a side."""
+    threads: int = Field(0, ge=0)
+    """CPU threads a rank; 0 shares this machine's cores among the ranks."""
+    gpus_per_rank: float = Field(0.0, ge=0)
+
+
+class EvaluationConfig(Strict):
+    """Greedy accuracy on questions that are not trained on."""
+
+    every: int = Field(20, ge=0)
+    """Steps between evaluations on the validation questions; 0 never."""
+    modes: list[Mode] = Field(default_factory=lambda: list(MODES), min_length=1)
+    """Modes of the table before and after."""
+    test_size: int = Field(512, ge=1)
+    """Questions of the test split, for the table before and after."""
+    validation_size: int = Field(128, ge=1)
+    """Questions held out of training, for the curve and for choosing the best checkpoint."""
+    chunk_prompts: int = Field(128, ge=1)
+    pass_at: int = Field(0, ge=0)
+    """Before training, sample so many responses a validation question and report pass@k; 0 skips it."""
+    keep: Literal["best", "last"] = "best"
+    """Which weights are exported: the best on the validation questions, or the last."""
+
+
+class RLRecipe(Recipe):
+    """`agapo rl RECIPE`."""
+
+    stage: Literal["rl"] = "rl"
+    steps: int = Field(ge=1)
+    prompts_per_step: int = Field(16, ge=1)
+    data: DataConfig
+    reward: RewardConfig
+    algorithm: AlgorithmConfig = AlgorithmConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    learner: LearnerConfig = LearnerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    _modes = field_validator("data")(lambda data: check_modes(data.modes) and data)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "RLRecipe":
+        if not self.model.path and not self.model.start:
+            raise ValueError("model: give 'path' (a model) or 'start' (an SFT recipe that makes one)")
+        responses = self.prompts_per_step * self.rollout.group_size
+        if responses % self.learner.ranks:
+            raise ValueError(
+                f"learner.ranks: {self.learner.ranks} does not divide the batch of {responses} responses "
+                f"(prompts_per_step {self.prompts_per_step} × rollout.group_size {self.rollout.group_size})"
+            )
+        if self.prompts_per_step % self.algorithm.updates_per_batch:
+            raise ValueError(
+                f"algorithm.updates_per_batch: {self.algorithm.updates_per_batch} does not divide "
+                f"prompts_per_step {self.prompts_per_step}"
+            )
+        return self
+
+    @property
+    def nominal_responses(self) -> int:
+        """Prompts a step × G: the constant denominator of the loss."""
+        return self.prompts_per_step * self.rollout.group_size

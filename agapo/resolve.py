@@ -1,0 +1,47 @@
+"""Turn `rewards.math_answer:score` into the function it names.
+
+Recipes name rewards and data sources this way; they are looked up with the working directory on the
+path, as uvicorn and celery do, so a user's own file next to the recipe needs no installation.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from agapo.errors import UserError
+
+
+def resolve(name: str, *, key: str) -> Callable[..., Any]:
+    """Return the function that `package.module:function` names.
+
+    `key` is the recipe key that holds the name; it stands in the error. Raises UserError when the module
+    does not import or has no such function.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not attribute:
+        raise UserError(f"{key}: '{name}' should be 'package.module:function', e.g. 'rewards.math_answer:score'")
+    _put_working_directory_on_path()
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"{key}: cannot import '{module_name}' from {Path.cwd()}: {error}") from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        known = [item for item in vars(module) if callable(getattr(module, item)) and not item.startswith("_")]
+        raise UserError(f"{key}: '{module_name}' has no function '{attribute}'{did_you_mean(attribute, known)}")
+    return function
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """Return `; did you mean 'x'?` for the nearest known word, or an empty string."""
+    near = get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _put_working_directory_on_path() -> None:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)

@@ -1,0 +1,125 @@
+"""The records that flow through the system.
+
+A prompt is sampled G times; the G responses form a group; a step's groups form a batch:
+
+    Prompt ──sample──► Response × G ──score──► Group ──select, advantages──► Batch ──► learner
+
+All records are frozen: a stage that adds something (a reward, say) makes a new record with
+`dataclasses.replace`. They hold plain Python values, so they pickle, compare and dump to JSON.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Mode = Literal["reasoning", "non_reasoning"]
+MODES: tuple[Mode, ...] = ("reasoning", "non_reasoning")
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question, ready to be sampled.
+
+    Example: `Prompt(id="gsm8k/train/12", messages=({"role": "user", "content": "1+1="},), columns={"answer": "2"})`.
+    """
+
+    id: str
+    """Unique and stable over runs: seeds of the samples derive from it."""
+    messages: tuple[Mapping[str, Any], ...]
+    """The chat so far, ending with the turn to answer: `{"role": ..., "content": ...}` each."""
+    domain: str = "math"
+    """What kind of task this is; metrics are reported by domain."""
+    mode: Mode = "reasoning"
+    """Whether the generation prompt opens a thinking block."""
+    language: str = "en"
+    """ISO 639-1 code of the language the response should be in."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """What the reward reads besides the completion (`answer`, `test`, ...), under the data set's own names."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a response. Single-turn responses have one; a tool's result is one that is not trained."""
+
+    token_ids: tuple[int, ...]
+    """[T] token ids."""
+    logprobs: tuple[float, ...]
+    """[T] log-probability in nats of each token under the sampling policy, at the sampling temperature,
+    over the whole vocabulary (before top-p)."""
+    trained: bool = True
+    """True for tokens that the model produced; False for context such as a tool's result."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """One sampled answer to a prompt, and, once scored, its reward."""
+
+    segments: tuple[Segment, ...]
+    text: str
+    """The decoded response without the end-of-turn token; thinking and answer together."""
+    finish: Finish
+    """`stop`: ended by itself; `length`: cut at `rollout.max_new_tokens`."""
+    weights_version: int
+    """How many optimizer updates the sampling policy had seen."""
+    reward: float | None = None
+    """Weighted sum of the reward terms; None while unscored or where there is no verdict."""
+    correct: bool | None = None
+    """The verdict, from the one reward term that the recipe names; None where there is none."""
+    reward_parts: Mapping[str, float | None] = field(default_factory=dict)
+    """Each reward term by name, before weighting."""
+    reward_error: str | None = None
+    """Kind of the error that scoring met (`timeout`, `crash`, `exception`, ...), None if it met none."""
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """[T] the segments' tokens, joined."""
+        return tuple(token for segment in self.segments for token in segment.token_ids)
+
+    @property
+    def logprobs(self) -> tuple[float, ...]:
+        """[T] the segments' sampling log-probabilities, joined."""
+        return tuple(value for segment in self.segments for value in segment.logprobs)
+
+    @property
+    def trained(self) -> tuple[bool, ...]:
+        """[T] which tokens take part in the loss."""
+        return tuple(segment.trained for segment in self.segments for _ in segment.token_ids)
+
+
+@dataclass(frozen=True)
+class Group:
+    """One prompt and its G responses."""
+
+    prompt: Prompt
+    prompt_ids: tuple[int, ...]
+    """[P] the rendered prompt, generation prompt included."""
+    responses: tuple[Response, ...]
+
+    @property
+    def verdicts(self) -> list[bool]:
+        """The verdicts that there are (responses without one are left out)."""
+        return [response.correct for response in self.responses if response.correct is not None]
+
+    @property
+    def all_correct(self) -> bool:
+        """Every verdict says correct (and there is one)."""
+        return bool(self.verdicts) and all(self.verdicts)
+
+    @property
+    def all_wrong(self) -> bool:
+        """Every verdict says wrong (and there is one)."""
+        return bool(self.verdicts) and not any(self.verdicts)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The groups that one step learns from, with their advantages."""
+
+    groups: tuple[Group, ...]
+    advantages: tuple[tuple[float, ...], ...]
+    """[N][G] normalised advantages; 0 for responses that carry no signal."""
+    kl_weights: tuple[tuple[float, ...], ...]
+    """[N][G] how much each response counts in the KL term; 0 for responses that carry no verdict."""
+    nominal_responses: int
+    """The denominator: prompts a step × G of the recipe, however many groups were kept."""

@@ -1,0 +1,1 @@
+"""The stages, one readable main loop a file."""

@@ -1,0 +1,30 @@
+"""What people see of a run: its folder, metrics and samples, progress, and the report at the end.
+
+    with RunDirectory.open(recipe, path) as run:                    whose folder, provenance, lock
+        logger = MetricsLogger(run, recipe, wandb_id, run.resumed)  metrics.jsonl, rollouts.jsonl, W&B
+        with StepProgress(recipe.steps) as progress:                the live line
+            ...
+        learning_curve(run.metrics, run.curve)                      the picture
+
+Knows recipes and records, and nothing of models: it imports no torch, and W&B and matplotlib only when used.
+"""
+
+from agapo.tracking.files import read_json, write_json_atomic
+from agapo.tracking.logger import MetricsLogger
+from agapo.tracking.progress import StepProgress, make_console
+from agapo.tracking.report import before_after_table, final_summary, learning_curve
+from agapo.tracking.run_directory import RunDirectory, is_finished, stored_fingerprint
+
+__all__ = [
+    "MetricsLogger",
+    "RunDirectory",
+    "StepProgress",
+    "before_after_table",
+    "final_summary",
+    "is_finished",
+    "learning_curve",
+    "make_console",
+    "read_json",
+    "stored_fingerprint",
+    "write_json_atomic",
+]

@@ -1,0 +1,185 @@
+"""What a run says while it runs: a live line in a terminal, plain lines now and then in a log file.
+
+Everything that a model wrote is shown as plain text: no markup, no terminal control codes.
+"""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from io import TextIOWrapper
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from agapo.schema import Response
+
+KEY_FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
+    ("reward/mean", "reward", lambda value: f"{value:.2f}"),
+    ("reward/accuracy", "acc", lambda value: f"{100 * value:.0f}%"),
+    ("group/all_wrong", "all wrong", lambda value: f"{100 * value:.0f}%"),
+    ("kl/sequence", "kl", lambda value: f"{value:.3g}"),
+    ("train/loss", "loss", lambda value: f"{value:.3f}"),
+    ("rollout/length", "length", lambda value: f"{value:.0f}"),
+    ("time/step", "s/step", lambda value: f"{value:.2g}" if value < 10 else f"{value:.0f}"),
+)
+"""Metric, short name and format of the figures that stand beside the bar, where a step has them."""
+
+SAMPLE_CHARACTERS = 600
+"""A shown sample is cut in its middle to about so many characters: start and answer stay."""
+
+PLAIN_WIDTH = 100
+"""Columns for panels and tables where the output is no terminal."""
+
+
+class StepProgress:
+    """The progress of a run of `total` steps, of which `done` were made before this process started.
+
+    Use as a context manager. In a terminal one line is live; elsewhere a plain line appears every `log_every`
+    steps, after the first and after the last. The ETA comes from the last 20 steps of this process, evaluation
+    and checkpoints included, so that it is right after a resume too.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        done: int = 0,
+        *,
+        name: str = "train",
+        log_every: int = 10,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.console = console or make_console()
+        self._total, self._done, self._first = total, done, done + 1
+        self._name, self._log_every, self._clock = name, log_every, clock
+        self._last_time = clock()
+        self._seconds: deque[float] = deque(maxlen=20)
+        self._live = self._make_live() if self.console.is_terminal else None
+        self._task = self._live.add_task(name, total=total, completed=done, figures="") if self._live else None
+
+    def __enter__(self) -> "StepProgress":
+        self._last_time = self._clock()
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the live line; printing goes on below it. Harmless when done twice."""
+        if self._live:
+            self._live.stop()
+
+    def update(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Show that `step` (counted from 1) is done, with its key figures."""
+        now = self._clock()
+        self._seconds.append((now - self._last_time) / max(step - self._done, 1))
+        self._last_time, self._done = now, step
+        if self._live and self._task is not None:
+            self._live.update(self._task, completed=step, figures=self._figures(metrics, "  "))
+        elif step in (self._first, self._total) or step % self._log_every == 0:
+            self._line(f"{self._name} {step}/{self._total}  {self._figures(metrics, '  ')}")
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """Seconds until the last step at the recent pace; None before the first step."""
+        if not self._seconds:
+            return None
+        return (self._total - self._done) * sum(self._seconds) / len(self._seconds)
+
+    def evaluation(self, step: int, scores: Mapping[str, float], *, best: bool = False) -> None:
+        """Print a line of held-out accuracy by mode, 0 to 1 each; `best` marks a new best."""
+        if not self._seconds:
+            # The evaluation before the first step says nothing about how long steps take.
+            self._last_time = self._clock()
+        figures = "  ".join(f"{mode} {100 * score:.1f}%" for mode, score in scores.items())
+        self._line(f"eval at step {step}: {figures}{'  (best so far)' if best else ''}")
+
+    def show_sample(self, step: int, prompt_text: str, response: Response) -> None:
+        """Print one sampled response in a panel, with its verdict and reward."""
+        mark, style = _verdict(response.correct)
+        reward = "" if response.reward is None else f"  reward {response.reward:.2f}"
+        cut = "  cut at the token limit" if response.finish == "length" else ""
+        title = Text(f"step {step}  {mark}{reward}{cut}", style)
+        body = Group(Text(_clip(prompt_text), "bold"), Rule(style="dim"), Text(_clip(response.text)))
+        self.console.print(Panel(body, title=title, title_align="left", width=_width(self.console), border_style="dim"))
+
+    def print_table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Print a table: first column left, the others right."""
+        print_table(title, columns, rows, self.console)
+
+    def announce(self, text: str) -> None:
+        """Print one line above the live line."""
+        self._line(text)
+
+    def _figures(self, metrics: Mapping[str, float], separator: str) -> str:
+        shown = [f"{name} {form(metrics[key])}" for key, name, form in KEY_FIGURES if metrics.get(key) is not None]
+        if "time/step" not in metrics:
+            shown.append(f"s/step {self._seconds[-1]:.2g}")
+        return separator.join([*shown, f"left {format_duration(self.eta_seconds)}"])
+
+    def _line(self, text: str) -> None:
+        # Soft wrap: a log file gets one line a message, whatever its width.
+        self.console.print(Text(printable(text)), soft_wrap=True)
+
+    def _make_live(self) -> Progress:
+        figures = TextColumn("{task.fields[figures]}", markup=False)
+        columns = (TextColumn("{task.description}"), BarColumn(20), TaskProgressColumn("{task.completed}/{task.total}"))
+        return Progress(*columns, figures, console=self.console, refresh_per_second=4)
+
+
+def make_console() -> Console:
+    """Return a console on standard output that never fails on a character the terminal lacks."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    return Console(highlight=False)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], console: Console) -> None:
+    """Print a table: first column left, the others right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
+    console.print(table, width=_width(console))
+
+
+def format_duration(seconds: float | None) -> str:
+    """Return `45s`, `3m20s` or `2h05m`; `?` for None."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters made visible: a model's output must not steer the terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _verdict(correct: bool | None) -> tuple[str, str]:
+    if correct is None:
+        return "no verdict", "dim"
+    return ("✓ correct", "green") if correct else ("✗ wrong", "red")
+
+
+def _clip(text: str) -> str:
+    text = printable(text)
+    if len(text) <= SAMPLE_CHARACTERS:
+        return text
+    half = SAMPLE_CHARACTERS // 2
+    return f"{text[:half]} […] {text[-half:]}"
+
+
+def _width(console: Console) -> int:
+    return min(console.width, PLAIN_WIDTH) if console.is_terminal else PLAIN_WIDTH

@@ -1,0 +1,158 @@
+"""Three small tasks that a model of half a million parameters can learn within minutes on a laptop.
+
+    kind      share  question      worked thinking          answer
+    sum       50 %   3+4-9         3+4=7 7-9=-2             -2
+    product   25 %   47*6          40*6=240 7*6=42 240+42=282    282
+    sort      25 %   sort 71 25 40  25:71 40 40:71 71       [25,40,71]
+
+Whether a question is for training or for testing is decided by a hash of the question, so no question is in both,
+whatever the seed and the size. Terse thinking jumps to the answer: a model that was fine-tuned on mostly terse
+thinking knows the worked strategy but seldom picks it, and reinforcement learning has something to find.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+TEST_SHARE = 8
+"""One question in so many is for testing."""
+_MAX_DRAWS = 2000
+"""Draws without a new question before a kind is taken for exhausted."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A question, its answer, and the steps that lead there."""
+
+    kind: str
+    question: str
+    answer: str
+    steps: tuple[str, ...]
+    key: str
+    """What the split goes by: 47*6 and 6*47 have the same key."""
+
+
+def prompts(split: str, *, seed: int = 0, size: int = 4096) -> Iterator[dict[str, Any]]:
+    """Yield up to `size` different questions of a split, each with its `answer`.
+
+    Where a kind runs out of new questions, the others take its place.
+    """
+    draw = random.Random(f"arithmetic/prompts/{_checked(split)}/{seed}")
+    seen: set[str] = set()
+    kinds = dict(_KINDS)
+    while kinds and len(seen) < size:
+        make = draw.choices(list(kinds), weights=list(kinds.values()))[0]
+        problem = _new_problem(make, draw, split, seen)
+        if problem is None:
+            del kinds[make]
+            continue
+        seen.add(problem.question)
+        yield _prompt_row(problem)
+
+
+def _prompt_row(problem: Problem) -> dict[str, Any]:
+    return {
+        "id": f"arithmetic/{problem.question}",
+        "messages": [{"role": "user", "content": problem.question}],
+        "domain": "math",
+        "language": "en",
+        "answer": problem.answer,
+        "kind": problem.kind,
+    }
+
+
+DEFAULT_PHASES = ({"size": 20_000, "reasoning": 0.35, "worked": 1.0},)
+
+
+def dialogues(
+    split: str, *, seed: int = 0, phases: Sequence[Mapping[str, float]] = DEFAULT_PHASES
+) -> Iterator[dict[str, Any]]:
+    """Yield solved questions, drawn with replacement, phase after phase: the order is the curriculum.
+
+    A phase has `size` (dialogues), `reasoning` (share of them in reasoning mode) and `worked` (share of the
+    reasoning ones whose thinking is worked out; the others jump to the answer).
+    """
+    draw = random.Random(f"arithmetic/dialogues/{_checked(split)}/{seed}")
+    for phase in phases:
+        for _ in range(int(phase["size"])):
+            make = draw.choices(list(_KINDS), weights=list(_KINDS.values()))[0]
+            problem = _new_problem(make, draw, split, seen=())
+            assert problem is not None
+            reasoning, worked = draw.random() < phase["reasoning"], draw.random() < phase["worked"]
+            yield _dialogue_row(problem, reasoning=reasoning, worked=worked)
+
+
+def _dialogue_row(problem: Problem, *, reasoning: bool, worked: bool) -> dict[str, Any]:
+    boxed = f"\\boxed{{{problem.answer}}}"
+    turn = {"role": "assistant", "content": boxed if reasoning else f"{problem.question}={boxed}"}
+    if reasoning:
+        turn["reasoning_content"] = " ".join(problem.steps) if worked else f"={problem.answer}"
+    return {
+        "messages": [{"role": "user", "content": problem.question}, turn],
+        "mode": "reasoning" if reasoning else "non_reasoning",
+        "domain": "math",
+        "language": "en",
+    }
+
+
+def _new_problem(make: "Make", draw: random.Random, split: str, seen: Container[str]) -> Problem | None:
+    """Draw a question of the split that was not seen, or None where there seems to be none left."""
+    for _ in range(_MAX_DRAWS):
+        problem = make(draw)
+        if problem.question not in seen and _is_test(problem.key) == (split == "test"):
+            return problem
+    return None
+
+
+def _checked(split: str) -> str:
+    if split not in ("train", "test"):
+        raise ValueError(f"split should be 'train' or 'test', is {split!r}")
+    return split
+
+
+def _is_test(key: str) -> bool:
+    return hashlib.sha256(key.encode()).digest()[0] % TEST_SHARE == 0
+
+
+def _sum(draw: random.Random) -> Problem:
+    total = draw.randint(1, 9)
+    question, steps = str(total), []
+    for _ in range(draw.randint(1, 4)):
+        term = f"{draw.choice('+-')}{draw.randint(1, 9)}"
+        steps.append(f"{total}{term}={total + int(term)}")
+        total += int(term)
+        question += term
+    return Problem("sum", question, str(total), tuple(steps), key=question)
+
+
+def _product(draw: random.Random) -> Problem:
+    large, small = draw.randint(10, 99), draw.randint(2, 9)
+    tens, units = large // 10 * 10, large % 10
+    steps = (f"{tens}*{small}={tens * small}", f"{units}*{small}={units * small}")
+    total = f"{tens * small}+{units * small}={large * small}"
+    question = f"{large}*{small}" if draw.random() < 0.5 else f"{small}*{large}"
+    return Problem("product", question, str(large * small), (*steps, total), key=f"{large}*{small}")
+
+
+def _sort(draw: random.Random) -> Problem:
+    left = draw.sample(range(10, 100), draw.randint(3, 5))
+    question = "sort " + " ".join(map(str, left))
+    # In brackets, since verifiers read a bare "25,40,71" as a set, in which order does not count.
+    answer = f"[{','.join(map(str, sorted(left)))}]"
+    return Problem("sort", question, answer, tuple(_selection(left)), key=question)
+
+
+def _selection(left: Sequence[int]) -> Iterator[str]:
+    """Take the smallest out, again and again: `25:71 40`, `40:71`, `71`."""
+    while left:
+        smallest = min(left)
+        left = [number for number in left if number != smallest]
+        rest = " ".join(map(str, left))
+        yield f"{smallest}:{rest}" if rest else str(smallest)
+
+
+Make = Callable[[random.Random], Problem]
+_KINDS: dict[Make, int] = {_sum: 2, _product: 1, _sort: 1}
+"""How often each kind is drawn."""
