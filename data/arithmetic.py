@@ -1,9 +1,9 @@
 """Three small tasks that a model of half a million parameters can learn within minutes on a laptop.
 
     kind      share  question      worked thinking          answer
-    sum       50 %   3+4-9         3+4=7 7-9=-2             -2
+    sum       50 %   3+9-7         3+9=12 12-7=5            5
     product   25 %   47*6          40*6=240 7*6=42 240+42=282    282
-    sort      25 %   sort 71 25 40  25:71 40 40:71 71       [25,40,71]
+    sort      25 %   sort 7 2 4     2<4<7                   [2,4,7]
 
 Whether a question is for training or for testing is decided by a hash of the question, so no question is in both,
 whatever the seed and the size. Terse thinking jumps to the answer: a model that was fine-tuned on mostly terse
@@ -117,13 +117,15 @@ def _is_test(key: str) -> bool:
 
 
 def _sum(draw: random.Random) -> Problem:
+    """The running total stays between 0 and 18, so that there are few enough facts to learn."""
     total = draw.randint(1, 9)
     question, steps = str(total), []
     for _ in range(draw.randint(1, 4)):
-        term = f"{draw.choice('+-')}{draw.randint(1, 9)}"
-        steps.append(f"{total}{term}={total + int(term)}")
-        total += int(term)
-        question += term
+        terms = [term for term in range(-9, 10) if term and 0 <= total + term <= 18]
+        term = draw.choice(terms)
+        steps.append(f"{total}{term:+d}={total + term}")
+        total += term
+        question += f"{term:+d}"
     return Problem("sum", question, str(total), tuple(steps), key=question)
 
 
@@ -137,20 +139,10 @@ def _product(draw: random.Random) -> Problem:
 
 
 def _sort(draw: random.Random) -> Problem:
-    left = draw.sample(range(10, 100), draw.randint(3, 5))
-    question = "sort " + " ".join(map(str, left))
-    # In brackets, since verifiers read a bare "25,40,71" as a set, in which order does not count.
-    answer = f"[{','.join(map(str, sorted(left)))}]"
-    return Problem("sort", question, answer, tuple(_selection(left)), key=question)
-
-
-def _selection(left: Sequence[int]) -> Iterator[str]:
-    """Take the smallest out, again and again: `25:71 40`, `40:71`, `71`."""
-    while left:
-        smallest = min(left)
-        left = [number for number in left if number != smallest]
-        rest = " ".join(map(str, left))
-        yield f"{smallest}:{rest}" if rest else str(smallest)
+    numbers = [str(number) for number in draw.sample(range(1, 10), draw.randint(3, 5))]
+    question, ordered = "sort " + " ".join(numbers), sorted(numbers)
+    # In brackets, since verifiers read a bare "2,4,7" as a set, in which order does not count.
+    return Problem("sort", question, f"[{','.join(ordered)}]", ("<".join(ordered),), key=question)
 
 
 Make = Callable[[random.Random], Problem]

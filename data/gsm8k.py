@@ -97,10 +97,9 @@ def _from_parquet(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _from_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
     line = 0
     try:
-        with opened as lines:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
             for line, text in enumerate(lines, start=1):
                 if text.strip():
                     yield line, json.loads(text)
@@ -117,5 +116,7 @@ def _from_hub(name: str, split: str) -> Iterator[tuple[int, Any]]:
         rows = load_dataset(name, "main", split=split)
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"data.source: cannot load '{name}' from the hub ({reason}); set data.path to a file") from error
+        raise UserError(
+            f"data.source: cannot load '{name}' from the hub ({reason}); set data.path to a file"
+        ) from error
     yield from enumerate(rows, start=1)

@@ -31,7 +31,9 @@ class PackedRow:
         self.position_ids.extend(range(len(token_ids)))
 
 
-def pack(dialogues: Iterable[tuple[Sequence[int], Sequence[int]]], *, row_tokens: int, open_rows: int = 8) -> Iterator[PackedRow]:
+def pack(
+    dialogues: Iterable[tuple[Sequence[int], Sequence[int]]], *, row_tokens: int, open_rows: int = 8
+) -> Iterator[PackedRow]:
     """Pack (token ids, loss mask) pairs greedily into rows of at most `row_tokens` tokens, lazily.
 
     Each goes to the first of up to `open_rows` open rows that has room; where none has, the oldest is finished.

@@ -41,9 +41,7 @@ class ProgressCallback(TrainerCallback):
         self._started = time.monotonic()
         self._progress.start()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
         rate = state.global_step / (time.monotonic() - self._started)
         self._progress.update(

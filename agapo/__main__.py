@@ -1,0 +1,5 @@
+"""`python -m agapo`."""
+
+from agapo.cli import main
+
+main()

@@ -1,0 +1,94 @@
+"""The command line: `agapo {sft,rl,check,score} RECIPE key.path=value …`.
+
+Nothing heavy is imported until a stage runs, so that `--help` and the schema part of `check` are instant.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from agapo import __version__
+from agapo.errors import Interrupted, UserError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Post-training for language models: supervised fine-tuning, then reinforcement learning with AGAPO.",
+)
+
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Recipe keys to change, as key.path=value.", show_default=False)
+]
+
+
+@app.command()
+def sft(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Fine-tune on dialogues."""
+    from agapo.recipe import SFTRecipe, load_recipe
+
+    loaded = load_recipe(SFTRecipe, recipe, overrides)
+    from agapo.stages.launch import run_sft
+
+    run_sft(loaded, recipe)
+
+
+@app.command()
+def rl(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Reinforce with AGAPO (or a peer's preset). A run that was stopped goes on."""
+    from agapo.recipe import RLRecipe, load_recipe
+
+    loaded = load_recipe(RLRecipe, recipe, overrides)
+    from agapo.stages.launch import run_rl
+
+    run_rl(loaded, recipe)
+
+
+@app.command()
+def check(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    schema: Annotated[bool, typer.Option(help="Check the recipe's keys and values only.")] = False,
+) -> None:
+    """Check a recipe without training: its keys, then its rewards, its data, its model and its arithmetic."""
+    from agapo.stages.check import check_recipe
+
+    check_recipe(recipe, overrides or [], schema_only=schema)
+
+
+@app.command()
+def score(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    responses: Annotated[
+        Path | None, typer.Option(help="JSON lines with 'completion' and the columns that the reward reads.")
+    ] = None,
+) -> None:
+    """Score responses from a file with the recipe's rewards."""
+    from agapo.stages.score import score_file
+
+    score_file(recipe, overrides or [], responses)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's is one line on stderr and exit status 1."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
+        sys.exit(1)
+    except Interrupted:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,118 @@
+"""From a data source's rows to prompts: checked, split, rendered, and dealt out in a repeatable order."""
+
+import hashlib
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+from agapo.errors import UserError
+from agapo.resolve import resolve
+from agapo.schema import Mode, Prompt
+
+ABOUT = ("id", "messages", "domain", "mode", "language")
+"""Columns that become fields of the prompt; the others are for the reward."""
+
+
+def read_rows(
+    source: str, split: Literal["train", "test"], args: Mapping[str, Any], path: Path | None
+) -> Iterator[dict[str, Any]]:
+    """Call a data source: `function(split, **args)`, with `path` where the recipe names a file.
+
+    Raises UserError when the source does not take the arguments.
+    """
+    function = resolve(source, key="data.source")
+    arguments = dict(args) | ({"path": path} if path else {})
+    try:
+        inspect.signature(function).bind(split, **arguments)
+    except TypeError as error:
+        raise UserError(f"data.args: {source} {error}") from None
+    return iter(function(split, **arguments))
+
+
+def read_prompts(
+    source: str, split: Literal["train", "test"], args: Mapping[str, Any], path: Path | None
+) -> list[Prompt]:
+    """Return a split's prompts, in the source's order. Raises UserError when there are none, or a row is malformed."""
+    rows = read_rows(source, split, args, path)
+    prompts = [_prompt(row, split, f"{source}: {split} row {number}") for number, row in enumerate(rows, start=1)]
+    if not prompts:
+        raise UserError(f"data.source: {source} has no {split} rows{f' in {path}' if path else ''}")
+    return prompts
+
+
+def _prompt(row: Mapping[str, Any], split: str, place: str) -> Prompt:
+    messages = row.get("messages")
+    if not messages or not all("role" in message and "content" in message for message in messages):
+        raise UserError(f"{place}: column 'messages' should be a list of turns with 'role' and 'content'")
+    if messages[-1]["role"] not in ("user", "tool"):
+        raise UserError(f"{place}: the last turn is '{messages[-1]['role']}'; a prompt ends with the user's turn")
+    text = question_key(messages)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return Prompt(
+        id=str(row.get("id") or f"{split}/{digest}"),
+        messages=tuple(dict(message) for message in messages),
+        domain=row.get("domain", "math"),
+        language=row.get("language", "en"),
+        columns={name: value for name, value in row.items() if name not in ABOUT},
+    )
+
+
+def question_key(messages: Sequence[Mapping[str, Any]]) -> str:
+    """Return what makes a question the same question: its turns."""
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def hold_out(train: Sequence[Prompt], test: Sequence[Prompt], size: int) -> tuple[list[Prompt], list[Prompt], int]:
+    """Return (training prompts, validation prompts, training prompts dropped because the test split has them).
+
+    The validation prompts are those with the smallest hashes, so they stay the same as rows are added.
+    Raises UserError when that leaves nothing to train on.
+    """
+    tested = {question_key(prompt.messages) for prompt in test}
+    unseen = [prompt for prompt in train if question_key(prompt.messages) not in tested]
+    ranked = sorted(unseen, key=lambda prompt: hashlib.sha256(question_key(prompt.messages).encode()).digest())
+    held = {question_key(prompt.messages) for prompt in ranked[:size]}
+    rest = [prompt for prompt in unseen if question_key(prompt.messages) not in held]
+    if not rest:
+        raise UserError(
+            f"evaluation.validation_size: holding out {size} of {len(unseen)} training prompts leaves none; lower it"
+        )
+    return rest, ranked[:size], len(train) - len(unseen)
+
+
+@dataclass(frozen=True)
+class PromptStream:
+    """An endless, repeatable sequence of prompts: every epoch in another order, each visit in a mode by share.
+
+    Position k is the same in every run of the same seed, so a run's place in its data is one number.
+    """
+
+    prompts: Sequence[Prompt]
+    modes: Mapping[Mode, float]
+    seed: int
+
+    def take(self, start: int, count: int) -> list[tuple[Prompt, int]]:
+        """Return `count` pairs (prompt, visit) from position `start` on; the visit counts epochs from 0."""
+        return [self._at(position) for position in range(start, start + count)]
+
+    def _at(self, position: int) -> tuple[Prompt, int]:
+        epoch, place = divmod(position, len(self.prompts))
+        prompt = self.prompts[self._order(epoch)[place]]
+        return replace(prompt, mode=self._mode(prompt, epoch)), epoch
+
+    def _order(self, epoch: int) -> list[int]:
+        cached = self.__dict__.setdefault("_orders", {})
+        if epoch not in cached:
+            order = list(range(len(self.prompts)))
+            Random(f"{self.seed}/order/{epoch}").shuffle(order)
+            cached.clear()
+            cached[epoch] = order
+        return cached[epoch]
+
+    def _mode(self, prompt: Prompt, epoch: int) -> Mode:
+        names = list(self.modes)
+        draw = Random(f"{self.seed}/mode/{epoch}/{prompt.id}")
+        return draw.choices(names, weights=[self.modes[name] for name in names])[0]

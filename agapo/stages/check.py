@@ -1,0 +1,99 @@
+"""`agapo check`: all that can be known about a recipe without training.
+
+The schema part imports no torch. The rest says what it could not look at (a model on a hub that cannot be reached)
+rather than passing over it.
+"""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from agapo.errors import UserError
+from agapo.recipe import Recipe, RLRecipe, SFTRecipe, load_recipe
+from agapo.recipe.base import DataConfig, recipe_stage
+from agapo.recipe.rl import EvaluationConfig
+from agapo.resolve import resolve
+
+Rows = list[tuple[str, str]]
+
+
+def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None:
+    """Check a recipe and print what was found. Raises UserError at the first mistake."""
+    kind = {"rl": RLRecipe, "sft": SFTRecipe}[recipe_stage(path)]
+    recipe = load_recipe(kind, path, overrides)
+    rows: Rows = [("recipe", f"{path}: every key is known and in range")]
+    if not schema_only:
+        rows += _names(recipe)
+        rows += _arithmetic(recipe) if isinstance(recipe, RLRecipe) else []
+        rows += _data_and_model(recipe)
+    table = Table("checked", "found", title=f"{recipe.stage}: {recipe.run.name}")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _names(recipe: Recipe) -> Rows:
+    """Import every function that the recipe names."""
+    assert isinstance(recipe, RLRecipe | SFTRecipe)
+    for number, term in enumerate(recipe.reward.terms):
+        resolve(term.function, key=f"reward.terms.{number}.function")
+    resolve(recipe.data.source, key="data.source")
+    return [("functions", ", ".join([recipe.data.source, *(term.function for term in recipe.reward.terms)]))]
+
+
+def _arithmetic(recipe: RLRecipe) -> Rows:
+    own = recipe.rollout
+    responses = recipe.nominal_responses
+    chunks = -(-recipe.prompts_per_step // own.chunk_prompts)
+    tokens = responses * (own.max_new_tokens + recipe.data.max_prompt_tokens)
+    rows = [
+        ("a step", f"{recipe.prompts_per_step} prompts × {own.group_size} = {responses} responses, {chunks} chunks"),
+        ("tokens a step", f"at most {tokens:,} through the learner, {recipe.learner.ranks} ranks"),
+    ]
+    if own.top_p < 1:
+        rows.append(("warning", "rollout.top_p < 1 samples from another support than the log-probabilities describe"))
+    if own.actors > chunks:
+        rows.append(("warning", f"rollout.actors {own.actors}: only {chunks} chunks a step, so some actors idle"))
+    return rows
+
+
+def _data_and_model(recipe: Recipe) -> Rows:
+    from agapo.stages.system import load_questions
+
+    data, evaluation = _prompts_of(recipe)
+    try:
+        questions = load_questions(data, evaluation)
+    except UserError as error:
+        if data.path is not None or "cannot" not in str(error):
+            raise
+        return [("data", f"not looked at: {error}")]
+    found = f"{len(questions.train)} training, {len(questions.validation)} validation, {len(questions.test)} test"
+    return [("questions", found), *_model(recipe)]
+
+
+def _prompts_of(recipe: Recipe) -> tuple[DataConfig, EvaluationConfig]:
+    assert isinstance(recipe, RLRecipe | SFTRecipe)
+    data = recipe.data if isinstance(recipe, RLRecipe) else recipe.prompts
+    return data, recipe.evaluation
+
+
+def _model(recipe: Recipe) -> Rows:
+    from agapo.stages.rendering import make_renderer
+    from agapo.stages.system import check_questions, load_questions
+
+    path = recipe.model.path
+    if path is None or not isinstance(recipe, RLRecipe):
+        return [("model", f"made by {recipe.model.start}" if recipe.model.start else "made by this recipe")]
+    from transformers import AutoConfig
+
+    from agapo.model.loading import load_tokenizer
+
+    try:
+        tokenizer, config = load_tokenizer(path), AutoConfig.from_pretrained(path)
+    except (UserError, OSError) as error:
+        if Path(path).is_absolute():
+            raise
+        return [("model", f"not looked at: {str(error).splitlines()[0]}")]
+    check_questions(recipe, load_questions(recipe.data, recipe.evaluation), make_renderer(tokenizer), config)
+    return [("model", f"{path}: {config.model_type}, every prompt and its response fit the context")]

@@ -1,0 +1,28 @@
+"""From the learner's flat weights to a Hugging Face folder, and back."""
+
+from pathlib import Path
+
+import numpy as np
+
+from agapo.model.loading import export_hf, load_model, load_tokenizer
+from agapo.model.weights import WeightLayout, load_weights, pack_weights, weight_layout
+
+
+class Exporter:
+    """Knows the model's architecture and tokenizer, and puts weights into it."""
+
+    def __init__(self, model_path: str, dtype: str):
+        self.dtype = dtype
+        self.model = load_model(model_path, dtype=dtype)
+        self.tokenizer = load_tokenizer(model_path)
+        self.layout = weight_layout(self.model, self.model.dtype)
+
+    def export(self, buffer: np.ndarray, folder: Path) -> None:
+        """Write a model with these weights to `folder`, whole or not at all."""
+        load_weights(self.model, buffer, self.layout)
+        export_hf(self.model, self.tokenizer, folder)
+
+    def read(self, folder: Path) -> tuple[np.ndarray, WeightLayout]:
+        """Return the weights of an exported model."""
+        model = load_model(folder, dtype=self.dtype)
+        return pack_weights(model, self.layout), self.layout

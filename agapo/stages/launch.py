@@ -1,0 +1,275 @@
+"""From a recipe to a finished run: put the system together, run the stage's loop, report.
+
+Every stage ends the same way: the model is exported, measured on the test questions, and `summary.json` written.
+"""
+
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from agapo.algorithm.objective import Objective
+from agapo.cluster import fetch, start_cluster, stop_cluster, threads_for
+from agapo.errors import Interrupted, UserError
+from agapo.learner.group import LearnerGroup
+from agapo.learner.settings import LearnerSettings
+from agapo.model.loading import load_tokenizer
+from agapo.recipe import RLRecipe, SFTRecipe, fingerprint, load_recipe
+from agapo.stages.evaluate import Evaluation
+from agapo.stages.export import Exporter
+from agapo.stages.interrupt import StopRequest
+from agapo.stages.rendering import make_renderer
+from agapo.stages.rl import Progress, RLLoop, resume, use_export
+from agapo.stages.system import (
+    check_questions,
+    describe_questions,
+    load_questions,
+    make_evaluator,
+    parent_folder,
+    start_rollouts,
+    start_scorer,
+    training_stream,
+)
+from agapo.tracking import (
+    MetricsLogger,
+    RunDirectory,
+    StepProgress,
+    before_after_table,
+    final_summary,
+    is_finished,
+    learning_curve,
+    read_json,
+    stored_fingerprint,
+    write_json_atomic,
+)
+
+
+def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
+    """Run the RL stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
+    model_path = starting_model(recipe)
+    with RunDirectory.open(recipe, recipe_path) as run:
+        if run.finished:
+            report_finished(run)
+            return
+        with ExitStack() as stack:
+            loop = build_rl(recipe, run, model_path, stack)
+            try:
+                loop.train()
+            except Interrupted:
+                loop.view.close()
+                final_summary(run, steps=loop.progress.step, total_steps=recipe.steps, wall_s=loop.progress.wall_s)
+                raise
+            finish_rl(loop, recipe_path, model_path)
+
+
+def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitStack) -> RLLoop:
+    """Start everything that the loop needs; `stack` ends it. What can be wrong is found before Ray starts."""
+    tokenizer = load_tokenizer(model_path)
+    render = make_renderer(tokenizer)
+    questions = load_questions(recipe.data, recipe.evaluation)
+    exporter = Exporter(model_path, recipe.model.dtype)
+    check_questions(recipe, questions, render, exporter.model.config)
+    scorer = start_scorer(recipe.reward)
+    stack.callback(scorer.pool.close)
+    stop = stack.enter_context(StopRequest())
+    start_cluster(recipe.cluster.address)
+    stack.callback(stop_cluster)
+    pool = start_rollouts(recipe.model, model_path, recipe.rollout, stop)
+    learner = start_learner(recipe, model_path)
+    pool.wait_ready()
+    learner.wait_ready()
+    if recipe.algorithm.kl.coefficient:
+        learner.load_reference()
+    progress = resume(run, learner)
+    logger = MetricsLogger(run, recipe, progress.wandb_id, run.resumed)
+    stack.push(lambda kind, *_: logger.close(1 if kind else 0))
+    view = stack.enter_context(StepProgress(recipe.steps, progress.step, name="rl"))
+    view.announce(_headline(recipe, run, progress))
+    view.announce(describe_questions(questions, tokenizer, render))
+    evaluator = make_evaluator(
+        pool, scorer, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed
+    )
+    stream = training_stream(recipe, questions)
+    return RLLoop(
+        recipe=recipe,
+        run=run,
+        questions=questions,
+        stream=stream,
+        render=render,
+        pool=pool,
+        learner=learner,
+        scorer=scorer,
+        evaluator=evaluator,
+        exporter=exporter,
+        logger=logger,
+        view=view,
+        layout=learner.layout(),
+        progress=progress,
+    )
+
+
+def start_learner(recipe: RLRecipe, model_path: str) -> LearnerGroup:
+    """Start the learner's ranks."""
+    own = recipe.learner
+    settings = LearnerSettings(
+        model_path=model_path,
+        objective=objective_of(recipe),
+        temperature=recipe.rollout.temperature,
+        dtype=recipe.model.dtype,
+        attention=recipe.model.attention,
+        gradient_checkpointing=recipe.model.gradient_checkpointing,
+        zero_stage=own.zero_stage,
+        learning_rate=own.learning_rate,
+        betas=own.betas,
+        eps=own.eps,
+        weight_decay=own.weight_decay,
+        max_grad_norm=own.max_grad_norm,
+        micro_batch_tokens=own.micro_batch_tokens,
+        layout=own.layout,
+        threads=threads_for(own.threads, own.ranks),
+        device="cuda" if own.gpus_per_rank else "cpu",
+    )
+    return LearnerGroup(settings, ranks=own.ranks, gpus_per_rank=own.gpus_per_rank)
+
+
+def objective_of(recipe: RLRecipe) -> Objective:
+    """Return the loss's settings."""
+    own = recipe.algorithm
+    return Objective(
+        kl_coefficient=own.kl.coefficient,
+        kl_estimator=own.kl.estimator,
+        importance=own.importance.level,
+        importance_cap=own.importance.cap,
+        clip=(own.clip.low, own.clip.high) if own.clip else None,
+        aggregation=own.aggregation,
+        max_new_tokens=recipe.rollout.max_new_tokens,
+    )
+
+
+def _headline(recipe: RLRecipe, run: RunDirectory, progress: Progress) -> str:
+    verb = f"going on from step {progress.step} of" if progress.step else "training"
+    return (
+        f"{verb} {recipe.steps} steps of {recipe.prompts_per_step} prompts × {recipe.rollout.group_size} responses "
+        f"({recipe.algorithm.preset}) in {run.path}"
+    )
+
+
+def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
+    """Export, measure on the test questions, and report."""
+    started = time.monotonic()
+    progress, recipe, run = loop.progress, loop.recipe, loop.run
+    export_result(loop)
+    use_export(loop.pool, loop.exporter, run.hf, progress.updates + 1)
+    after = loop.evaluator.accuracy(loop.questions.test, recipe.evaluation.modes)
+    progress.wall_s += time.monotonic() - started
+    loop.view.close()
+    learning_curve(run.metrics, run.curve)
+    summary = {
+        **_common(recipe, recipe_path, progress.before, after.accuracy),
+        "wall_s": round(progress.wall_s, 1),
+        "tokens_generated": progress.tokens,
+        "reward_errors": progress.reward_errors,
+        "parent": parent_folder(model_path),
+        "start": progress.start,
+        "best_step": progress.best_step,
+        "updates": progress.updates,
+    }
+    write_json_atomic(run.summary, summary)
+    report_finished(run)
+
+
+def export_result(loop: RLLoop) -> None:
+    """Export the best weights, or the last, to `hf/`."""
+    keep_best = loop.recipe.evaluation.keep == "best" and loop.recipe.evaluation.every
+    if keep_best and loop.progress.best_step > 0:
+        buffer, _ = loop.exporter.read(loop.run.best)
+    else:
+        buffer = fetch(loop.learner.weights())
+    loop.exporter.export(buffer, loop.run.hf)
+
+
+def _common(
+    recipe: RLRecipe | SFTRecipe, recipe_path: Path, before: dict[str, float], after: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "stage": recipe.stage,
+        "finished": True,
+        "steps": recipe.steps,
+        "before": before,
+        "after": after,
+        "model": str(recipe.hf_directory),
+        "recipe": str(recipe_path.resolve()),
+        "seed": recipe.run.seed,
+    }
+
+
+def report_finished(run: RunDirectory) -> None:
+    """Print the table before and after, and where things lie."""
+    summary = read_json(run.summary) or {}
+    before_after_table(summary["before"], summary["after"])
+    final_summary(run, steps=summary["steps"], total_steps=summary["steps"], wall_s=summary["wall_s"])
+
+
+def starting_model(recipe: RLRecipe) -> str:
+    """Return the model that RL starts from; where the recipe names an SFT recipe, run that first if need be."""
+    if recipe.model.path:
+        return recipe.model.path
+    assert recipe.model.start
+    overrides = [f"run.output={recipe.run.output}"]
+    sft = load_recipe(SFTRecipe, recipe.model.start, overrides)
+    if is_finished(sft.run_directory):
+        if stored_fingerprint(sft.run_directory) != fingerprint(sft):
+            raise UserError(
+                f"model.start: {sft.run_directory} was made by another version of {recipe.model.start}; "
+                "delete it to make it anew, or give its model as model.path"
+            )
+        return str(sft.hf_directory)
+    # A process of its own, so that nothing of the SFT stage (threads, memory) stays behind.
+    command = [sys.executable, "-m", "agapo", "sft", str(recipe.model.start), *overrides]
+    if subprocess.run(command, check=False).returncode:
+        raise UserError(f"model.start: the SFT stage that makes the start failed; see above ({recipe.model.start})")
+    return str(sft.hf_directory)
+
+
+def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
+    """Run the SFT stage: train, then measure before and after in one go."""
+    from agapo.stages import sft
+
+    with RunDirectory.open(recipe, recipe_path) as run:
+        if run.finished:
+            report_finished(run)
+            return
+        started = time.monotonic()
+        start = sft.start_folder(recipe)
+        result = sft.train(recipe, run.path)
+        before, after = (measure(recipe, folder) for folder in (start, run.hf))
+        summary = {
+            **_common(recipe, recipe_path, before.accuracy, after.accuracy),
+            "wall_s": round(time.monotonic() - started, 1),
+            "tokens_generated": before.tokens + after.tokens,
+            "reward_errors": before.errors + after.errors,
+            "parent": recipe.model.path,
+            **asdict(result),
+        }
+        write_json_atomic(run.summary, summary)
+        report_finished(run)
+
+
+def measure(recipe: SFTRecipe, folder: Path) -> Evaluation:
+    """Return the greedy accuracy of an exported model on the test questions, through the rollout actors."""
+    questions = load_questions(recipe.prompts, recipe.evaluation)
+    with ExitStack() as stack:
+        render = make_renderer(load_tokenizer(folder))
+        scorer = start_scorer(recipe.reward)
+        stack.callback(scorer.pool.close)
+        stop = stack.enter_context(StopRequest())
+        start_cluster(recipe.cluster.address)
+        pool = start_rollouts(recipe.model, str(folder), recipe.rollout, stop)
+        stack.callback(pool.close)
+        evaluator = make_evaluator(
+            pool, scorer, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed
+        )
+        return evaluator.accuracy(questions.test, recipe.evaluation.modes)

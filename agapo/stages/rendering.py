@@ -1,0 +1,43 @@
+"""Prompts as token ids, checked against the model's context before anything is trained."""
+
+from collections.abc import Callable, Sequence
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from agapo.chat import prompt_ids
+from agapo.errors import UserError
+from agapo.schema import Prompt
+
+Renderer = Callable[[Prompt], tuple[int, ...]]
+
+
+def make_renderer(tokenizer: PreTrainedTokenizerBase) -> Renderer:
+    """Return a function from a prompt to its token ids, which remembers what it has rendered."""
+    known: dict[tuple[str, str], tuple[int, ...]] = {}
+
+    def render(prompt: Prompt) -> tuple[int, ...]:
+        key = (prompt.id, prompt.mode)
+        if key not in known:
+            known[key] = tuple(prompt_ids(tokenizer, prompt))
+        return known[key]
+
+    return render
+
+
+def check_lengths(
+    prompts: Sequence[Prompt], render: Renderer, config: PreTrainedConfig, *, max_prompt_tokens: int, max_new_tokens: int
+) -> None:
+    """Raise UserError when a prompt is longer than the recipe allows, or it and its response than the context."""
+    longest = max(prompts, key=lambda prompt: len(render(prompt)))
+    length = len(render(longest))
+    if length > max_prompt_tokens:
+        raise UserError(
+            f"data.max_prompt_tokens: prompt '{longest.id}' has {length} tokens, more than {max_prompt_tokens}; "
+            "raise it, or have the data source leave such rows out"
+        )
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context and length + max_new_tokens > context:
+        raise UserError(
+            f"rollout.max_new_tokens: prompt '{longest.id}' ({length} tokens) and {max_new_tokens} new ones exceed "
+            f"the model's context of {context}; lower it"
+        )
