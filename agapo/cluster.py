@@ -61,5 +61,3 @@ def fetch(reference: Any, timeout: float | None = None) -> Any:
 def threads_for(wanted: int, workers: int) -> int:
     """Return the CPU threads of each of `workers` processes: as wanted, or this machine's cores shared out."""
     return wanted or max(1, (os.cpu_count() or 1) // workers)
-
-

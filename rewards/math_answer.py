@@ -101,13 +101,13 @@ def _is_readable(gold: str) -> bool:
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\boxed\s*([^\s{}$\\]+)")
 _HASHES = re.compile(r"####[ \t]*([^\n]*)")
+_ANSWER_LINE = re.compile(r"(?=[^\d]*\d)[^A-Za-z]*")
 _MATH = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 _NUMBER = re.compile(
     r"(?:(?<![\w)\]}.])[-−])?"  # a sign, not the minus of 5-3
-    r"(?:\d{1,3}(?:,\d{3})+(?![\d])|\d+)(?:\.\d+)?"
+    r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)(?:[eE][+-]?\d{1,3}(?!\d))?"
     r"(?:\s?/\s?\d+(?!\.?\d))?"
-    r"(?:\s?\\?%)?"
-    r"|(?<!\d)\.\d+",
+    r"(?:\s?\\?%)?",
     re.ASCII,
 )
 
@@ -124,26 +124,32 @@ def extract_answer(text: str) -> str | None:
 def _marked_answer(text: str) -> str | None:
     """Return the answer that stands in a box or behind `####`; an empty string when that place is empty."""
     boxed = _last_boxed(text)
-    if boxed is not None:
-        return boxed
-    hashes = _HASHES.findall(text)
-    return hashes[-1].strip() if hashes else None
+    return _behind_hashes(text) if boxed is None else boxed
 
 
 def _last_boxed(text: str) -> str | None:
     if r"\boxed" not in text and r"\fbox" not in text:
         return None
-    found, opened = None, []
+    found, opened = (-1, -1), []
     for brace in _BRACES.finditer(text):
         if brace[0] == "}" and opened:
             start, is_box = opened.pop()
-            found = text[start : brace.start()] if is_box else found
+            found = max(found, (start, brace.start())) if is_box else found
         elif brace[0].endswith("{") and brace[0] != r"\{":
             opened.append((brace.end(), brace[0] != "{"))
-    if found is None:
-        bare = _BARE_BOX.findall(text)
-        return bare[-1] if bare else None
-    return found.strip()
+    if found[0] >= 0:
+        return text[slice(*found)].strip()
+    bare = _BARE_BOX.findall(text)
+    return bare[-1] if bare else None
+
+
+def _behind_hashes(text: str) -> str | None:
+    """Return the last line, or else the last number, behind `####`; a Markdown heading is neither."""
+    found = list(_HASHES.finditer(text))
+    if found and not text[found[-1].end() :].strip():
+        return found[-1][1].strip()
+    numbers = (match[1].strip() for match in reversed(found) if _ANSWER_LINE.fullmatch(match[1]))
+    return next(numbers, None)
 
 
 def _last_expression(text: str) -> str | None:
@@ -157,7 +163,7 @@ def _last_between(text: str, left: str, right: str) -> tuple[int, str] | None:
     end = text.rfind(right)
     start = text.rfind(left, 0, max(end, 0))
     content = text[start + len(left) : end]
-    return (end, content) if start >= 0 and content.strip(" $") else None
+    return (end + len(right), content) if start >= 0 and content.strip(" $") else None
 
 
 # --- comparing answers ---
@@ -183,7 +189,7 @@ _REWRITES = [
     for pattern, replacement in (
         (r"[−–]", "-"),
         (r"\\(?:left|right|displaystyle|[bB]ig{1,2}[lrm]?)(?![a-zA-Z])", ""),
-        (r"(?<=\d)(?:,\\!|\{,\}|\\[,!])\s*(?=\d{3})", ""),  # thousands: 1,\!000 1{,}000 1\,000
+        (r"(?<=\d)(?:,\s*\\!|\{,\}|\\[,!])\s*(?=\d{3})", ""),  # thousands: 1,\!000 1{,}000 1\,000
         (r"(?<!\\)\\[!,;: ]|\\q?quad(?![a-zA-Z])|~|\xa0", " "),  # but not the \\ between rows
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
@@ -225,7 +231,7 @@ class _Number(NamedTuple):
 _Numbers = tuple[str, list[_Number]]
 """The brackets around a list of numbers (none around a single one), and the numbers."""
 
-_DECIMAL = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?:\.\d*)?|\.\d+"
+_DECIMAL = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?:\.\d*)?(?:[eE][+-]?\d{1,3})?|\.\d+"
 _FRACTION = r"(?:(\d+) ?)?\\frac\{ ?(-?\d+) ?\}\{ ?(-?\d+) ?\}|(?:(\d+) )?(\d+) ?/ ?(\d+)"
 _SIGNED = re.compile(rf"([-+]?) ?(?:({_DECIMAL})|{_FRACTION}) ?(%?)", re.ASCII)
 

@@ -110,7 +110,8 @@ def _with_baselines(group: list[Example], estimator: SequenceEstimator) -> list[
     mask = torch.zeros(len(group), longest, dtype=torch.bool)
     for row, item in enumerate(group):
         count = len(item.token_ids)
-        ratio[row, :count] = torch.tensor(item.sampler_logprobs) - torch.from_numpy(item.reference_logprobs)
+        assert item.reference_logprobs is not None
+        ratio[row, :count] = torch.tensor(np.asarray(item.sampler_logprobs) - item.reference_logprobs)
         mask[row, :count] = torch.tensor(item.trained)
     valid = torch.tensor([item.kl_weight > 0 for item in group])
     baseline = kl_baseline(ratio, mask, valid, estimator).float().numpy()
@@ -219,7 +220,8 @@ def _starts(examples: Sequence[Example], plan: MicroPlan, layout: Layout, width:
 
 def _rows(chosen: Sequence[Example], starts: Sequence[int], rows: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """Token ids, position ids and mask [rows, width]. Padding counts positions of its own from 0: in a packed row
-    it is one more sequence, which nothing else sees."""
+    it is one more sequence, which nothing else sees.
+    """
     ids = torch.zeros(rows * width, dtype=torch.long)
     positions = torch.zeros(rows * width, dtype=torch.long)
     mask = torch.zeros(rows * width, dtype=torch.long)

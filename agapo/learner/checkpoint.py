@@ -1,8 +1,8 @@
 """Checkpoints that appear complete or not at all.
 
-    checkpoints/step-000040/state.json     what the main loop needs
-                           /state/...      what DeepSpeed wrote: weights and optimizer, each rank's share
-    checkpoints/latest                     the name of the newest complete one, moved last
+checkpoints/step-000040/state.json     what the main loop needs
+                       /state/...      what DeepSpeed wrote: weights and optimizer, each rank's share
+checkpoints/latest                     the name of the newest complete one, moved last
 """
 
 import json
@@ -43,7 +43,7 @@ def save_checkpoint(
     shutil.rmtree(final, ignore_errors=True)
     unfinished.rename(final)
     _write_synced(directory / ".latest", final.name)
-    os.replace(directory / ".latest", directory / LATEST)
+    (directory / ".latest").replace(directory / LATEST)
     _prune(directory, keep)
     return final
 

@@ -45,7 +45,7 @@ class LearnerGroup:
             "num_gpus": gpus_per_rank,
             "runtime_env": {"env_vars": environment},
         }
-        self._ranks = [ray.remote(RankActor).options(**options).remote() for _ in range(ranks)]
+        self._ranks: list[Any] = [ray.remote(RankActor).options(**options).remote() for _ in range(ranks)]
         address, port = fetch(self._ranks[0].endpoint.remote())
         self._starting = [
             actor.start.remote(settings, rank, ranks, address, port) for rank, actor in enumerate(self._ranks)
@@ -71,9 +71,7 @@ class LearnerGroup:
 
     def update(self, examples: Sequence[Example], *, denominator: float, learning_rate: float) -> dict[str, float]:
         """Make one optimizer update, and return sums over all ranks."""
-        shares = self._all(
-            "update", ray.put(list(examples)), denominator=denominator, learning_rate=learning_rate
-        )
+        shares = self._all("update", ray.put(list(examples)), denominator=denominator, learning_rate=learning_rate)
         return merge_sums(shares)
 
     def layout(self) -> WeightLayout:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agapo.algorithm.objective import policy_loss
 from agapo.errors import UserError
@@ -36,13 +36,14 @@ class LearnerRank:
         _join(rank, ranks, address, port, settings.device)
         import deepspeed
 
-        self.deepspeed = deepspeed
+        self.deepspeed: Any = deepspeed
         model = self._load_model()
         check_head(model)
-        self.engine, _, _, _ = deepspeed.initialize(
+        self.policy: nn.Module = model
+        self.engine, _, _, _ = self.deepspeed.initialize(
             model=LogProbModel(model), config=self._deepspeed_config(), model_parameters=list(model.parameters())
         )
-        self.reference: torch.nn.Module | None = None
+        self.reference: nn.Module | None = None
 
     def _load_model(self) -> Any:
         own = self.settings
@@ -52,7 +53,8 @@ class LearnerRank:
             attention=own.attention,
             gradient_checkpointing=own.gradient_checkpointing,
         )
-        return model.to(own.device)
+        nn.Module.to(model, own.device)
+        return model
 
     def load_reference(self) -> None:
         """Load the frozen policy that the KL pulls towards: the model that RL starts from."""
@@ -91,9 +93,7 @@ class LearnerRank:
         # Without ZeRO, in fp32, DeepSpeed clips but does not tell the norm.
         return self.settings.zero_stage == 0 and self.settings.dtype == "float32"
 
-    def update(
-        self, examples: Sequence[Example], *, denominator: float, learning_rate: float
-    ) -> dict[str, float]:
+    def update(self, examples: Sequence[Example], *, denominator: float, learning_rate: float) -> dict[str, float]:
         """Make one optimizer update from the batch's examples (all ranks get all of them), and return sums.
 
         The sums are this rank's share; `ratio_max`, `grad_norm` and the like are made whole by the caller.
@@ -147,8 +147,7 @@ class LearnerRank:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
         if self._clips_itself:
-            parameters = list(self.engine.module.parameters())
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm))
+            norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm))
             self.engine.step()
             return norm
         self.engine.step()
@@ -183,21 +182,17 @@ class LearnerRank:
 
     def layout(self) -> WeightLayout:
         """Return where each parameter lies in the flat buffer."""
-        return weight_layout(self._policy, getattr(torch, self.settings.dtype))
+        return weight_layout(self.policy, getattr(torch, self.settings.dtype))
 
     def weights(self) -> np.ndarray | None:
         """Return the policy's weights as one flat buffer on rank 0, None elsewhere. Collective under ZeRO-3."""
         if self.settings.zero_stage == 3:
-            buffer = pack_weights(self._policy, self.layout(), self._gather)
+            buffer = pack_weights(self.policy, self.layout(), self._gather)
             return buffer if self.rank == 0 else None
-        return pack_weights(self._policy, self.layout()) if self.rank == 0 else None
+        return pack_weights(self.policy, self.layout()) if self.rank == 0 else None
 
-    def _gather(self, parameter: torch.nn.Parameter) -> AbstractContextManager[object]:
+    def _gather(self, parameter: nn.Parameter) -> AbstractContextManager[object]:
         return self.deepspeed.zero.GatheredParameters([parameter])
-
-    @property
-    def _policy(self) -> torch.nn.Module:
-        return self.engine.module.model
 
     def save(self, directory: Path) -> None:
         """Write weights and optimizer state below `directory`. Collective."""

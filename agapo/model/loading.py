@@ -16,7 +16,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from transformers.utils import logging as transformers_logging
+
 from agapo.errors import UserError
+
+# A bar for every weight shard read or written drowns a run's own progress; the hub's download bars stay.
+transformers_logging.disable_progress_bar()
 
 
 def create_model(

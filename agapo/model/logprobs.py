@@ -7,6 +7,7 @@ computed: the head runs on just the positions that predict a response token.
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
 from agapo.errors import UserError
 
@@ -42,7 +43,7 @@ def _dense(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float)
 
 def _vocabulary(head: nn.Module) -> int:
     # Under ZeRO-3 the weight is an empty shard, so the shape comes from the module.
-    return int(getattr(head, "out_features", 0)) or int(head.weight.shape[0])
+    return int(getattr(head, "out_features", 0)) or int(head.get_parameter("weight").shape[0])
 
 
 class LogProbModel(nn.Module):
@@ -51,7 +52,7 @@ class LogProbModel(nn.Module):
     DeepSpeed wraps this module, so that the backbone and the head both run inside its forward.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: PreTrainedModel):
         super().__init__()
         self.model = model
 
@@ -74,11 +75,18 @@ class LogProbModel(nn.Module):
             input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
         hidden = states.reshape(-1, states.shape[-1])[predictors]
-        return logprobs_and_entropy(self.model.get_output_embeddings(), hidden, targets, temperature)
+        return logprobs_and_entropy(output_head(self.model), hidden, targets, temperature)
+
+
+def output_head(model: PreTrainedModel) -> nn.Module:
+    """Return the module that turns hidden states into logits."""
+    head = model.get_output_embeddings()
+    assert isinstance(head, nn.Module)
+    return head
 
 
 @torch.no_grad()
-def check_head(model: nn.Module) -> None:
+def check_head(model: PreTrainedModel) -> None:
     """Raise UserError when the model does more to its logits than apply the output embedding.
 
     Some architectures scale or cap their logits inside `forward`; log-probabilities taken from the head alone
@@ -86,7 +94,7 @@ def check_head(model: nn.Module) -> None:
     """
     ids = torch.arange(4, device=next(model.parameters()).device)[None]
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    ours = model.get_output_embeddings()(hidden).float()
+    ours = output_head(model)(hidden).float()
     theirs = model(input_ids=ids, use_cache=False).logits.float()
     if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2):
         raise UserError(

@@ -12,7 +12,7 @@ from agapo.resolve import did_you_mean
 class RefillConfig(Strict):
     """What to do when groups were dropped."""
 
-    max_extra: float = Field(1.0, ge=0)
+    max_extra: float = Field(default=1.0, ge=0)
     """At most so many extra prompts a step, as a share of `prompts_per_step`; then the step goes on short."""
 
 
@@ -23,16 +23,16 @@ class AdvantageConfig(Strict):
     """What is subtracted: the mean of the others (leave one out), the mean of all, or nothing."""
     group_std: bool = False
     """Divide by the standard deviation inside the group (GRPO)."""
-    batch: Literal["batch", "none"] = Field("batch", alias="global")
+    batch: Literal["batch", "none"] = Field(default="batch", alias="global")
     """Normalise over all responses of the step's batch to mean 0, std 1."""
-    std_floor: float = Field(1e-4, gt=0)
+    std_floor: float = Field(default=1e-4, gt=0)
     """The smallest standard deviation divided by: a batch without any difference stays at 0."""
 
 
 class KLConfig(Strict):
     """The pull towards the reference policy (the model that RL starts from)."""
 
-    coefficient: float = Field(0.0, ge=0)
+    coefficient: float = Field(default=0.0, ge=0)
     """β, in units of normalised advantage. At 0 no reference model is loaded."""
     estimator: Literal["reward_to_go", "sequence", "k2", "k3"] = "reward_to_go"
     """`sequence` and `reward_to_go` have the gradient of the KL of whole responses; k2 and k3 are the per-token
@@ -45,21 +45,21 @@ class ImportanceConfig(Strict):
     """The detached, truncated weight min(π_θ/π_sampler, cap) of off-policy data (as in CISPO, arXiv 2506.13585)."""
 
     level: Literal["token", "sequence", "none"] = "token"
-    cap: float = Field(2.0, ge=1)
+    cap: float = Field(default=2.0, ge=1)
 
 
 class ClipConfig(Strict):
     """The PPO clip of the peers; AGAPO has none."""
 
-    low: float = Field(0.2, gt=0, lt=1)
-    high: float = Field(0.2, gt=0)
+    low: float = Field(default=0.2, gt=0, lt=1)
+    high: float = Field(default=0.2, gt=0)
 
 
 class AlgorithmConfig(Strict):
     """The objective. `preset` sets all of it; keys given beside it win."""
 
     preset: Literal["agapo", "grpo", "dapo", "rloo", "reinforce++"] = "agapo"
-    all_wrong_penalty: float = Field(0.1, ge=0)
+    all_wrong_penalty: float = Field(default=0.1, ge=0)
     """δ ≥ 0, subtracted after normalisation from every response of an all-wrong group."""
     drop_all_correct: bool = True
     drop_all_wrong: bool = False
@@ -71,7 +71,7 @@ class AlgorithmConfig(Strict):
     aggregation: Literal["sequence", "token", "response_mean"] = "sequence"
     """`sequence`: sum over a response's tokens (the paper); `token`: that over the constant `max_new_tokens`;
     `response_mean`: each response averaged over its own length (GRPO)."""
-    updates_per_batch: int = Field(1, ge=1)
+    updates_per_batch: int = Field(default=1, ge=1)
     """Optimizer updates a batch; each takes its share of the groups."""
     truncated: Literal["wrong", "masked"] = "wrong"
     """Responses cut at `max_new_tokens`: reward 0, or left out of the advantages and the loss."""

@@ -44,9 +44,9 @@ ModelName = Annotated[str, AfterValidator(_absolute_if_local)]
 class RunConfig(Strict):
     """Where the run lives and what makes it repeatable."""
 
-    name: str = Field("", pattern=r"^[\w.\-]*$")
+    name: str = Field(default="", pattern=r"^[\w.\-]*$")
     """Folder below `<output>/<stage>/`; defaults to the recipe's file name."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     output: AbsolutePath = Path("outputs")
 
 
@@ -72,7 +72,7 @@ class DataConfig(Strict):
     """A local file instead of the source's public data set; handed to the source as `path`."""
     modes: dict[Mode, float] = Field(default_factory=lambda: {"reasoning": 1.0})
     """Share of the training prompts asked in each mode."""
-    max_prompt_tokens: int = Field(1024, ge=1)
+    max_prompt_tokens: int = Field(default=1024, ge=1)
 
 
 class TrackingConfig(Strict):
@@ -81,17 +81,17 @@ class TrackingConfig(Strict):
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """`auto`: online where a W&B key is configured, offline otherwise."""
     project: str = "agapo"
-    samples_every: int = Field(20, ge=0)
+    samples_every: int = Field(default=20, ge=0)
     """Show one sampled response every so many steps; 0 never."""
-    rollout_rows: int = Field(8, ge=0)
+    rollout_rows: int = Field(default=8, ge=0)
     """Responses a step that go into the W&B rollout table (`rollouts.jsonl` has them all)."""
 
 
 class CheckpointConfig(Strict):
     """How often the state that a resumed run needs is saved."""
 
-    every: int = Field(50, ge=1)
-    keep: int = Field(2, ge=1)
+    every: int = Field(default=50, ge=1)
+    keep: int = Field(default=2, ge=1)
 
 
 class ClusterConfig(Strict):

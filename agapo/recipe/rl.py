@@ -25,11 +25,11 @@ class RewardConfig(Strict):
     terms: list[RewardTerm] = Field(min_length=1)
     verdict: str = ""
     """The term that decides `correct` (value 1 is correct); defaults to the first."""
-    workers: int = Field(2, ge=1)
+    workers: int = Field(default=2, ge=1)
     """Verifier processes."""
-    deadline_s: float = Field(10.0, gt=0)
+    deadline_s: float = Field(default=10.0, gt=0)
     """Wall-clock limit a sample; then its worker is killed and the sample scores 0."""
-    max_error_rate: float = Field(0.2, ge=0, le=1)
+    max_error_rate: float = Field(default=0.2, ge=0, le=1)
     """Stop the run when more than this share of a step's samples met an error."""
 
     @model_validator(mode="after")
@@ -48,62 +48,62 @@ class RolloutConfig(Strict):
     """How responses are sampled."""
 
     engine: Literal["transformers"] = "transformers"
-    actors: int = Field(1, ge=1)
-    group_size: int = Field(8, ge=2)
+    actors: int = Field(default=1, ge=1)
+    group_size: int = Field(default=8, ge=2)
     """G, the responses a prompt; leave-one-out needs at least 2."""
-    temperature: float = Field(1.0, gt=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_new_tokens: int = Field(1024, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_new_tokens: int = Field(default=1024, ge=1)
     stop: list[str] = Field(default_factory=list)
     """Texts that end a response, besides the end-of-turn token; kept in the response."""
-    chunk_prompts: int = Field(8, ge=1)
+    chunk_prompts: int = Field(default=8, ge=1)
     """Prompts that one actor samples together; the unit of work that is redone when an actor dies."""
-    threads: int = Field(0, ge=0)
+    threads: int = Field(default=0, ge=0)
     """CPU threads an actor; 0 shares this machine's cores among the actors."""
-    gpus_per_actor: float = Field(0.0, ge=0)
-    chunk_timeout_s: float = Field(1800.0, gt=0)
+    gpus_per_actor: float = Field(default=0.0, ge=0)
+    chunk_timeout_s: float = Field(default=1800.0, gt=0)
     """An actor that takes longer over a chunk is taken for hung, and replaced."""
-    max_restarts: int = Field(10, ge=0)
+    max_restarts: int = Field(default=10, ge=0)
     """Actor replacements a run; more says that something is wrong that a restart cannot mend."""
 
 
 class LearnerConfig(Strict):
     """How the policy is updated."""
 
-    ranks: int = Field(1, ge=1)
+    ranks: int = Field(default=1, ge=1)
     """Data-parallel DeepSpeed ranks."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    learning_rate: float = Field(1e-6, gt=0)
+    learning_rate: float = Field(default=1e-6, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = Field(5, ge=0)
-    min_learning_rate: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(default=5, ge=0)
+    min_learning_rate: float = Field(default=0.0, ge=0)
     """Where `linear` and `cosine` end."""
     betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    micro_batch_tokens: int = Field(16384, ge=16)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    micro_batch_tokens: int = Field(default=16384, ge=16)
     """Tokens a rank puts through the model at once."""
     layout: Literal["packed", "right", "left"] = "packed"
     """How sequences become rows: several a row without padding, or one a row padded on a side."""
-    threads: int = Field(0, ge=0)
+    threads: int = Field(default=0, ge=0)
     """CPU threads a rank; 0 shares this machine's cores among the ranks."""
-    gpus_per_rank: float = Field(0.0, ge=0)
+    gpus_per_rank: float = Field(default=0.0, ge=0)
 
 
 class EvaluationConfig(Strict):
     """Greedy accuracy on questions that are not trained on."""
 
-    every: int = Field(20, ge=0)
+    every: int = Field(default=20, ge=0)
     """Steps between evaluations on the validation questions; 0 never."""
     modes: list[Mode] = Field(default_factory=lambda: list(MODES), min_length=1)
     """Modes of the table before and after."""
-    test_size: int = Field(512, ge=1)
+    test_size: int = Field(default=512, ge=1)
     """Questions of the test split, for the table before and after."""
-    validation_size: int = Field(128, ge=1)
+    validation_size: int = Field(default=128, ge=1)
     """Questions held out of training, for the curve and for choosing the best checkpoint."""
-    chunk_prompts: int = Field(128, ge=1)
-    pass_at: int = Field(0, ge=0)
+    chunk_prompts: int = Field(default=128, ge=1)
+    pass_at: int = Field(default=0, ge=0)
     """Before training, sample so many responses a validation question and report pass@k; 0 skips it."""
     keep: Literal["best", "last"] = "best"
     """Which weights are exported: the best on the validation questions, or the last."""
@@ -112,9 +112,9 @@ class EvaluationConfig(Strict):
 class RLRecipe(Recipe):
     """`agapo rl RECIPE`."""
 
-    stage: Literal["rl"] = "rl"
+    stage: Literal["rl"] = "rl"  # pyright: ignore[reportIncompatibleVariableOverride]
     steps: int = Field(ge=1)
-    prompts_per_step: int = Field(16, ge=1)
+    prompts_per_step: int = Field(default=16, ge=1)
     data: DataConfig
     reward: RewardConfig
     algorithm: AlgorithmConfig = AlgorithmConfig()

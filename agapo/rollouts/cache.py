@@ -28,7 +28,9 @@ class LayerSlab(CacheLayerMixin):
         self.values = value_states.new_zeros(*value_states.shape[:2], capacity, value_states.shape[3])
         self.is_initialized = True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
         """Append columns, and return those that the queries may look at."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)

@@ -23,7 +23,8 @@ class TransformersEngine:
     """Samples groups of responses with a Hugging Face causal language model."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str = "cpu"):
-        self.model = model.to(device).eval()
+        torch.nn.Module.to(model, device)
+        self.model = model.eval()
         if model.config._attn_implementation == "sdpa":
             model.set_attn_implementation(DECODE_ATTENTION)
         self.tokenizer = tokenizer
@@ -65,7 +66,7 @@ def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
     """Return the token ids that end a response: the generation config's and the tokenizer's."""
     configured = getattr(model.generation_config, "eos_token_id", None)
     ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in (*ids, tokenizer.eos_token_id) if token is not None)
+    return frozenset(int(token) for token in (*ids, tokenizer.eos_token_id) if isinstance(token, int))
 
 
 @dataclass

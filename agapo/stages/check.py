@@ -59,7 +59,7 @@ def _arithmetic(recipe: RLRecipe) -> Rows:
 
 
 def _data_and_model(recipe: Recipe) -> Rows:
-    from agapo.stages.system import load_questions
+    from agapo.stages.questions import load_questions
 
     data, evaluation = _prompts_of(recipe)
     try:
@@ -79,8 +79,8 @@ def _prompts_of(recipe: Recipe) -> tuple[DataConfig, EvaluationConfig]:
 
 
 def _model(recipe: Recipe) -> Rows:
+    from agapo.stages.questions import check_questions, load_questions
     from agapo.stages.rendering import make_renderer
-    from agapo.stages.system import check_questions, load_questions
 
     path = recipe.model.path
     if path is None or not isinstance(recipe, RLRecipe):

@@ -3,6 +3,7 @@
 Every stage ends the same way: the model is exported, measured on the test questions, and `summary.json` written.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,8 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from agapo.algorithm.objective import Objective
 from agapo.cluster import fetch, start_cluster, stop_cluster, threads_for
@@ -21,12 +24,10 @@ from agapo.recipe import RLRecipe, SFTRecipe, fingerprint, load_recipe
 from agapo.stages.evaluate import Evaluation
 from agapo.stages.export import Exporter
 from agapo.stages.interrupt import StopRequest
+from agapo.stages.questions import check_questions, describe_questions, load_questions
 from agapo.stages.rendering import make_renderer
 from agapo.stages.rl import Progress, RLLoop, resume, use_export
 from agapo.stages.system import (
-    check_questions,
-    describe_questions,
-    load_questions,
     make_evaluator,
     parent_folder,
     start_rollouts,
@@ -45,6 +46,10 @@ from agapo.tracking import (
     stored_fingerprint,
     write_json_atomic,
 )
+
+if not torch.cuda.is_available():
+    # DeepSpeed, which transformers and TRL import, warns on every start where it has to find this out.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
@@ -67,8 +72,7 @@ def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
 
 def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitStack) -> RLLoop:
     """Start everything that the loop needs; `stack` ends it. What can be wrong is found before Ray starts."""
-    tokenizer = load_tokenizer(model_path)
-    render = make_renderer(tokenizer)
+    render = make_renderer(load_tokenizer(model_path))
     questions = load_questions(recipe.data, recipe.evaluation)
     exporter = Exporter(model_path, recipe.model.dtype)
     check_questions(recipe, questions, render, exporter.model.config)
@@ -88,10 +92,8 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     stack.push(lambda kind, *_: logger.close(1 if kind else 0))
     view = stack.enter_context(StepProgress(recipe.steps, progress.step, name="rl"))
     view.announce(_headline(recipe, run, progress))
-    view.announce(describe_questions(questions, tokenizer, render))
-    evaluator = make_evaluator(
-        pool, scorer, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed
-    )
+    view.announce(describe_questions(questions, render))
+    evaluator = make_evaluator(pool, scorer, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed)
     stream = training_stream(recipe, questions)
     return RLLoop(
         recipe=recipe,

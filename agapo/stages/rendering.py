@@ -25,7 +25,12 @@ def make_renderer(tokenizer: PreTrainedTokenizerBase) -> Renderer:
 
 
 def check_lengths(
-    prompts: Sequence[Prompt], render: Renderer, config: PreTrainedConfig, *, max_prompt_tokens: int, max_new_tokens: int
+    prompts: Sequence[Prompt],
+    render: Renderer,
+    config: PreTrainedConfig,
+    *,
+    max_prompt_tokens: int,
+    max_new_tokens: int,
 ) -> None:
     """Raise UserError when a prompt is longer than the recipe allows, or it and its response than the context."""
     longest = max(prompts, key=lambda prompt: len(render(prompt)))

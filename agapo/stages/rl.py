@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from typing import Any, cast
 
 import ray
@@ -33,9 +34,10 @@ from agapo.rollouts.supervisor import RolloutPool
 from agapo.schema import Batch, Group, Prompt
 from agapo.stages.evaluate import Evaluator, mean_accuracy
 from agapo.stages.export import Exporter
+from agapo.stages.questions import Questions
 from agapo.stages.rendering import Renderer
 from agapo.stages.rl_metrics import Clock, Collected, learn_metrics, rollout_metrics
-from agapo.stages.system import Questions, sampling_params
+from agapo.stages.system import sampling_params
 from agapo.tracking import MetricsLogger, RunDirectory, StepProgress
 from agapo.tracking.logger import question
 
@@ -331,10 +333,7 @@ def resume(run: RunDirectory, learner: LearnerGroup) -> Progress:
 def split_groups(examples: Sequence[Example], groups: int, parts: int) -> list[list[Example]]:
     """Deal the examples out to `parts` updates, whole groups, in order."""
     bounds = [round(part * groups / parts) for part in range(parts + 1)]
-    return [
-        [item for item in examples if first <= item.group < last]
-        for first, last in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    return [[item for item in examples if first <= item.group < last] for first, last in pairwise(bounds)]
 
 
 def use_export(pool: RolloutPool, exporter: Exporter, folder: Any, version: int) -> None:

@@ -1,58 +1,25 @@
-"""What a stage needs running: rollout actors, verifier workers, and the data they work on; made from a recipe."""
+"""What a stage needs running: rollout actors and verifier workers, made from a recipe."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
-
 from agapo.cluster import threads_for
-from agapo.curation.prompts import PromptStream, hold_out, read_prompts
-from agapo.recipe.base import DataConfig, ModelConfig
-from agapo.recipe.rl import EvaluationConfig, RewardConfig, RLRecipe, RolloutConfig
+from agapo.curation.prompts import PromptStream
+from agapo.recipe.base import ModelConfig
+from agapo.recipe.rl import RewardConfig, RLRecipe, RolloutConfig
 from agapo.rollouts.actor import EngineSettings
 from agapo.rollouts.engine import SamplingParams
 from agapo.rollouts.scoring import Scorer
 from agapo.rollouts.supervisor import RolloutPool
 from agapo.rollouts.verifier import VerifierPool
-from agapo.schema import Prompt
 from agapo.stages.evaluate import Evaluator
-from agapo.stages.rendering import Renderer, check_lengths
-
-
-@dataclass(frozen=True)
-class Questions:
-    """Prompts by what they are for; no question is in two of them."""
-
-    train: list[Prompt]
-    validation: list[Prompt]
-    test: list[Prompt]
-    overlap: int
-    """Training prompts dropped because the test split has the same question."""
-
-
-def load_questions(data: DataConfig, evaluation: EvaluationConfig) -> Questions:
-    """Read the prompts that a recipe names, and split them."""
-    test = read_prompts(data.source, "test", data.args, data.path)[: evaluation.test_size]
-    every = read_prompts(data.source, "train", data.args, data.path)
-    train, validation, overlap = hold_out(every, test, evaluation.validation_size)
-    return Questions(train, validation, test, overlap)
+from agapo.stages.questions import Questions
+from agapo.stages.rendering import Renderer
 
 
 def training_stream(recipe: RLRecipe, questions: Questions) -> PromptStream:
     """Return the order in which training prompts are asked."""
     return PromptStream(questions.train, dict(recipe.data.modes), recipe.run.seed)
-
-
-def check_questions(recipe: RLRecipe, questions: Questions, render: Renderer, config: PreTrainedConfig) -> None:
-    """Raise UserError when a prompt does not fit the recipe or the model's context."""
-    check_lengths(
-        [*questions.train, *questions.validation, *questions.test],
-        render,
-        config,
-        max_prompt_tokens=recipe.data.max_prompt_tokens,
-        max_new_tokens=recipe.rollout.max_new_tokens,
-    )
 
 
 def start_rollouts(
@@ -106,13 +73,3 @@ def make_evaluator(
 def parent_folder(path: str) -> str:
     """Return the model that a run starts from, absolute where it is a folder."""
     return str(Path(path).resolve()) if Path(path).exists() else path
-
-
-def describe_questions(questions: Questions, tokenizer: PreTrainedTokenizerBase, render: Renderer) -> str:
-    """Return one line on the data, for the start of a run."""
-    lengths: Sequence[int] = [len(render(prompt)) for prompt in questions.train]
-    dropped = f", {questions.overlap} training questions dropped as test questions" if questions.overlap else ""
-    return (
-        f"{len(questions.train)} training, {len(questions.validation)} validation and {len(questions.test)} test "
-        f"questions (prompts up to {max(lengths)} tokens{dropped})"
-    )

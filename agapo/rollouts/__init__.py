@@ -1,0 +1,1 @@
+"""Sampling and scoring: engines, rollout actors, their supervisor, and the verifier pool."""
