@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 # PyPI's plain torch is a CUDA build on Linux; the lock pins its version and nothing of its build.
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rl dpo eval bench test check format clean
+.PHONY: help setup sft rl dpo eval bench test check format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ check: setup  ## Lint, format check, types
 
 format: setup  ## Format the code
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+lock: setup  ## Write the installed versions to requirements.lock
+	$(BIN)/python -m pip freeze --exclude-editable | grep -vE "^(nvidia|triton|cuda)" | sed -E "s/^(torch==[0-9.]+)\+.*/\1/" > requirements.lock
 
 clean:  ## Remove .venv and caches (outputs/ stays)
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -69,7 +69,7 @@ class Response:
     reward_parts: Mapping[str, float | None] = field(default_factory=dict)
     """Each reward term by name, before weighting."""
     reward_error: str | None = None
-    """Kind of the error that scoring met (`timeout`, `crash`, `exception`, ...), None if it met none."""
+    """What scoring met, as `kind: detail` (`timeout: ...`, `crash: ...`, `exception: ...`), None if nothing."""
 
     @property
     def token_ids(self) -> tuple[int, ...]:

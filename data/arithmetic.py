@@ -13,13 +13,16 @@ thinking knows the worked strategy but seldom picks it, and reinforcement learni
 import hashlib
 import random
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 TEST_SHARE = 8
 """One question in so many is for testing."""
 _MAX_DRAWS = 2000
 """Draws without a new question before a kind is taken for exhausted."""
+
+KINDS: Mapping[str, float] = {"sum": 2, "product": 1, "sort": 1}
+"""How often each kind is drawn."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +37,37 @@ class Problem:
     """What the split goes by: 47*6 and 6*47 have the same key."""
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the curriculum of `dialogues`."""
+
+    size: int
+    """Dialogues."""
+    reasoning: float = 0.5
+    """Share of them in reasoning mode."""
+    worked: float = 1.0
+    """Share whose steps are written out, in the thinking or in the answer; the others jump to the answer."""
+    kinds: Mapping[str, float] = field(default_factory=lambda: KINDS)
+    """How often each kind is drawn."""
+
+
 def prompts(split: str, *, seed: int = 0, size: int = 4096) -> Iterator[dict[str, Any]]:
-    """Yield up to `size` different questions of a split, each with its `answer`.
+    """Return up to `size` different questions of a split, each with its `answer`.
 
     Where a kind runs out of new questions, the others take its place.
     """
-    draw = random.Random(f"arithmetic/prompts/{_checked(split)}/{seed}")
+    return _prompt_rows(_checked(split), seed, size)
+
+
+def _prompt_rows(split: str, seed: int, size: int) -> Iterator[dict[str, Any]]:
+    draw = random.Random(f"arithmetic/prompts/{split}/{seed}")
     seen: set[str] = set()
-    kinds = dict(_KINDS)
+    kinds = dict(KINDS)
     while kinds and len(seen) < size:
-        make = draw.choices(list(kinds), weights=list(kinds.values()))[0]
-        problem = _new_problem(make, draw, split, seen)
+        kind = _choose(draw, kinds)
+        problem = _new_problem(kind, draw, split, seen)
         if problem is None:
-            del kinds[make]
+            del kinds[kind]
             continue
         seen.add(problem.question)
         yield _prompt_row(problem)
@@ -63,32 +84,33 @@ def _prompt_row(problem: Problem) -> dict[str, Any]:
     }
 
 
-DEFAULT_PHASES = ({"size": 20_000, "reasoning": 0.35, "worked": 1.0},)
-
-
 def dialogues(
-    split: str, *, seed: int = 0, phases: Sequence[Mapping[str, float]] = DEFAULT_PHASES
+    split: str, *, seed: int = 0, phases: Sequence[Mapping[str, Any]] = ({"size": 20_000},)
 ) -> Iterator[dict[str, Any]]:
-    """Yield solved questions, drawn with replacement, phase after phase: the order is the curriculum.
+    """Return solved questions, drawn with replacement, phase after phase: the order is the curriculum.
 
-    A phase has `size` (dialogues), `reasoning` (share of them in reasoning mode) and `worked` (share of the
-    reasoning ones whose thinking is worked out; the others jump to the answer).
+    Each phase is a mapping with the fields of `Phase`.
     """
-    draw = random.Random(f"arithmetic/dialogues/{_checked(split)}/{seed}")
+    return _dialogue_rows(_checked(split), seed, [Phase(**phase) for phase in phases])
+
+
+def _dialogue_rows(split: str, seed: int, phases: Sequence[Phase]) -> Iterator[dict[str, Any]]:
+    draw = random.Random(f"arithmetic/dialogues/{split}/{seed}")
     for phase in phases:
-        for _ in range(int(phase["size"])):
-            make = draw.choices(list(_KINDS), weights=list(_KINDS.values()))[0]
-            problem = _new_problem(make, draw, split, seen=())
+        for _ in range(phase.size):
+            problem = _new_problem(_choose(draw, phase.kinds), draw, split, seen=())
             assert problem is not None
-            reasoning, worked = draw.random() < phase["reasoning"], draw.random() < phase["worked"]
+            reasoning, worked = draw.random() < phase.reasoning, draw.random() < phase.worked
             yield _dialogue_row(problem, reasoning=reasoning, worked=worked)
 
 
 def _dialogue_row(problem: Problem, *, reasoning: bool, worked: bool) -> dict[str, Any]:
-    boxed = f"\\boxed{{{problem.answer}}}"
-    turn = {"role": "assistant", "content": boxed if reasoning else f"{problem.question}={boxed}"}
+    steps, boxed = " ".join(problem.steps), f"\\boxed{{{problem.answer}}}"
+    turn = {"role": "assistant", "content": boxed}
     if reasoning:
-        turn["reasoning_content"] = " ".join(problem.steps) if worked else f"={problem.answer}"
+        turn["reasoning_content"] = steps if worked else f"={problem.answer}"
+    elif worked:
+        turn["content"] = f"{steps} {boxed}"
     return {
         "messages": [{"role": "user", "content": problem.question}, turn],
         "mode": "reasoning" if reasoning else "non_reasoning",
@@ -97,10 +119,14 @@ def _dialogue_row(problem: Problem, *, reasoning: bool, worked: bool) -> dict[st
     }
 
 
-def _new_problem(make: "Make", draw: random.Random, split: str, seen: Container[str]) -> Problem | None:
+def _choose(draw: random.Random, kinds: Mapping[str, float]) -> str:
+    return draw.choices(list(kinds), weights=list(kinds.values()))[0]
+
+
+def _new_problem(kind: str, draw: random.Random, split: str, seen: Container[str]) -> Problem | None:
     """Draw a question of the split that was not seen, or None where there seems to be none left."""
     for _ in range(_MAX_DRAWS):
-        problem = make(draw)
+        problem = _MAKERS[kind](draw)
         if problem.question not in seen and _is_test(problem.key) == (split == "test"):
             return problem
     return None
@@ -145,6 +171,4 @@ def _sort(draw: random.Random) -> Problem:
     return Problem("sort", question, f"[{','.join(ordered)}]", ("<".join(ordered),), key=question)
 
 
-Make = Callable[[random.Random], Problem]
-_KINDS: dict[Make, int] = {_sum: 2, _product: 1, _sort: 1}
-"""How often each kind is drawn."""
+_MAKERS: dict[str, Callable[[random.Random], Problem]] = {"sum": _sum, "product": _product, "sort": _sort}

@@ -64,7 +64,7 @@ def policy_loss(
     logprobs [T] under the policy being trained, with gradient. `denominator` is the nominal number of responses
     of the *whole* update, not of this micro-batch: a step with fewer groups takes a smaller step.
     """
-    log_ratio = torch.where(tokens.mask > 0, logprobs.detach() - tokens.sampler_logprobs, 0.0)
+    log_ratio = _log_ratio(logprobs.detach(), tokens.sampler_logprobs, tokens)
     weights = importance_weights(log_ratio, tokens, objective)
     per_token = _policy_term(logprobs, tokens, weights, objective)
     if objective.kl_coefficient:
@@ -87,21 +87,25 @@ def _policy_term(logprobs: Tensor, tokens: TokenBatch, weights: Tensor, objectiv
     if objective.clip is None:
         return -weights * tokens.advantages * logprobs
     low, high = objective.clip
-    ratio = (logprobs - tokens.sampler_logprobs).exp()
+    ratio = _log_ratio(logprobs, tokens.sampler_logprobs, tokens).exp()
     clipped = ratio.clamp(1 - low, 1 + high)
     return -torch.minimum(ratio * tokens.advantages, clipped * tokens.advantages)
 
 
 def _kl_term(logprobs: Tensor, tokens: TokenBatch, weights: Tensor, objective: Objective) -> Tensor:
-    log_ratio = logprobs - tokens.reference_logprobs
+    log_ratio = _log_ratio(logprobs, tokens.reference_logprobs, tokens)
     if objective.kl_estimator == "k2":
         return tokens.kl_weights * log_ratio**2 / 2
     if objective.kl_estimator == "k3":
         return tokens.kl_weights * ((-log_ratio).exp() - 1 + log_ratio)
-    masked = log_ratio.detach() * tokens.mask
-    coefficients = kl_coefficients(masked, tokens.response, tokens.responses, objective.kl_estimator)
+    coefficients = kl_coefficients(log_ratio.detach(), tokens.response, tokens.responses, objective.kl_estimator)
     centred = (coefficients - tokens.kl_baselines).to(logprobs.dtype)
     return tokens.kl_weights * weights * centred * logprobs
+
+
+def _log_ratio(logprobs: Tensor, others: Tensor, tokens: TokenBatch) -> Tensor:
+    """0 at untrained tokens: there the ratio may overflow, and infinity times a mask of 0 is not 0."""
+    return torch.where(tokens.mask > 0, logprobs - others, 0.0)
 
 
 def _aggregation(tokens: TokenBatch, objective: Objective) -> Tensor:

@@ -71,9 +71,10 @@ def make_batch(
     sampled = sum(len(item.responses) for item in (*kept, *riders))
     weight = nominal_responses / sampled if kl_groups == "all" and sampled else 1.0
     groups = (*kept, *riders)
+    own = (tuple(row[: len(item.responses)]) for item, row in zip(kept, values.tolist(), strict=True))
     return Batch(
         groups=groups,
-        advantages=(*(tuple(row) for row in values.tolist()), *((0.0,) * len(rider.responses) for rider in riders)),
+        advantages=(*own, *((0.0,) * len(rider.responses) for rider in riders)),
         kl_weights=tuple(
             tuple(weight if response.reward is not None else 0.0 for response in item.responses) for item in groups
         ),

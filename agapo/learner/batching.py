@@ -147,7 +147,7 @@ def _longest_first(indices: Sequence[int], lengths: Sequence[int]) -> list[int]:
 
 
 def _plan_rank(lengths: Sequence[int], share: list[int], budget: int, layout: Layout) -> list[MicroPlan]:
-    rows = pack_rows(share, lengths) if layout == "packed" else [(index,) for index in share]
+    rows = pack_rows(share, lengths, budget) if layout == "packed" else [(index,) for index in share]
     plans: list[MicroPlan] = []
     pending: list[tuple[int, ...]] = []
     width = 0
@@ -161,13 +161,13 @@ def _plan_rank(lengths: Sequence[int], share: list[int], budget: int, layout: La
     return [*plans, MicroPlan(tuple(pending))] if pending else plans
 
 
-def pack_rows(share: Sequence[int], lengths: Sequence[int]) -> list[tuple[int, ...]]:
-    """Put examples into rows as long as the longest of them, first fit, longest first.
+def pack_rows(share: Sequence[int], lengths: Sequence[int], budget: int) -> list[tuple[int, ...]]:
+    """Put examples into rows as long as the longest of them (`budget` at most), first fit, longest first.
 
     A longer row would waste less at its end, but attention over a row costs its length squared.
     """
     ordered = _longest_first(share, lengths)
-    capacity = lengths[ordered[0]] if ordered else 0
+    capacity = min(lengths[ordered[0]], budget) if ordered else 0
     rows: list[list[int]] = []
     room: list[int] = []
     for index in ordered:

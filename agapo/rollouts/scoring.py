@@ -1,9 +1,11 @@
 """From sampled groups to judged ones: the recipe's reward terms, run in the verifier pool."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
+from agapo.errors import UserError
 from agapo.rollouts.verifier import Sample, Score, VerifierPool
 from agapo.schema import Group, Response
 
@@ -17,6 +19,8 @@ class Scorer:
     """Weight of each reward term by name."""
     verdict: str
     """The term that decides `correct`."""
+    max_error_rate: float = 1.0
+    """`check` raises when more than this share of the responses met an error."""
 
     def submit(self, groups: Sequence[Group]) -> "Future[list[dict[str, Score]]]":
         """Start scoring all responses of the groups; `finish` takes the result."""
@@ -30,10 +34,21 @@ class Scorer:
             for group in groups
         ]
 
+    def check(self, groups: Sequence[Group]) -> None:
+        """Raise UserError when too many responses met errors, naming the commonest."""
+        responses = [response for group in groups for response in group.responses]
+        errors = [response.reward_error for response in responses if response.reward_error]
+        if len(errors) > self.max_error_rate * len(responses):
+            (commonest, times), *_ = Counter(errors).most_common(1)
+            raise UserError(
+                f"reward.max_error_rate: scoring met errors in {len(errors)} of {len(responses)} responses, above "
+                f"{self.max_error_rate:.0%}; {times}× {commonest}; try the reward alone with 'agapo score'"
+            )
+
     def _judge(self, response: Response, scores: Mapping[str, Score]) -> Response:
         parts = {name: score.value for name, score in scores.items()}
         verdict = parts[self.verdict]
-        errors = [score.error for score in scores.values() if score.error]
+        errors = [f"{score.error}: {score.detail}" for score in scores.values() if score.error]
         return replace(
             response,
             reward=self._total(parts),

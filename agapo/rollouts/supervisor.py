@@ -76,8 +76,9 @@ class RolloutPool:
         fetch([actor.ready.remote() for actor in self._actors])
 
     def set_weights(self, buffer: Any, layout: WeightLayout, version: int) -> None:
-        """Hand a flat buffer (an object reference) to all actors; calls made later see the new weights."""
-        self._weights = (buffer, layout, version)
+        """Hand a flat buffer (an array, or a reference to one) to all actors; calls made later see the new weights."""
+        reference = buffer if isinstance(buffer, ray.ObjectRef) else ray.put(buffer)
+        self._weights = (reference, layout, version)
         fetch([self._hand_over(actor) for actor in self._actors])
 
     def generate(

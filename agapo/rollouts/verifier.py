@@ -10,12 +10,13 @@ Deliberately left out: back-pressure (the caller decides how many samples are in
 runs model-written code), and Ray.
 """
 
-import os
+import contextlib
 import queue
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from agapo.errors import UserError
@@ -24,7 +25,7 @@ from agapo.rollouts.verifier_worker import frame
 
 _START_ATTEMPTS = 3
 _SCORE_ATTEMPTS = 2
-"""A worker may have been killed by something else than the sample; the second time it is taken for the sample's doing."""
+"""A worker may have been killed by something else than the sample; the second death is the sample's doing."""
 _PAUSE_S = 0.2
 """Before a process that could not be started is tried again; doubles."""
 
@@ -66,7 +67,7 @@ class VerifierPool:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._failure: UserError | None = None
-        lanes = [_Lane(functions, deadline_s, os.getcwd(), self._closing) for _ in range(workers)]
+        lanes = [_Lane(functions, deadline_s, str(Path.cwd()), self._closing) for _ in range(workers)]
         started: list[Future[None]] = [Future() for _ in lanes]
         self._threads = [
             threading.Thread(target=self._run, args=(lane, ready), name="verifier", daemon=True)
@@ -100,8 +101,8 @@ class VerifierPool:
         """Kill the workers. What is not yet scored is cancelled."""
         with self._lock:
             self._closing.set()
-            while not self._tasks.empty():
-                if task := self._tasks.get():
+            with contextlib.suppress(queue.Empty):
+                while task := self._tasks.get_nowait():
                     task.job.fail(CancelledError())
             for _ in self._threads:
                 self._tasks.put(None)
@@ -145,6 +146,7 @@ class VerifierPool:
         except BaseException as error:
             if isinstance(error, UserError):
                 self._failure = error
+            lane.stop()  # what it still writes must not be read as the next sample's
             task.job.fail(error)
 
 
@@ -211,17 +213,17 @@ class _Lane:
         for _ in range(_SCORE_ATTEMPTS):
             try:
                 process = self._ready_process(retry_imports=True)
-            except OSError as error:
-                return self._fill(scores, Score(None, "infrastructure", f"cannot start a worker: {error}"))
+            except OSError as failure:
+                return self._fill(scores, Score(None, "infrastructure", f"cannot start a worker: {failure}"))
             try:
-                for term, *outcome in process.score(sample, self._deadline_s):
-                    scores[term] = Score(*outcome)
+                for term, value, error, detail in process.score(sample, self._deadline_s):
+                    scores[term] = Score(value, error, detail)
                 return scores
             except TimeoutError:
                 self.stop()
                 return self._fill(scores, Score(0.0, "timeout", f"no result within {self._deadline_s:g} s"))
-            except WorkerDied as error:
-                ended = str(error)
+            except WorkerDied as death:
+                ended = str(death)
                 self.stop()
         return self._fill(scores, Score(0.0, "crash", f"the verifier worker {ended}"))
 

@@ -85,9 +85,9 @@ class VerifierProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with contextlib.suppress(OSError):
-                pipe and pipe.close()
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        self._process.stdout.close()
 
     def _named(self, term: str) -> str:
         return f"reward '{term}' ('{self._functions[term]}')" if term in self._functions else "rewards"

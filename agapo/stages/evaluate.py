@@ -53,7 +53,9 @@ class Evaluator:
         requests = [PromptRequest(prompt, self.render(prompt)) for prompt in prompts]
         chunks = dict(self.pool.generate(requests, params, chunk_prompts=self.chunk_prompts))
         groups = [group for number in sorted(chunks) for group in chunks[number]]
-        return self.scorer.finish(groups, self.scorer.submit(groups).result())
+        judged = self.scorer.finish(groups, self.scorer.submit(groups).result())
+        self.scorer.check(judged)
+        return judged
 
 
 def _evaluation(groups: list[Group], accuracy: dict[str, float]) -> Evaluation:

@@ -9,13 +9,11 @@ and the weights, so a run that was stopped goes on as if it had not been.
 """
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, cast
 
-import ray
 
 from agapo.algorithm.kl import SequenceEstimator
 from agapo.algorithm.sampling import judge_truncated, make_batch, select_groups, shuffle_rewards
@@ -166,15 +164,11 @@ class RLLoop:
         return Group(group.prompt, group.prompt_ids, responses)
 
     def _stop_on_errors(self, groups: Sequence[Group]) -> None:
-        errors = [r.reward_error for group in groups for r in group.responses if r.reward_error]
-        count = sum(len(group.responses) for group in groups)
-        if len(errors) > self.recipe.reward.max_error_rate * count:
+        try:
+            self.scorer.check(groups)
+        except UserError as error:
             self.logger.log_errors(self.progress.step + 1, groups)
-            kinds = ", ".join(f"{number}× {kind}" for kind, number in Counter(errors).most_common(3))
-            raise UserError(
-                f"reward.max_error_rate: {len(errors)} of {count} responses of step {self.progress.step + 1} met "
-                f"errors ({kinds}); see {self.run.reward_errors}"
-            )
+            raise UserError(f"{error} (all of them: {self.run.reward_errors})") from None
 
     def batch(self, collected: Collected) -> Batch:
         """Return the kept groups with their advantages."""
@@ -339,7 +333,7 @@ def split_groups(examples: Sequence[Example], groups: int, parts: int) -> list[l
 def use_export(pool: RolloutPool, exporter: Exporter, folder: Any, version: int) -> None:
     """Let the rollout actors sample with an exported model."""
     buffer, layout = exporter.read(folder)
-    pool.set_weights(ray.put(buffer), layout, version)
+    pool.set_weights(buffer, layout, version)
 
 
 def _percentages(values: dict[str, float]) -> str:

@@ -48,7 +48,8 @@ def start_scorer(reward: RewardConfig) -> Scorer:
     pool = VerifierPool(
         {term.name: term.function for term in reward.terms}, workers=reward.workers, deadline_s=reward.deadline_s
     )
-    return Scorer(pool, {term.name: term.weight for term in reward.terms}, reward.verdict)
+    weights = {term.name: term.weight for term in reward.terms}
+    return Scorer(pool, weights, reward.verdict, reward.max_error_rate)
 
 
 def sampling_params(rollout: RolloutConfig, seed: int) -> SamplingParams:

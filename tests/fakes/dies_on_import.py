@@ -1,0 +1,5 @@
+"""A reward's module that takes the process with it."""
+
+import os
+
+os._exit(5)

@@ -1,0 +1,3 @@
+"""A reward's module with a mistake."""
+
+raise ZeroDivisionError("mistake")

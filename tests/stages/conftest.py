@@ -1,0 +1,68 @@
+"""A small model and recipe for end-to-end runs through the command line."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agapo.model.loading import export_hf
+from agapo.model.tokenizer import build_tokenizer
+from tests.builders import tiny_exaone
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder with a random EXAONE 4 of 40,000 parameters."""
+    folder = tmp_path_factory.mktemp("model") / "hf"
+    export_hf(tiny_exaone(), build_tokenizer(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def recipe_file(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An RL recipe whose run takes seconds, with mixed groups, a KL term and two rollout actors."""
+    content = {
+        "stage": "rl",
+        "model": {"path": str(tiny_model)},
+        "steps": 6,
+        "prompts_per_step": 4,
+        "data": {"source": "data.arithmetic:prompts", "args": {"size": 64}},
+        "reward": {"terms": [{"name": "even", "function": "tests.fakes.length_reward:score"}], "workers": 1},
+        "algorithm": {"kl": {"coefficient": 0.05}, "truncated": "masked"},
+        "rollout": {"actors": 2, "group_size": 4, "max_new_tokens": 48, "chunk_prompts": 2, "threads": 1},
+        "learner": {"learning_rate": 1.0e-3, "threads": 1},
+        "evaluation": {"every": 3, "test_size": 8, "validation_size": 8},
+        "checkpoint": {"every": 100},
+        "tracking": {"wandb": "disabled"},
+    }
+    path = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def agapo(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in the repository root and return what it did."""
+    command = [sys.executable, "-m", "agapo", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment, check=False
+    )
+
+
+def interrupt_after(step: int, metrics: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line, press Ctrl-C (its whole process group) once `metrics` has `step`, and wait."""
+    command = [sys.executable, "-m", "agapo", *map(str, arguments)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    while process.poll() is None and not (metrics.exists() and f'"step": {step},' in metrics.read_text()):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(command, process.returncode, output, "")

@@ -1,0 +1,53 @@
+"""Bad input ends a run before training, with one line that names the place and the mend, and exit status 1."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.stages.conftest import agapo
+
+CASES = [
+    (["learner.learning_rat=1"], "learner.learning_rat: unknown key; did you mean 'learning_rate'?"),
+    (["model.path=./nowhere"], "nowhere: no such folder"),
+    (["reward.terms.0.function=rewards.nothing:score"], "cannot import 'rewards.nothing'"),
+    (["reward.terms.0.function=rewards.math_answer:scor"], "has no function 'scor'; did you mean 'score'?"),
+    (["data.source=data.arithmetic:prompt"], "has no function 'prompt'; did you mean 'prompts'?"),
+    (["data.args={sise: 3}"], "data.args: data.arithmetic:prompts got an unexpected keyword argument 'sise'"),
+    (["data.max_prompt_tokens=3"], "data.max_prompt_tokens: prompt"),
+    (["rollout.max_new_tokens=4000"], "exceed the model's context of 256"),
+    (["evaluation.validation_size=64"], "evaluation.validation_size: holding out"),
+    (["cluster.address=127.0.0.1:1"], "cluster.address: cannot start or join Ray"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), CASES, ids=lambda value: value[0] if isinstance(value, list) else "")
+def test_named_before_training(recipe_file: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
+    done = agapo("rl", recipe_file, f"run.output={tmp_path}", *overrides)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.rglob("metrics.jsonl")) or not list(tmp_path.rglob("metrics.jsonl"))[0].read_text()
+
+
+def test_a_reward_of_the_wrong_length_stops_before_the_first_step(recipe_file: Path, tmp_path: Path) -> None:
+    reward = "reward.terms.0.function=tests.fakes.rewards:two_values"
+    done = agapo("rl", recipe_file, f"run.output={tmp_path}", reward)
+    assert done.returncode == 1
+    assert "reward.max_error_rate" in done.stderr
+    assert "bad_return" in done.stderr
+
+
+def test_a_loss_that_is_not_a_number_stops(recipe_file: Path, tmp_path: Path) -> None:
+    overrides = ["learner.learning_rate=1e30", "learner.warmup_steps=0", "learner.max_grad_norm=1e30"]
+    done = agapo("rl", recipe_file, f"run.output={tmp_path}", *overrides)
+    assert done.returncode == 1
+    assert "lower learner.learning_rate" in done.stderr
+
+
+def test_an_empty_data_set_is_named(recipe_file: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    done = agapo("rl", recipe_file, f"run.output={tmp_path}", "data.source=data.gsm8k:prompts", "data.args={}", f"data.path={empty}")
+    assert done.returncode == 1
+    assert f"{empty}" in done.stderr.replace("\n", "")
+    assert "no questions" in done.stderr

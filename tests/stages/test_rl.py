@@ -1,0 +1,136 @@
+"""Whole runs of the RL stage through the command line: what they leave, and that they can be stopped and redone."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.stages.conftest import agapo, interrupt_after
+
+NOT_COMPARED = re.compile(r"^time/|tokens_per_s|^rollout/restarts")
+
+
+def steps_of(run: Path) -> dict[int, dict[str, Any]]:
+    """The training metrics of each step, without what depends on the clock. Each step must be there once."""
+    found: dict[int, dict[str, Any]] = {}
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if "reward/mean" in row:
+            assert row["step"] not in found
+            found[row["step"]] = {name: value for name, value in row.items() if not NOT_COMPARED.search(name)}
+    return found
+
+
+def rollouts_of(run: Path) -> list[str]:
+    return (run / "rollouts.jsonl").read_text().rstrip("\n").split("\n")
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(run / "hf").state_dict()
+
+
+@pytest.fixture(scope="module")
+def whole_run(recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 6 steps that nobody disturbed."""
+    output = tmp_path_factory.mktemp("whole")
+    done = agapo("rl", recipe_file, f"run.output={output}", "run.name=whole", "tracking.wandb=offline")
+    assert done.returncode == 0, done.stderr
+    return output / "rl" / "whole"
+
+
+def test_a_run_leaves_what_it_promises(whole_run: Path, tiny_model: Path) -> None:
+    summary = json.loads((whole_run / "summary.json").read_text())
+    assert summary["stage"] == "rl"
+    assert summary["steps"] == 6
+    assert set(summary["before"]) == set(summary["after"]) == {"reasoning", "non_reasoning"}
+    assert summary["parent"] == str(tiny_model)
+    assert summary["model"] == str(whole_run / "hf")
+    assert summary["tokens_generated"] == sum(row["tokens"] for row in map(json.loads, rollouts_of(whole_run)))
+    assert summary["reward_errors"] == 0
+    assert summary["wall_s"] > 0
+    assert (whole_run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert list((whole_run / "wandb").glob("offline-run-*"))
+
+
+def test_every_step_is_logged_and_learns(whole_run: Path) -> None:
+    steps = steps_of(whole_run)
+    assert sorted(steps) == [1, 2, 3, 4, 5, 6]
+    assert len(rollouts_of(whole_run)) >= 6 * 4 * 4
+    assert steps[1]["kl/sequence"] == pytest.approx(0, abs=1e-3)
+    assert steps[6]["kl/sequence"] != 0
+    assert any(row["group/mixed"] > 0 for row in steps.values())
+    assert all(row["policy/ratio_max"] == pytest.approx(1, abs=1e-3) for row in steps.values())
+
+
+def test_the_export_answers_in_both_modes(whole_run: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(whole_run / "hf")
+    tokenizer = AutoTokenizer.from_pretrained(whole_run / "hf")
+    for thinking in (True, False):
+        inputs = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "1+1"}],
+            add_generation_prompt=True,
+            enable_thinking=thinking,
+            return_tensors="pt",
+            return_dict=True,
+        )
+        output = model.generate(**inputs, max_new_tokens=4, do_sample=False)
+        assert output.shape[1] > inputs["input_ids"].shape[1]
+        assert tokenizer.decode(inputs["input_ids"][0]).endswith("<think>\n" if thinking else "</think>\n\n")
+
+
+def test_a_finished_run_is_not_done_again(whole_run: Path, recipe_file: Path) -> None:
+    before = (whole_run / "metrics.jsonl").read_bytes()
+    done = agapo("rl", recipe_file, f"run.output={whole_run.parents[1]}", "run.name=whole", "tracking.wandb=offline")
+    assert done.returncode == 0
+    assert "Held-out accuracy" in done.stdout
+    assert (whole_run / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_of_another_recipe_is_refused(whole_run: Path, recipe_file: Path) -> None:
+    done = agapo("rl", recipe_file, f"run.output={whole_run.parents[1]}", "run.name=whole", "run.seed=1")
+    assert done.returncode == 1
+    assert "run.seed: 0 → 1" in done.stderr
+    assert "run.name=" in done.stderr
+
+
+def test_interrupted_and_resumed_equals_undisturbed(whole_run: Path, recipe_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "rl" / "cut"
+    arguments = ("rl", recipe_file, f"run.output={tmp_path}", "run.name=cut", "tracking.wandb=offline")
+    stopped = interrupt_after(2, run / "metrics.jsonl", *arguments)
+    assert stopped.returncode == 130, stopped.stdout
+    assert "To go on" in stopped.stdout
+    checkpoint = run / "checkpoints" / (run / "checkpoints" / "latest").read_text()
+    state = json.loads((checkpoint / "state.json").read_text())
+    finished = state["step"]
+    assert 2 <= finished < 6
+    assert sorted(steps_of(run)) == list(range(1, finished + 1))
+
+    resumed = agapo(*arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"going on from step {finished}" in resumed.stdout
+    assert steps_of(run) == steps_of(whole_run)
+    assert rollouts_of(run) == rollouts_of(whole_run)
+    for name, weight in weights_of(whole_run).items():
+        assert torch.equal(weight, weights_of(run)[name]), name
+    directories = [path.name for path in (run / "wandb").glob("offline-run-*")]
+    assert len(directories) == 2
+    assert all(name.endswith(state["wandb_id"]) for name in directories)
+
+
+def test_one_actor_gives_the_run_of_two(whole_run: Path, recipe_file: Path, tmp_path: Path) -> None:
+    done = agapo("rl", recipe_file, f"run.output={tmp_path}", "run.name=one", "rollout.actors=1")
+    assert done.returncode == 0, done.stderr
+    assert rollouts_of(tmp_path / "rl" / "one") == rollouts_of(whole_run)
+
+
+def test_two_ranks_learn_the_same(whole_run: Path, recipe_file: Path, tmp_path: Path) -> None:
+    overrides = ("learner.ranks=2", "learner.zero_stage=3", "steps=2", "evaluation.every=0")
+    done = agapo("rl", recipe_file, f"run.output={tmp_path}", "run.name=ranks", *overrides)
+    assert done.returncode == 0, done.stderr
+    one, two = steps_of(whole_run)[1], steps_of(tmp_path / "rl" / "ranks")[1]
+    for name in ("policy/grad_norm", "policy/loss", "policy/entropy"):
+        assert two[name] == pytest.approx(one[name], rel=1e-4)
