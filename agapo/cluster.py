@@ -13,6 +13,8 @@ from agapo.errors import UserError
 LEFT_BEHIND = [".venv", "outputs", ".git", "wandb", "**/*.safetensors", "**/*.jsonl.gz", "**/*.parquet"]
 """What Ray's copy of the working directory goes without, where hosts do not share it."""
 
+OUT_OF_MEMORY = "lower rollout.chunk_prompts, rollout.max_new_tokens or learner.micro_batch_tokens"
+
 
 def start_cluster(address: str | None) -> None:
     """Join the Ray cluster at `address`, or start one on this machine; nothing to do when there is one already.
@@ -55,6 +57,8 @@ def fetch(reference: Any, timeout: float | None = None) -> Any:
         cause = error.cause
         if isinstance(cause, UserError):
             raise UserError(str(cause)) from None
+        if type(cause).__name__ == "OutOfMemoryError":
+            raise UserError(f"out of GPU memory; {OUT_OF_MEMORY} ({str(cause).splitlines()[0]})") from None
         raise
 
 

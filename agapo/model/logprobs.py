@@ -87,10 +87,10 @@ def output_head(model: PreTrainedModel) -> nn.Module:
 
 @torch.no_grad()
 def check_head(model: PreTrainedModel) -> None:
-    """Raise UserError when the model does more to its logits than apply the output embedding.
+    """Raise UserError when the model, in training mode, does more to its logits than apply the output embedding.
 
     Some architectures scale or cap their logits inside `forward`; log-probabilities taken from the head alone
-    would be silently wrong for them.
+    would be silently wrong for them. With dropout they would not be those that the responses were sampled with.
     """
     ids = torch.arange(4, device=next(model.parameters()).device)[None]
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
@@ -99,5 +99,6 @@ def check_head(model: PreTrainedModel) -> None:
     if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2):
         raise UserError(
             f"model.path: {type(model).__name__} changes its logits after the output embedding "
-            "(a scale or a soft cap), which agapo does not support; choose another architecture"
+            "(a scale or a soft cap) or has dropout, and agapo supports neither; "
+            "choose another architecture, or set every dropout in its config.json to 0"
         )

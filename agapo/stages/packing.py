@@ -4,14 +4,26 @@ A row's `position_ids` restart at 0 with each dialogue. transformers makes the b
 them, provided that no attention mask is given and `use_cache=False`.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 IGNORED = -100
 """The label of tokens that are not trained."""
+
+
+class Tokenised(NamedTuple):
+    """A dialogue as tokens."""
+
+    token_ids: Sequence[int]
+    """[T]"""
+    mask: Sequence[int]
+    """[T] 1 where the token is trained, else 0."""
+    mode: str = ""
+    """What its trained tokens are counted under."""
 
 
 @dataclass
@@ -23,34 +35,43 @@ class PackedRow:
     """The token where it is trained, else -100. The first token of a dialogue never is: nothing predicts it."""
     position_ids: list[int] = field(default_factory=list)
 
-    def add(self, token_ids: Sequence[int], mask: Sequence[int]) -> None:
-        """Append a dialogue: its token ids [T] and its loss mask [T]."""
-        trained = (0, *mask[1:])
+    dialogues: int = 0
+    trained: Counter[str] = field(default_factory=Counter)
+    """Trained tokens by mode."""
+
+    def add(self, dialogue: Tokenised) -> None:
+        """Append a dialogue."""
+        token_ids, mask = dialogue.token_ids, (0, *dialogue.mask[1:])
         self.input_ids.extend(token_ids)
-        self.labels.extend(token if on else IGNORED for token, on in zip(token_ids, trained, strict=True))
+        self.labels.extend(token if on else IGNORED for token, on in zip(token_ids, mask, strict=True))
         self.position_ids.extend(range(len(token_ids)))
+        self.dialogues += 1
+        self.trained[dialogue.mode] += sum(mask)
+
+    def tensors(self) -> dict[str, list[int]]:
+        """Return what the model reads."""
+        return {"input_ids": self.input_ids, "labels": self.labels, "position_ids": self.position_ids}
 
 
-def pack(
-    dialogues: Iterable[tuple[Sequence[int], Sequence[int]]], *, row_tokens: int, open_rows: int = 8
-) -> Iterator[PackedRow]:
-    """Pack (token ids, loss mask) pairs greedily into rows of at most `row_tokens` tokens, lazily.
+def pack(dialogues: Iterable[Tokenised], *, row_tokens: int, open_rows: int = 8) -> Iterator[PackedRow]:
+    """Pack dialogues greedily into rows of at most `row_tokens` tokens, lazily.
 
     Each goes to the first of up to `open_rows` open rows that has room; where none has, the oldest is finished.
     So the order of the dialogues, which may be a curriculum, is kept but for a few rows. Raises ValueError for a
     dialogue that is longer than a row.
     """
     rows: list[PackedRow] = []
-    for token_ids, mask in dialogues:
-        if len(token_ids) > row_tokens:
-            raise ValueError(f"a dialogue of {len(token_ids)} tokens does not fit a row of {row_tokens}")
-        row = next((row for row in rows if len(row.input_ids) + len(token_ids) <= row_tokens), None)
+    for dialogue in dialogues:
+        length = len(dialogue.token_ids)
+        if length > row_tokens:
+            raise ValueError(f"a dialogue of {length} tokens does not fit a row of {row_tokens}")
+        row = next((row for row in rows if len(row.input_ids) + length <= row_tokens), None)
         if row is None:
             if len(rows) == open_rows:
                 yield rows.pop(0)
             row = PackedRow()
             rows.append(row)
-        row.add(token_ids, mask)
+        row.add(dialogue)
     yield from rows
 
 

@@ -9,11 +9,11 @@ and the weights, so a run that was stopped goes on as if it had not been.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from typing import Any, cast
-
 
 from agapo.algorithm.kl import SequenceEstimator
 from agapo.algorithm.sampling import judge_truncated, make_batch, select_groups, shuffle_rewards
@@ -55,6 +55,8 @@ class Progress:
     reward_errors: int = 0
     wall_s: float = 0.0
     wandb_id: str | None = None
+    evaluated: int = -1
+    """The last step that was evaluated."""
     best_accuracy: float = -1.0
     best_step: int = -1
     before: dict[str, float] = field(default_factory=dict)
@@ -86,28 +88,28 @@ class RLLoop:
         self.begin()
         while self.progress.step < self.recipe.steps:
             clock = Clock()
-            with self._saving_on_stop():
+            with self.saving_on_stop():
                 collected = self.collect(clock)
             batch = self.batch(collected)
             sums = self.learn(batch, clock)
             self.sync(clock)
             self.record(collected, batch, sums, clock)
-            self.evaluate_now_and_then()
+            with self.saving_on_stop():
+                self.evaluate_now_and_then()
             self.save_now_and_then()
-            if self.pool.should_stop():
-                self.save()
-                raise Interrupted
 
     def begin(self) -> None:
         """Measure the model that RL starts from (once), or put the weights of a resumed run in place."""
         if self.progress.step:
             self.pool.set_weights(self.learner.weights(), self.layout, self.progress.updates)
+            self.evaluate_now_and_then()
             return
         evaluation = self.evaluator.accuracy(self.questions.test, self.recipe.evaluation.modes)
         self.progress.before = evaluation.accuracy
         self.view.announce("before RL, greedy on the test questions: " + _percentages(evaluation.accuracy))
         self._measure_start()
-        self.evaluate(step=0)
+        if self.recipe.evaluation.every:
+            self.evaluate(step=0)
 
     def _measure_start(self) -> None:
         k = self.recipe.evaluation.pass_at
@@ -227,12 +229,13 @@ class RLLoop:
 
     def record(self, collected: Collected, batch: Batch, sums: list[dict[str, float]], clock: Clock) -> None:
         """Write down the finished step."""
+        learning_rate = self.learning_rate
         self.progress.step += 1
         self.progress.cursor += collected.prompts
         step = self.progress.step
         metrics = rollout_metrics(collected, self.recipe) | learn_metrics(sums)
         metrics |= {
-            "policy/learning_rate": self.learning_rate,
+            "policy/learning_rate": learning_rate,
             "policy/clipped_steps": self.progress.clipped_updates / max(1, self.progress.updates),
             "rollout/restarts": float(self.pool.restarts),
         }
@@ -241,9 +244,9 @@ class RLLoop:
         self.progress.reward_errors += self.logger.log_errors(step, collected.groups)
         self.progress.wall_s += metrics["time/step"]
         self.logger.log(step, metrics)
-        advantages = dict(zip((group.prompt.id for group in batch.groups), batch.advantages, strict=True))
+        advantages = dict(zip(map(id, batch.groups), batch.advantages, strict=True))
         nothing = (0.0,) * self.recipe.rollout.group_size
-        rows = [advantages.get(group.prompt.id, nothing) for group in collected.groups]
+        rows = [advantages.get(id(group), nothing) for group in collected.groups]
         self.logger.log_rollouts(step, collected.groups, rows, collected.visits)
         self.view.update(step, metrics)
         self._show_sample(step, collected.groups)
@@ -255,9 +258,10 @@ class RLLoop:
             self.view.show_sample(step, question(group), group.responses[step % len(group.responses)])
 
     def evaluate_now_and_then(self) -> None:
-        """Evaluate every so many steps, and after the last."""
+        """Evaluate every so many steps, and after the last; once, also where a stop came in between."""
         every, step = self.recipe.evaluation.every, self.progress.step
-        if every and (step % every == 0 or step == self.recipe.steps):
+        due = every and (step % every == 0 or step == self.recipe.steps)
+        if due and self.progress.evaluated != step:
             self.evaluate(step)
 
     def evaluate(self, step: int) -> None:
@@ -266,6 +270,7 @@ class RLLoop:
         found = self.evaluator.accuracy(self.questions.validation, list(self.recipe.data.modes))
         score = mean_accuracy(found.accuracy)
         best = score > self.progress.best_accuracy
+        self.progress.evaluated = step
         if best:
             self.progress.best_accuracy, self.progress.best_step = score, step
             if step and self.recipe.evaluation.keep == "best":
@@ -293,22 +298,15 @@ class RLLoop:
             keep=self.recipe.checkpoint.keep,
         )
 
-    def _saving_on_stop(self) -> "_SaveOnStop":
-        return _SaveOnStop(self)
-
-
-class _SaveOnStop:
-    """While sampling, the weights are those of the last finished step: a stop there can be saved."""
-
-    def __init__(self, loop: RLLoop):
-        self.loop = loop
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind and issubclass(kind, Interrupted | UserError) and self.loop.progress.step:
-            self.loop.save()
+    @contextmanager
+    def saving_on_stop(self) -> Iterator[None]:
+        """Save when the run stops inside: while sampling, the weights are those of the last finished step."""
+        try:
+            yield
+        except (Interrupted, UserError):
+            if self.progress.step:
+                self.save()
+            raise
 
 
 def resume(run: RunDirectory, learner: LearnerGroup) -> Progress:

@@ -29,8 +29,8 @@ from agapo.model.loading import create_model, export_hf, load_model, load_tokeni
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe import SFTRecipe
 from agapo.resolve import resolve
-from agapo.schema import MODES, Mode
-from agapo.stages.packing import PackedRow, collate, pack
+from agapo.schema import MODES
+from agapo.stages.packing import PackedRow, Tokenised, collate, pack
 from agapo.stages.sft_progress import ProgressCallback
 
 log = logging.getLogger(__name__)
@@ -51,15 +51,15 @@ class Evaluation:
 
 @dataclass
 class TokenCount:
-    """What went into the packed rows, counted while they are made."""
+    """What went into the packed rows."""
 
-    trained: Counter[Mode] = field(default_factory=Counter)
+    trained: Counter[str] = field(default_factory=Counter)
     """Trained tokens (the last turns') by mode."""
     dialogues: int = 0
     too_long: int = 0
     """Dialogues left out because they are longer than a row."""
     epochs: int = 0
-    """Times the source was started."""
+    """Times the source was started; the last pass may have been cut."""
 
     @property
     def token_ratio(self) -> float | None:
@@ -138,7 +138,7 @@ def _fit(
     trainer = SFTTrainer(
         model=model,
         args=_trainer_config(recipe, directory),
-        train_dataset=Dataset.from_list([vars(row) for row in rows]),
+        train_dataset=Dataset.from_list([row.tensors() for row in rows]),
         data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id),  # pyright: ignore[reportArgumentType]
         processing_class=tokenizer,
     )
@@ -176,30 +176,30 @@ def _trainer_config(recipe: SFTRecipe, directory: Path) -> SFTConfig:
 def _packed_rows(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: TokenCount) -> list[PackedRow]:
     """As many packed rows as training takes, and no more: the source may be endless."""
     row_tokens = recipe.training.row_tokens
-    tokens = _tokenised(recipe, tokenizer, count, row_tokens)
-    rows = list(islice(pack(tokens, row_tokens=row_tokens), recipe.steps * recipe.training.rows_per_step))
+    dialogues = _tokenised(recipe, tokenizer, count)
+    rows = list(islice(pack(dialogues, row_tokens=row_tokens), recipe.steps * recipe.training.rows_per_step))
+    count.dialogues = sum(row.dialogues for row in rows)
+    count.trained = sum((row.trained for row in rows), Counter())
     if count.too_long:
         log.warning("left out %d dialogues longer than training.row_tokens (%d)", count.too_long, row_tokens)
     return rows
 
 
-def _tokenised(
-    recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: TokenCount, row_tokens: int
-) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield (token ids, loss mask) of the dialogues that fit a row, over and over."""
+def _tokenised(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: TokenCount) -> Iterator[Tokenised]:
+    """Yield the dialogues that fit a row, over and over."""
+    row_tokens = recipe.training.row_tokens
     while True:
         count.epochs += 1
-        usable = count.dialogues
+        usable = False
         for number, row in enumerate(read_dialogues(recipe), start=1):
             check_dialogue(row, f"{recipe.data.source}: row {number}")
             token_ids, mask = dialogue_ids(tokenizer, row["messages"], row["mode"], row.get("tools"))
             if len(token_ids) > row_tokens:
                 count.too_long += 1
                 continue
-            count.dialogues += 1
-            count.trained[row["mode"]] += sum(mask)
-            yield token_ids, mask
-        if count.dialogues == usable:
+            usable = True
+            yield Tokenised(token_ids, mask, row["mode"])
+        if not usable:
             raise UserError(f"{recipe.data.source}: no dialogue fits training.row_tokens ({row_tokens})")
 
 

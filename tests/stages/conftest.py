@@ -35,8 +35,16 @@ def recipe_file(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         "prompts_per_step": 4,
         "data": {"source": "data.arithmetic:prompts", "args": {"size": 64}},
         "reward": {"terms": [{"name": "even", "function": "tests.fakes.length_reward:score"}], "workers": 1},
-        "algorithm": {"kl": {"coefficient": 0.05}, "truncated": "masked"},
-        "rollout": {"actors": 2, "group_size": 4, "max_new_tokens": 48, "chunk_prompts": 2, "threads": 1},
+        "algorithm": {"kl": {"coefficient": 0.05}},
+        # A random model seldom ends by itself; a stop text that is a common character ends it after some tokens.
+        "rollout": {
+            "actors": 2,
+            "group_size": 4,
+            "max_new_tokens": 64,
+            "stop": list("abcdefghijklmnopqrstuvwxyz"),
+            "chunk_prompts": 2,
+            "threads": 1,
+        },
         "learner": {"learning_rate": 1.0e-3, "threads": 1},
         "evaluation": {"every": 3, "test_size": 8, "validation_size": 8},
         "checkpoint": {"every": 100},

@@ -63,18 +63,33 @@ def test_seed_and_size_decide():
 
 def test_every_step_of_a_worked_solution_is_right():
     for row in islice(dialogues("train", phases=PHASES), 300):
-        thinking = row["messages"][-1].get("reasoning_content", "")
-        for step in re.findall(r"[\d+*-]+=-?\d+", thinking):
+        text = " ".join(str(part) for part in row["messages"][-1].values())
+        for step in re.findall(r"[\d+*-]+=-?\d+", text):
             left, right = step.split("=")
             assert eval(left) == int(right)
 
 
-def test_thinking_ends_with_the_answer():
-    for row in dialogues("train", phases=PHASES):
+@pytest.mark.parametrize(("worked", "steps"), [(1.0, True), (0.0, False)])
+def test_steps_are_written_out_in_both_modes_or_in_none(worked, steps):
+    sums = {"size": 50, "worked": worked, "kinds": {"sum": 1}}
+    for row in dialogues("train", phases=[sums]):
         text, turn = question(row), row["messages"][-1]
-        assert f"\\boxed{{{solve(text)}}}" in turn["content"]
-        if row["mode"] == "reasoning" and not text.startswith("sort"):
-            assert turn["reasoning_content"].endswith(f"={solve(text)}")
+        boxed = f"\\boxed{{{solve(text)}}}"
+        where = "reasoning_content" if row["mode"] == "reasoning" else "content"
+        assert turn["content"].endswith(boxed) and (row["mode"] == "reasoning") == ("reasoning_content" in turn)
+        assert bool(re.search(r"\d=", turn[where])) == steps
+        if row["mode"] == "reasoning":
+            assert turn["content"] == boxed and turn["reasoning_content"].endswith(f"={solve(text)}")
+
+
+def test_kinds_of_a_phase():
+    rows = dialogues("train", phases=[{"size": 50, "kinds": {"sort": 1}}])
+    assert all(question(row).startswith("sort") for row in rows)
+
+
+def test_misspelt_phase_is_an_error_before_the_first_row():
+    with pytest.raises(TypeError, match="workd"):
+        dialogues("train", phases=[{"size": 1, "workd": 1}])
 
 
 def test_phases_come_in_order_with_their_shares():

@@ -1,5 +1,7 @@
 """Log-probabilities and entropies against a dense float64 log-softmax, in chunks and in one piece."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import given
@@ -149,10 +151,13 @@ class TestCheckHead:
         with pytest.raises(UserError, match="Gemma2ForCausalLM"):
             check_head(Gemma2ForCausalLM(config))
 
-    def test_dropout_is_not_taken_for_a_scale(self):
+    @pytest.mark.parametrize("rate", [0.1, 0.0])
+    def test_dropout_is_refused(self, rate):
+        """While learning, the policy would not be the one that sampled."""
         from transformers import GPT2Config, GPT2LMHeadModel
 
-        config = GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, initializer_range=0.5)
+        sizes = {"vocab_size": 50, "n_embd": 16, "n_layer": 1, "n_head": 2, "bos_token_id": 1, "eos_token_id": 2}
+        config = GPT2Config(**sizes, resid_pdrop=rate, embd_pdrop=rate, attn_pdrop=rate, initializer_range=0.5)
         model = GPT2LMHeadModel(config).train()
-        check_head(model)
-        assert model.training
+        with pytest.raises(UserError, match="has dropout") if rate else nullcontext():
+            check_head(model)
