@@ -13,7 +13,7 @@ from agapo.stages.launch import build_rl
 from agapo.stages.rl import RLLoop
 from agapo.stages.rl_metrics import Clock, Collected
 from agapo.tracking import RunDirectory
-from benchmarks.work import RECIPE, Run, Step, Work
+from benchmarks.work import RECIPE, Run, Step, Stopwatch, Work
 
 PHASES = ("generate", "score", "learn", "sync")
 
@@ -34,11 +34,11 @@ class TimedLoop(RLLoop):
 
     timed: list[Step] = field(default_factory=list)
     ready_at: float = 0.0
-    ended: float = 0.0
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
     def begin(self) -> None:
         """Measure nothing beforehand."""
-        self.ready_at, self.ended = time.time(), time.perf_counter()
+        self.ready_at, self.watch = time.time(), Stopwatch()
 
     def save_now_and_then(self) -> None:
         """Save nothing."""
@@ -46,13 +46,13 @@ class TimedLoop(RLLoop):
     def record(self, collected: Collected, batch: Batch, sums: list[dict[str, float]], clock: Clock) -> None:
         """Write down the step as always, then note its time."""
         super().record(collected, batch, sums, clock)
-        now = time.perf_counter()
-        seconds, self.ended = now - self.ended, now
+        seconds, cpu_s = self.watch.lap()
         phases = {name: clock.seconds.get(name, 0.0) for name in PHASES}
         phases["other"] = seconds - sum(phases.values())
         self.timed.append(
             Step(
                 seconds=seconds,
+                cpu_s=cpu_s,
                 phases=phases,
                 lengths=[len(r.token_ids) for group in collected.groups for r in group.responses],
                 prompt_ids=[list(group.prompt_ids) for group in collected.groups],

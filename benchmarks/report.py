@@ -49,6 +49,11 @@ class Side:
         return median(1e6 * step.seconds / step.tokens for step in self.steps)
 
     @property
+    def cpu_s(self) -> float:
+        """Median CPU seconds a step."""
+        return median(step.cpu_s for step in self.steps)
+
+    @property
     def learned(self) -> float:
         """Mean responses a step that went through the learner."""
         return fmean(step.learned for step in self.steps)
@@ -74,6 +79,11 @@ class Pair:
     def token_ratio(self) -> float:
         """The same a sampled token, since sampled lengths differ a little."""
         return self.trl.token_us / self.agapo.token_us
+
+    @property
+    def cpu_ratio(self) -> float:
+        """The same in CPU seconds."""
+        return self.trl.cpu_s / self.agapo.cpu_s
 
 
 def make_pair(trl: Run, agapo: Run, spawned: Mapping[str, float], warmup: int) -> Pair:
@@ -155,6 +165,7 @@ def totals_table(pairs: Sequence[Pair]) -> str:
     sides = [[pair.trl for pair in pairs], [pair.agapo for pair in pairs]]
     rows = {
         "step, s": [spread([side.step_s for side in one], 3) for one in sides],
+        "CPU s a step, all processes": [spread([side.cpu_s for side in one], 3) for one in sides],
         "tokens a step": [spread([side.tokens for side in one], 0) for one in sides],
         "tokens/s, whole step": [spread([1e6 / side.token_us for side in one], 0) for one in sides],
         "tokens/s while generating": [spread([_sampling_speed(side) for side in one], 0) for one in sides],
@@ -169,24 +180,29 @@ def _sampling_speed(side: Side) -> float:
 
 
 def headline(pairs: Sequence[Pair]) -> str:
-    """Return the result in two lines."""
+    """Return the result in three lines."""
     return (
         f"TRL's step over agapo's: {spread([pair.ratio for pair in pairs])}, median (min–max) of {len(pairs)} pairs\n"
-        f"the same a sampled token: {spread([pair.token_ratio for pair in pairs])}"
+        f"the same a sampled token: {spread([pair.token_ratio for pair in pairs])}\n"
+        f"the same in CPU seconds: {spread([pair.cpu_ratio for pair in pairs])}"
     )
 
 
 def as_json(shared: Mapping[str, str], trl: Run, agapo: Run, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Return everything that was measured."""
-    ratios, token_ratios = [pair.ratio for pair in pairs], [pair.token_ratio for pair in pairs]
     return {
-        "ratio": {"median": median(ratios), "min": min(ratios), "max": max(ratios)},
-        "ratio_per_token": {"median": median(token_ratios), "min": min(token_ratios), "max": max(token_ratios)},
+        "ratio": _summary([pair.ratio for pair in pairs]),
+        "ratio_per_token": _summary([pair.token_ratio for pair in pairs]),
+        "ratio_in_cpu_seconds": _summary([pair.cpu_ratio for pair in pairs]),
         "settings": {"shared": dict(shared), "trl": trl.settings, "agapo": agapo.settings},
         "pairs": [
             {"ratio": pair.ratio, "trl": _side_json(pair.trl), "agapo": _side_json(pair.agapo)} for pair in pairs
         ],
     }
+
+
+def _summary(values: Sequence[float]) -> dict[str, float]:
+    return {"median": median(values), "min": min(values), "max": max(values)}
 
 
 def _side_json(side: Side) -> dict[str, Any]:
@@ -197,7 +213,7 @@ def _side_json(side: Side) -> dict[str, Any]:
     return {"step_s": side.step_s, "startup_s": side.startup_s, "steps": steps}
 
 
-_KEPT = ("seconds", "phases", "learned")
+_KEPT = ("seconds", "cpu_s", "phases", "learned")
 
 
 def machine() -> str:

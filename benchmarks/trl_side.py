@@ -22,7 +22,7 @@ from agapo.recipe import RLRecipe
 from agapo.resolve import resolve
 from agapo.schema import Prompt
 from agapo.stages.rl_metrics import Clock
-from benchmarks.work import Run, Step, Work
+from benchmarks.work import Run, Step, Stopwatch, Work
 
 
 def run(work: Work) -> Run:
@@ -81,6 +81,7 @@ def _config(work: Work, recipe: RLRecipe, output: str) -> GRPOConfig:
         gradient_accumulation_steps=1,
         num_iterations=1,
         num_generations=work.group,
+        pad_to_multiple_of=None,
         max_completion_length=work.max_new_tokens,
         temperature=rollout.temperature,
         top_p=rollout.top_p,
@@ -97,7 +98,7 @@ class TimedTrainer(GRPOTrainer):
     def __init__(self, *args: Any, **kwargs: Any):
         self.clock = Clock()
         self.timed: list[Step] = []
-        self.ready_at = self.ended = 0.0
+        self.ready_at, self.watch = 0.0, Stopwatch()
         self.lengths: list[int] = []
         self.prompt_ids: list[list[int]] = []
         super().__init__(*args, **kwargs)
@@ -127,10 +128,9 @@ class TimedTrainer(GRPOTrainer):
 
     def note_step(self) -> None:
         """Close the step's record."""
-        now = time.perf_counter()
-        seconds, self.ended = now - self.ended, now
+        seconds, cpu_s = self.watch.lap()
         phases = exclusive_phases(self.clock.seconds, seconds)
-        self.timed.append(Step(seconds, phases, self.lengths, self.prompt_ids, learned=len(self.lengths)))
+        self.timed.append(Step(seconds, cpu_s, phases, self.lengths, self.prompt_ids, learned=len(self.lengths)))
         self.clock = Clock()
 
 
@@ -151,7 +151,7 @@ class _Times(TrainerCallback):
         self.optimizer_began = 0.0
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.trainer.ready_at, self.trainer.ended = time.time(), time.perf_counter()
+        self.trainer.ready_at, self.trainer.watch = time.time(), Stopwatch()
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         self.optimizer_began = time.perf_counter()

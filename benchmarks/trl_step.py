@@ -121,7 +121,7 @@ def _shared_settings(work: Work, origin: str, warmup: int) -> dict[str, str]:
     parameters = sum(weight.numel() for weight in load_model(work.model).parameters())
     return {
         "model": f"{origin}, {parameters / 1e6:.3f} M parameters",
-        "cores": f"{work.threads}, pinned",
+        "cores": f"{work.threads}, pinned; OpenMP threads wait asleep (OMP_WAIT_POLICY=PASSIVE)",
         "steps": f"{work.steps}, the first {warmup} not counted",
         "evaluation, checkpoints, W&B": "none",
         "machine": report.machine(),
@@ -135,7 +135,7 @@ def _spawn(side: str, work: Work) -> Run:
     values = {names.get(item.name, item.name): getattr(work, item.name) for item in fields(work)}
     command = [sys.executable, "-m", "benchmarks.trl_step", "--side", side, "--json", "--warmup", "0"]
     command += [f"--{name}={value}" for name, value in values.items()]
-    environment = os.environ | {"OMP_NUM_THREADS": str(work.threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{side}: the run failed:\n{done.stderr[-3000:]}")

@@ -2,8 +2,11 @@
 
 import os
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from agapo.recipe import RLRecipe, SFTRecipe, load_recipe
 from agapo.schema import Prompt
@@ -77,6 +80,8 @@ class Step:
 
     seconds: float
     """From the end of the step before to the end of this one: nothing is left out."""
+    cpu_s: float
+    """CPU seconds of the side's processes together: what a busy machine disturbs least."""
     phases: dict[str, float]
     """Seconds by phase; they do not overlap."""
     lengths: list[int]
@@ -127,8 +132,35 @@ def _make_random_model(folder: Path) -> None:
 def pin(threads: int) -> None:
     """Keep this process, and all that it starts, on `threads` cores, so that both sides have the same machine.
 
-    To be called before torch is imported.
+    To be called before torch is imported. OpenMP's threads wait asleep, as agapo's always do: spinning ones made TRL's
+    steps ten times slower wherever something else wanted a core.
     """
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ |= {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
     if sys.platform == "linux":
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+class Stopwatch:
+    """Wall-clock and CPU seconds since the last look, of this process and those that it had started by then."""
+
+    def __init__(self) -> None:
+        own = psutil.Process()
+        self._processes = [own, *own.children(recursive=True)]
+        self._last = self._now()
+
+    def lap(self) -> tuple[float, float]:
+        """Return (wall-clock seconds, CPU seconds) since the last lap."""
+        now, last = self._now(), self._last
+        self._last = self._now()
+        return now[0] - last[0], now[1] - last[1]
+
+    def _now(self) -> tuple[float, float]:
+        return time.perf_counter(), sum(_cpu_seconds(process) for process in self._processes)
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return times.user + times.system

@@ -6,8 +6,9 @@
     sort      25 %   sort 7 2 4     2<4<7                   [2,4,7]
 
 Whether a question is for training or for testing is decided by a hash of the question, so no question is in both,
-whatever the seed and the size. Terse thinking jumps to the answer: a model that was fine-tuned on mostly terse
-thinking knows the worked strategy but seldom picks it, and reinforcement learning has something to find.
+whatever the seed and the size. In the dialogues for SFT, terse thinking (`=5`) jumps to the answer: a model that saw
+worked thinking first and then mostly terse thinking knows the better strategy but seldom picks it, and
+reinforcement learning has something to find.
 """
 
 import hashlib

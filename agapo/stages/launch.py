@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -237,7 +238,7 @@ def starting_model(recipe: RLRecipe) -> str:
 
 
 def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
-    """Run the SFT stage: train, then measure before and after in one go."""
+    """Run the SFT stage: train, then measure the model before and after."""
     from agapo.stages import sft
 
     with RunDirectory.open(recipe, recipe_path) as run:
@@ -246,7 +247,8 @@ def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
             return
         started = time.monotonic()
         start = sft.start_folder(recipe)
-        result = sft.train(recipe, run.path)
+        with sft_reporting(recipe, run) as report:
+            result = sft.train(recipe, report)
         before, after = (measure(recipe, folder) for folder in (start, run.hf))
         summary = {
             **_common(recipe, recipe_path, before.accuracy, after.accuracy),
@@ -258,6 +260,22 @@ def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
         }
         write_json_atomic(run.summary, summary)
         report_finished(run)
+
+
+@contextmanager
+def sft_reporting(recipe: SFTRecipe, run: RunDirectory) -> Iterator[Callable[[int, dict[str, float]], None]]:
+    """Yield where the training's metrics go: the log and the progress line. (The thin stage does not resume.)"""
+    run.truncate_after(-1)
+    logger = MetricsLogger(run, recipe, None, resume=False)
+    with StepProgress(recipe.steps, name="sft", log_every=100) as view:
+        view.announce(f"fine-tuning for {recipe.steps} steps in {run.path}")
+
+        def report(step: int, metrics: dict[str, float]) -> None:
+            logger.log(step, metrics)
+            view.update(step, metrics)
+
+        yield report
+    logger.close()
 
 
 def measure(recipe: SFTRecipe, folder: Path) -> Evaluation:

@@ -4,14 +4,14 @@
 
 Dialogues are taken in the source's order, since the order may be a curriculum, and again from the start when they
 run out before `steps` is reached. Left out of this thin stage, on purpose: several hosts, ZeRO and resuming.
+Measuring the model before and after is `stages.launch`'s part.
 """
 
-import json
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -35,37 +35,16 @@ from agapo.stages.sft_progress import ProgressCallback
 
 log = logging.getLogger(__name__)
 
-Evaluate = Callable[[Path], "Evaluation"]
-"""From a Hugging Face folder to its score on held-out questions."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Greedy accuracy on held-out questions."""
-
-    accuracy: dict[str, float]
-    """By mode; 0 to 1."""
-    tokens_generated: int = 0
-    reward_errors: int = 0
+Report = Callable[[int, dict[str, float]], None]
+"""Called at each logged step (counted from 1) with its metrics."""
 
 
 @dataclass
-class TokenCount:
-    """What went into the packed rows."""
+class SourceCount:
+    """What happened while the source was read."""
 
-    trained: Counter[str] = field(default_factory=Counter)
-    """Trained tokens (the last turns') by mode."""
-    dialogues: int = 0
     too_long: int = 0
-    """Dialogues left out because they are longer than a row."""
     epochs: int = 0
-    """Times the source was started; the last pass may have been cut."""
-
-    @property
-    def token_ratio(self) -> float | None:
-        """Reasoning tokens to non-reasoning tokens, trained; None without any of the latter."""
-        plain = self.trained["non_reasoning"]
-        return self.trained["reasoning"] / plain if plain else None
 
 
 @dataclass(frozen=True)
@@ -75,20 +54,16 @@ class TrainResult:
     steps: int
     loss: float
     """Mean loss in nats a trained token over the last logged steps."""
-    wall_s: float
-    count: TokenCount
-
-
-def run_sft(recipe: SFTRecipe, recipe_path: Path, evaluate: Evaluate) -> Path:
-    """Run the stage in `recipe.run_directory`: evaluate, train, export, evaluate. Returns the exported folder."""
-    started = time.monotonic()
-    directory = recipe.run_directory
-    directory.mkdir(parents=True, exist_ok=True)
-    before = evaluate(start_folder(recipe))
-    result = train(recipe, directory)
-    after = evaluate(recipe.hf_directory)
-    write_summary(recipe, recipe_path, before, after, result, time.monotonic() - started)
-    return recipe.hf_directory
+    train_s: float
+    token_ratio: float | None
+    """Reasoning tokens to non-reasoning tokens, of those trained; None without any of the latter."""
+    trained_tokens: dict[str, int]
+    """By mode."""
+    dialogues: int
+    dialogues_too_long: int
+    """Left out because they are longer than a row."""
+    epochs: int
+    """Times the source was started; the last pass may have been cut."""
 
 
 def start_folder(recipe: SFTRecipe) -> Path:
@@ -110,8 +85,8 @@ def load_start(recipe: SFTRecipe) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     return load_model(recipe.model.path, **settings), load_tokenizer(recipe.model.path)
 
 
-def train(recipe: SFTRecipe, directory: Path) -> TrainResult:
-    """Train for `recipe.steps` steps and export to `directory/hf`; metrics go to `directory/metrics.jsonl`.
+def train(recipe: SFTRecipe, report: Report) -> TrainResult:
+    """Train for `recipe.steps` steps and export to `recipe.hf_directory`; `report` gets the metrics.
 
     The same recipe gives the same weights (on the same hardware and thread count). Raises UserError for rows that
     cannot be trained on.
@@ -119,25 +94,40 @@ def train(recipe: SFTRecipe, directory: Path) -> TrainResult:
     if recipe.training.threads:
         torch.set_num_threads(recipe.training.threads)
     model, tokenizer = load_start(recipe)
-    count = TokenCount()
+    count = SourceCount()
     rows = _packed_rows(recipe, tokenizer, count)
     started = time.monotonic()
-    loss = _fit(recipe, directory, model, tokenizer, rows)
-    export_hf(model, tokenizer, directory / "hf")
-    return TrainResult(recipe.steps, loss, time.monotonic() - started, count)
+    loss = _fit(recipe, report, model, tokenizer, rows)
+    export_hf(model, tokenizer, recipe.hf_directory)
+    return _result(recipe.steps, loss, time.monotonic() - started, rows, count)
+
+
+def _result(steps: int, loss: float, train_s: float, rows: list[PackedRow], count: SourceCount) -> TrainResult:
+    trained: Counter[str] = sum((row.trained for row in rows), Counter())
+    plain = trained["non_reasoning"]
+    return TrainResult(
+        steps=steps,
+        loss=loss,
+        train_s=train_s,
+        token_ratio=trained["reasoning"] / plain if plain else None,
+        trained_tokens=dict(trained),
+        dialogues=sum(row.dialogues for row in rows),
+        dialogues_too_long=count.too_long,
+        epochs=count.epochs,
+    )
 
 
 def _fit(
     recipe: SFTRecipe,
-    directory: Path,
+    report: Report,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     rows: list[PackedRow],
 ) -> float:
-    progress = ProgressCallback(recipe.steps, directory / "metrics.jsonl")
+    progress = ProgressCallback(report)
     trainer = SFTTrainer(
         model=model,
-        args=_trainer_config(recipe, directory),
+        args=_trainer_config(recipe),
         train_dataset=Dataset.from_list([row.tensors() for row in rows]),
         data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id),  # pyright: ignore[reportArgumentType]
         processing_class=tokenizer,
@@ -147,10 +137,10 @@ def _fit(
     return progress.loss
 
 
-def _trainer_config(recipe: SFTRecipe, directory: Path) -> SFTConfig:
+def _trainer_config(recipe: SFTRecipe) -> SFTConfig:
     training = recipe.training
     return SFTConfig(
-        output_dir=str(directory),
+        output_dir=str(recipe.run_directory),
         max_steps=recipe.steps,
         per_device_train_batch_size=training.rows_per_step,
         learning_rate=training.learning_rate,
@@ -163,7 +153,7 @@ def _trainer_config(recipe: SFTRecipe, directory: Path) -> SFTConfig:
         bf16=recipe.model.dtype == "bfloat16",
         gradient_checkpointing=recipe.model.gradient_checkpointing,
         use_cpu=not torch.cuda.is_available(),
-        logging_steps=max(1, min(20, recipe.steps // 20)),
+        logging_steps=max(1, min(10, recipe.steps // 20)),
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
@@ -173,19 +163,17 @@ def _trainer_config(recipe: SFTRecipe, directory: Path) -> SFTConfig:
     )
 
 
-def _packed_rows(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: TokenCount) -> list[PackedRow]:
+def _packed_rows(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: SourceCount) -> list[PackedRow]:
     """As many packed rows as training takes, and no more: the source may be endless."""
     row_tokens = recipe.training.row_tokens
     dialogues = _tokenised(recipe, tokenizer, count)
     rows = list(islice(pack(dialogues, row_tokens=row_tokens), recipe.steps * recipe.training.rows_per_step))
-    count.dialogues = sum(row.dialogues for row in rows)
-    count.trained = sum((row.trained for row in rows), Counter())
     if count.too_long:
         log.warning("left out %d dialogues longer than training.row_tokens (%d)", count.too_long, row_tokens)
     return rows
 
 
-def _tokenised(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: TokenCount) -> Iterator[Tokenised]:
+def _tokenised(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: SourceCount) -> Iterator[Tokenised]:
     """Yield the dialogues that fit a row, over and over."""
     row_tokens = recipe.training.row_tokens
     while True:
@@ -220,30 +208,3 @@ def check_dialogue(row: dict[str, Any], place: str) -> None:
         raise UserError(f"{place}: column 'messages' should be a chat that ends with the assistant's turn")
     if row.get("mode") not in MODES:
         raise UserError(f"{place}: column 'mode' is {row.get('mode')!r}; should be {' or '.join(MODES)}")
-
-
-def write_summary(
-    recipe: SFTRecipe, recipe_path: Path, before: Evaluation, after: Evaluation, result: TrainResult, wall_s: float
-) -> None:
-    """Write `summary.json`."""
-    summary = {
-        "stage": recipe.stage,
-        "steps": result.steps,
-        "before": before.accuracy,
-        "after": after.accuracy,
-        "loss": result.loss,
-        "wall_s": wall_s,
-        "train_s": result.wall_s,
-        "tokens_generated": before.tokens_generated + after.tokens_generated,
-        "reward_errors": before.reward_errors + after.reward_errors,
-        "model": str(recipe.hf_directory),
-        "parent": recipe.model.path,
-        "recipe": str(recipe_path),
-        "seed": recipe.run.seed,
-        "token_ratio": result.count.token_ratio,
-        "trained_tokens": dict(result.count.trained),
-        "dialogues": result.count.dialogues,
-        "dialogues_too_long": result.count.too_long,
-        "epochs": result.count.epochs,
-    }
-    (recipe.run_directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")

@@ -1,32 +1,28 @@
-"""What TRL's trainer reports, as a progress bar and a line of JSON a logged step."""
+"""What TRL's trainer reports, handed on under the project's own metric names."""
 
-import json
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-_KEPT = {
-    "loss": "loss",
-    "grad_norm": "grad_norm",
-    "learning_rate": "learning_rate",
-    "entropy": "entropy",
-    "mean_token_accuracy": "token_accuracy",
+NAMES = {
+    "loss": "train/loss",
+    "grad_norm": "train/grad_norm",
+    "learning_rate": "train/learning_rate",
+    "entropy": "train/entropy",
+    "mean_token_accuracy": "train/token_accuracy",
 }
+"""TRL's name of each metric, and ours."""
 
 
 class ProgressCallback(TrainerCallback):
-    """Show loss, steps a second and the time left; append each logged record to a JSONL file."""
+    """Calls `report(step, metrics)` at each logged step, with the mean seconds a step since the last one."""
 
-    def __init__(self, steps: int, metrics: Path) -> None:
+    def __init__(self, report: Callable[[int, dict[str, float]], None]) -> None:
         self.loss = float("nan")
-        self._metrics = metrics
-        columns = TextColumn("sft"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
-        self._progress = Progress(*columns, TimeRemainingColumn())
-        self._task = self._progress.add_task("", total=steps)
-        self._started = time.monotonic()
+        self._report = report
+        self._since = (0, time.monotonic())
 
     def take_over(self, trainer: Trainer) -> None:
         """Report for `trainer` in the place of its own printing."""
@@ -36,17 +32,8 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Start the bar and a new file."""
-        self._metrics.write_text("")
-        self._started = time.monotonic()
-        self._progress.start()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Move the bar."""
-        rate = state.global_step / (time.monotonic() - self._started)
-        self._progress.update(
-            self._task, completed=state.global_step, description=f"loss {self.loss:.3f} · {rate:.1f} steps/s"
-        )
+        """Start the clock."""
+        self._since = (0, time.monotonic())
 
     def on_log(
         self,
@@ -56,17 +43,12 @@ class ProgressCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Append the record."""
+        """Hand the record on."""
         if not logs or "loss" not in logs:
             return
         self.loss = logs["loss"]
-        record = {"step": state.global_step, "wall_s": round(time.monotonic() - self._started, 3)}
-        record |= {ours: logs[theirs] for theirs, ours in _KEPT.items() if theirs in logs}
-        with self._metrics.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Leave the finished bar on the screen."""
-        self._progress.stop()
+        step, started = self._since
+        self._since = (state.global_step, time.monotonic())
+        seconds = (self._since[1] - started) / max(1, state.global_step - step)
+        metrics = {ours: float(logs[theirs]) for theirs, ours in NAMES.items() if theirs in logs}
+        self._report(state.global_step, metrics | {"time/step": seconds})

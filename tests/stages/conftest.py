@@ -58,9 +58,7 @@ def recipe_file(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def agapo(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in the repository root and return what it did."""
     command = [sys.executable, "-m", "agapo", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment, check=False
-    )
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment, check=False)
 
 
 def interrupt_after(step: int, metrics: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

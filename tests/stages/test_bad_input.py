@@ -20,13 +20,13 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("overrides", "message"), CASES, ids=lambda value: value[0] if isinstance(value, list) else "")
+@pytest.mark.parametrize(("overrides", "message"), CASES)
 def test_named_before_training(recipe_file: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
     done = agapo("rl", recipe_file, f"run.output={tmp_path}", *overrides)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.rglob("metrics.jsonl")) or not list(tmp_path.rglob("metrics.jsonl"))[0].read_text()
+    assert not "".join(path.read_text() for path in tmp_path.rglob("metrics.jsonl"))
 
 
 def test_a_reward_of_the_wrong_length_stops_before_the_first_step(recipe_file: Path, tmp_path: Path) -> None:
@@ -47,7 +47,8 @@ def test_a_loss_that_is_not_a_number_stops(recipe_file: Path, tmp_path: Path) ->
 def test_an_empty_data_set_is_named(recipe_file: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.touch()
-    done = agapo("rl", recipe_file, f"run.output={tmp_path}", "data.source=data.gsm8k:prompts", "data.args={}", f"data.path={empty}")
+    source = ("data.source=data.gsm8k:prompts", "data.args={}", f"data.path={empty}")
+    done = agapo("rl", recipe_file, f"run.output={tmp_path}", *source)
     assert done.returncode == 1
     assert f"{empty}" in done.stderr.replace("\n", "")
     assert "no questions" in done.stderr

@@ -41,10 +41,6 @@ class Found:
     reference: list[np.ndarray]
 
 
-def lengths(item: Example) -> tuple[int, int]:
-    return len(item.prompt_ids), len(item.token_ids)
-
-
 def make_examples(policy: torch.nn.Module) -> list[Example]:
     """Six groups of four, of very different lengths; a tool's result in some, and some without a verdict."""
     random = np.random.default_rng(0)
@@ -193,8 +189,13 @@ def found(models, examples, tmp_path_factory) -> dict[tuple, Found]:
         export_hf(tiny_exaone(seed=0 if name == "policy" else 1), build_tokenizer(), folder / name)
         assert torch.equal(load_model(folder / name).lm_head.weight.double(), model.lm_head.weight)
     torch.save(examples, folder / "examples.pt")
-    for ranks in STAGES:
-        multiprocessing.spawn(run_rank, (ranks, free_port(), folder), nprocs=ranks)
+    worlds = [
+        multiprocessing.spawn(run_rank, (ranks, free_port(), folder), nprocs=ranks, join=False, daemon=True)
+        for ranks in STAGES
+    ]
+    for world in worlds:
+        while not world.join():
+            pass
     paths = [folder / f"ranks-{ranks}.pt" for ranks in STAGES]
     return {key: value for path in paths for key, value in torch.load(path, weights_only=False).items()}
 

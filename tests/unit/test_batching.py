@@ -217,7 +217,9 @@ def largest_deviation(kind, examples, budget, layout, training):
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 class TestRowByRow:
     @settings(max_examples=15, deadline=None)
-    @given(pairs=st.lists(st.tuples(tokens, tokens), min_size=1, max_size=6), budget=st.integers(1, 120), layout=layouts)
+    @given(
+        pairs=st.lists(st.tuples(tokens, tokens), min_size=1, max_size=6), budget=st.integers(1, 120), layout=layouts
+    )
     def test_any_layout_and_budget(self, kind, training, pairs, budget, layout):
         examples = [example(*pair) for pair in pairs]
         assert largest_deviation(kind, examples, budget, layout, training) < 1e-4

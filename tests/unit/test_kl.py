@@ -36,7 +36,7 @@ def reference():
 
 
 def logprobs(logits, response):
-    """log π(o_t | o_<t) [T]."""
+    """Return log π(o_t | o_<t) [T]."""
     table = logits.log_softmax(dim=-1)
     return torch.stack([table[PREFIXES.index(response[:t]), token] for t, token in enumerate(response)])
 
@@ -67,7 +67,7 @@ def baselines(group, sampler, reference, estimator):
 
 
 def rows(logits):
-    """log π of the tokens of every response."""
+    """Return log π [T] of every response."""
     return {response: logprobs(logits, response) for response in RESPONSES}
 
 

@@ -181,9 +181,7 @@ class TestOffPolicy:
             reward * both(policy, choice).sum().exp() for reward, choice in zip(self.REWARDS, pick, strict=True)
         )
         exact = torch.autograd.grad(value, policy)[0]
-        objective = Objective(
-            importance="sequence", importance_cap=1e30, aggregation=aggregation, max_new_tokens=4
-        )
+        objective = Objective(importance="sequence", importance_cap=1e30, aggregation=aggregation, max_new_tokens=4)
         total = torch.zeros((), dtype=torch.float64)
         for reward, choice in zip(self.REWARDS, pick, strict=True):
             two = torch.zeros(2, dtype=torch.float64)
@@ -370,7 +368,9 @@ class TestAgainstTRL:
             assert difference < 1e-5, name
 
     def our_loss(self, model, inputs, rewards):
-        prompts = [ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)]
+        prompts = [
+            ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)
+        ]
         kept = zip(inputs["completion_ids"], inputs["completion_mask"], strict=True)
         completions = [ids[mask.bool()].tolist() for ids, mask in kept]
         pieces = [token_logprobs(model, *pair) for pair in zip(prompts, completions, strict=True)]

@@ -1,4 +1,4 @@
-"""Recipes: every shipped one loads, overrides apply, and every mistake is one line that names the place and the mend."""
+"""Recipes: every shipped one loads, overrides apply, and every mistake is one line that names place and mend."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("overrides", "message"), MISTAKES, ids=lambda value: value[0] if isinstance(value, list) else "")
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES)
 def test_mistakes_are_named(minimal: Path, overrides: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
         load_recipe(RLRecipe, minimal, overrides)

@@ -1,7 +1,5 @@
 """The SFT stage's training on a model of a few thousand parameters: repeatable, counted, and exported."""
 
-import json
-
 import pytest
 import torch
 
@@ -28,27 +26,30 @@ def recipe(tmp_path, *, steps: int = 3, row_tokens: int = 96, args: dict | None 
 
 
 def trained_weights(tmp_path, name: str, **settings) -> dict[str, torch.Tensor]:
-    directory = tmp_path / name
-    directory.mkdir()
-    train(recipe(tmp_path, **settings), directory)
-    return load_model(directory / "hf").state_dict()
+    own = recipe(tmp_path / name, **settings)
+    train(own, ignore)
+    return load_model(own.hf_directory).state_dict()
+
+
+def ignore(step: int, metrics: dict[str, float]) -> None:
+    """A report that nobody reads."""
 
 
 def test_trains_counts_and_exports(tmp_path):
-    result = train(recipe(tmp_path), tmp_path)
-    start = load_start(recipe(tmp_path))[0].state_dict()
-    end = load_model(tmp_path / "hf").state_dict()
+    own, records = recipe(tmp_path), []
+    result = train(own, lambda step, metrics: records.append((step, metrics["train/loss"])))
+    start = load_start(own)[0].state_dict()
+    end = load_model(own.hf_directory).state_dict()
     assert not torch.equal(start["lm_head.weight"], end["lm_head.weight"])
-    assert result.count.token_ratio == result.count.trained["reasoning"] / result.count.trained["non_reasoning"]
-    assert result.count.epochs == 1 and result.count.too_long == 0
-    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records] == [1, 2, 3]
-    assert records[0]["loss"] > records[-1]["loss"] > 0
+    assert result.token_ratio == result.trained_tokens["reasoning"] / result.trained_tokens["non_reasoning"]
+    assert (result.epochs, result.dialogues_too_long) == (1, 0) and 0 < result.dialogues <= 40
+    assert [step for step, _ in records] == [1, 2, 3]
+    assert records[0][1] > records[-1][1] > 0
 
 
 def test_same_seed_same_weights(tmp_path):
     first, second, other = (
-        trained_weights(tmp_path, name, run={"seed": seed, "output": tmp_path})
+        trained_weights(tmp_path, name, run={"seed": seed, "name": name, "output": tmp_path})
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
     assert all(torch.equal(value, second[name]) for name, value in first.items())
@@ -56,14 +57,14 @@ def test_same_seed_same_weights(tmp_path):
 
 
 def test_source_is_read_again_and_long_dialogues_are_counted(tmp_path):
-    result = train(recipe(tmp_path, steps=12, row_tokens=36), tmp_path)
-    assert result.count.epochs > 1
-    assert result.count.too_long > 0
+    result = train(recipe(tmp_path, steps=12, row_tokens=36), ignore)
+    assert result.epochs > 1
+    assert result.dialogues_too_long > 0
 
 
 def test_no_dialogue_fits(tmp_path):
     with pytest.raises(UserError, match=r"no dialogue fits training.row_tokens \(16\)"):
-        train(recipe(tmp_path, row_tokens=16), tmp_path)
+        train(recipe(tmp_path, row_tokens=16), ignore)
 
 
 def test_misspelt_argument_names_the_key(tmp_path):
