@@ -4,7 +4,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import Exaone4ForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    Exaone4ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from agapo.learner.batching import Example
 from agapo.model.loading import create_model
@@ -52,6 +59,26 @@ def tiny_qwen(seed: int = 0, **changes: object) -> Qwen3ForCausalLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Qwen3ForCausalLM(config)
+
+
+def tiny_gpt2(seed: int = 0, dropout: float = 0.0) -> GPT2LMHeadModel:
+    """Return a GPT-2: learned absolute positions, which notice a shift, and no layer types in its config."""
+    config = GPT2Config(
+        vocab_size=len(build_tokenizer()),
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=256,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=dropout,
+        initializer_range=32**-0.5,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return GPT2LMHeadModel(config)
 
 
 def token_logprobs(

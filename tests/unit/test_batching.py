@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from agapo.learner.batching import MicroPlan, collate, examples_of, plan_ranks, with_reference
 from agapo.model.logprobs import LogProbModel
 from agapo.schema import Batch, Segment
-from tests.builders import WINDOW, example, group, response, tiny_exaone, tiny_qwen, token_logprobs
+from tests.builders import WINDOW, example, group, response, tiny_exaone, tiny_gpt2, tiny_qwen, token_logprobs
 
 LAYOUTS = ("packed", "right", "left")
 layouts = st.sampled_from(LAYOUTS)
@@ -185,7 +185,7 @@ tokens = st.lists(st.integers(3, 200), min_size=1, max_size=12).map(tuple)
 @cache
 def models(kind):
     """(the model in fp32, the same in float64)."""
-    model = {"exaone": tiny_exaone, "qwen": tiny_qwen}[kind]()
+    model = {"exaone": tiny_exaone, "qwen": tiny_qwen, "gpt2": tiny_gpt2}[kind]()
     return model, deepcopy(model).double().eval()
 
 
@@ -213,7 +213,7 @@ def largest_deviation(kind, examples, budget, layout, training):
     return max(float((a.double() - b).abs().max()) for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["exaone", "qwen"])
+@pytest.mark.parametrize("kind", ["exaone", "qwen", "gpt2"])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 class TestRowByRow:
     @settings(max_examples=15, deadline=None)

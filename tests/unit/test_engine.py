@@ -22,7 +22,7 @@ from agapo.model.weights import pack_weights, weight_layout
 from agapo.rollouts.engine import PromptRequest, SamplingParams, uniforms
 from agapo.rollouts.transformers_engine import TransformersEngine, sample
 from agapo.schema import Batch, Prompt
-from tests.builders import WINDOW, tiny_exaone, tiny_qwen, token_logprobs
+from tests.builders import WINDOW, tiny_exaone, tiny_gpt2, tiny_qwen, token_logprobs
 
 END_IDS = [2, *range(10, 270, 10)]
 LONG_PROMPT = tuple(range(100, 118))
@@ -35,7 +35,7 @@ def sliding_qwen(seed=0):
     return tiny_qwen(seed, use_sliding_window=True, sliding_window=WINDOW, layer_types=kinds)
 
 
-BUILDERS = {"exaone": tiny_exaone, "qwen": tiny_qwen, "sliding_qwen": sliding_qwen}
+BUILDERS = {"exaone": tiny_exaone, "qwen": tiny_qwen, "sliding_qwen": sliding_qwen, "gpt2": tiny_gpt2}
 
 
 @cache

@@ -11,7 +11,7 @@ from torch import nn
 from agapo.errors import UserError
 from agapo.model import logprobs as module
 from agapo.model.logprobs import LogProbModel, check_head, logprobs_and_entropy
-from tests.builders import tiny_exaone, tiny_qwen, token_logprobs
+from tests.builders import tiny_exaone, tiny_gpt2, tiny_qwen, token_logprobs
 
 TOKENS, WIDTH, VOCABULARY = 7, 6, 11
 
@@ -154,10 +154,6 @@ class TestCheckHead:
     @pytest.mark.parametrize("rate", [0.1, 0.0])
     def test_dropout_is_refused(self, rate):
         """While learning, the policy would not be the one that sampled."""
-        from transformers import GPT2Config, GPT2LMHeadModel
-
-        sizes = {"vocab_size": 50, "n_embd": 16, "n_layer": 1, "n_head": 2, "bos_token_id": 1, "eos_token_id": 2}
-        config = GPT2Config(**sizes, resid_pdrop=rate, embd_pdrop=rate, attn_pdrop=rate, initializer_range=0.5)
-        model = GPT2LMHeadModel(config).train()
+        model = tiny_gpt2(dropout=rate).train()
         with pytest.raises(UserError, match="has dropout") if rate else nullcontext():
             check_head(model)
