@@ -1,0 +1,66 @@
+"""README and docs stay true: commands are marked, recipes and files that they name exist, and overrides fit."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from agapo.recipe import RLRecipe, SFTRecipe, load_recipe
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+MARKS = {"run", "dry-run", "needs-hardware"}
+TARGETS = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def fences(page: Path) -> list[tuple[str, str]]:
+    """Return (info string, content) of each bash block."""
+    return re.findall(r"^```bash ?([^\n]*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [
+    (page.name, line)
+    for page in PAGES
+    for _, content in fences(page)
+    for line in content.splitlines()
+    if line and not line.startswith("#")
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_marked(page: Path) -> None:
+    for mark, _ in fences(page):
+        assert mark in MARKS
+
+
+@pytest.mark.parametrize(("page", "line"), COMMANDS)
+def test_commands_name_what_exists(page: str, line: str) -> None:
+    words = shlex.split(line, comments=True)
+    assert words[0] in ("make", ".venv/bin/agapo", ".ci/run"), line
+    if words[0] == "make":
+        assert words[1] in TARGETS
+        check_make(dict(word.split("=", 1) for word in words[2:]), words[1])
+    for word in words:
+        if word.startswith("recipes/"):
+            assert (ROOT / word).is_file()
+
+
+def check_make(variables: dict[str, str], target: str) -> None:
+    """The recipe loads with the overrides of ARGS."""
+    if target in ("sft", "rl"):
+        path = ROOT / variables.get("RECIPE", f"recipes/{target}/tiny.yaml")
+        load_recipe({"sft": SFTRecipe, "rl": RLRecipe}[target], path, shlex.split(variables.get("ARGS", "")))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_annotated_tree_is_the_tree() -> None:
+    tree = re.search(r"agapo/            the engine.*?```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert tree
+    for name in re.findall(r"^  ([a-z_]+(?:/|\.py)) ", tree[0], re.MULTILINE):
+        assert (ROOT / "agapo" / name).exists(), name
