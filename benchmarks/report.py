@@ -54,6 +54,11 @@ class Side:
         return median(step.cpu_s for step in self.steps)
 
     @property
+    def longest(self) -> float:
+        """Mean of each step's longest response: TRL decodes and pads all rows up to it."""
+        return fmean(max(step.lengths) for step in self.steps)
+
+    @property
     def learned(self) -> float:
         """Mean responses a step that went through the learner."""
         return fmean(step.learned for step in self.steps)
@@ -167,6 +172,7 @@ def totals_table(pairs: Sequence[Pair]) -> str:
         "step, s": [spread([side.step_s for side in one], 3) for one in sides],
         "CPU s a step, all processes": [spread([side.cpu_s for side in one], 3) for one in sides],
         "tokens a step": [spread([side.tokens for side in one], 0) for one in sides],
+        "longest response of a step": [spread([side.longest for side in one], 0) for one in sides],
         "tokens/s, whole step": [spread([1e6 / side.token_us for side in one], 0) for one in sides],
         "tokens/s while generating": [spread([_sampling_speed(side) for side in one], 0) for one in sides],
         "responses learned a step": [spread([side.learned for side in one], 0) for one in sides],
@@ -206,14 +212,13 @@ def _summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def _side_json(side: Side) -> dict[str, Any]:
-    steps = [
-        {"tokens": step.tokens} | {name: value for name, value in asdict(step).items() if name in _KEPT}
-        for step in side.steps
-    ]
+    steps = [_step_json(step) for step in side.steps]
     return {"step_s": side.step_s, "startup_s": side.startup_s, "steps": steps}
 
 
-_KEPT = ("seconds", "cpu_s", "phases", "learned")
+def _step_json(step: Step) -> dict[str, Any]:
+    kept = {name: value for name, value in asdict(step).items() if name not in ("lengths", "prompt_ids")}
+    return kept | {"tokens": step.tokens, "longest": max(step.lengths)}
 
 
 def machine() -> str:

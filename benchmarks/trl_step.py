@@ -96,6 +96,7 @@ def _run_side(side: str, work: Work) -> None:
 
 
 def _compare(work: Work, origin: str, options: argparse.Namespace) -> None:
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns, on import, that it finds nothing else
     shared = _shared_settings(work, origin, options.warmup)
     pairs: list[report.Pair] = []
     last: dict[str, Run] = {}

@@ -61,6 +61,21 @@ def score(
     return [_score(*sample) for sample in zip(completions, answer, modes, strict=True)]
 
 
+def parseable(
+    prompts: Sequence[Any],
+    completions: Sequence[Completion],
+    mode: Sequence[Mode | None] | None = None,
+    **columns: Any,
+) -> list[float]:
+    """Return 1.0 where there is a marked final answer (`\\boxed{…}` or `#### …`), right or wrong, else 0.0.
+
+    With weight 0 in a recipe it shows how much of a gain is only the format.
+    """
+    modes = [None] * len(completions) if mode is None else mode
+    texts = (_final_text(*sample) for sample in zip(completions, modes, strict=True))
+    return [float(text is not None and _marked_answer(text) is not None) for text in texts]
+
+
 def _score(completion: Completion, answer: Gold, mode: Mode | None) -> float | None:
     gold = _gold_answer(answer)
     if gold is None:

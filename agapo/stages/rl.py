@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
-from itertools import pairwise
 from typing import Any, cast
 
 from agapo.algorithm.kl import SequenceEstimator
@@ -34,7 +33,7 @@ from agapo.stages.evaluate import Evaluator, mean_accuracy
 from agapo.stages.export import Exporter
 from agapo.stages.questions import Questions
 from agapo.stages.rendering import Renderer
-from agapo.stages.rl_metrics import Clock, Collected, learn_metrics, rollout_metrics
+from agapo.stages.rl_metrics import Clock, Collected, learn_metrics, rollout_metrics, term_means
 from agapo.stages.system import sampling_params
 from agapo.tracking import MetricsLogger, RunDirectory, StepProgress
 from agapo.tracking.logger import question
@@ -61,7 +60,7 @@ class Progress:
     best_step: int = -1
     before: dict[str, float] = field(default_factory=dict)
     start: dict[str, float] = field(default_factory=dict)
-    """What the starting model does when sampled: pass@k, pass@1."""
+    """What the starting model does when sampled, by mode: pass@k, pass@1, and the mean of each reward term."""
 
 
 @dataclass
@@ -117,11 +116,9 @@ class RLLoop:
             return
         for mode in self.recipe.data.modes:
             found = self.evaluator.pass_at(self.questions.validation, mode, k)
-            answered = _share_finished(found.groups)
-            self.progress.start |= {f"{mode}/{name}": value for name, value in found.accuracy.items()}
-            self.progress.start[f"{mode}/finished"] = answered
-            figures = _percentages(found.accuracy | {"ends by itself": answered})
-            self.view.announce(f"before RL, sampled on the validation questions ({mode}): {figures}")
+            figures = found.accuracy | term_means(found.groups)
+            self.progress.start |= {f"{mode}/{name}": value for name, value in figures.items()}
+            self.view.announce(f"before RL, sampled on the validation questions ({mode}): {_percentages(figures)}")
 
     def collect(self, clock: Clock) -> Collected:
         """Sample and score prompts until the batch is full, or the refill is used up."""
@@ -191,7 +188,7 @@ class RLLoop:
         """Make the step's optimizer updates; return the sums of each (none when no response carries a signal)."""
         with clock.phase("learn"):
             examples = self._examples(batch)
-            parts = split_groups(examples, len(batch.groups), self.recipe.algorithm.updates_per_batch)
+            parts = split_groups(examples, self.recipe.algorithm.updates_per_batch)
             return [self._update(part, batch.nominal_responses / len(parts)) for part in parts if part]
 
     def _examples(self, batch: Batch) -> list[Example]:
@@ -322,10 +319,12 @@ def resume(run: RunDirectory, learner: LearnerGroup) -> Progress:
     return progress
 
 
-def split_groups(examples: Sequence[Example], groups: int, parts: int) -> list[list[Example]]:
-    """Deal the examples out to `parts` updates, whole groups, in order."""
-    bounds = [round(part * groups / parts) for part in range(parts + 1)]
-    return [[item for item in examples if first <= item.group < last] for first, last in pairwise(bounds)]
+def split_groups(examples: Sequence[Example], parts: int) -> list[list[Example]]:
+    """Deal the examples out to `parts` updates by turns, whole groups each.
+
+    By turns, because the groups that ride along for the KL alone come last.
+    """
+    return [[item for item in examples if item.group % parts == part] for part in range(parts)]
 
 
 def use_export(pool: RolloutPool, exporter: Exporter, folder: Any, version: int) -> None:
@@ -336,8 +335,3 @@ def use_export(pool: RolloutPool, exporter: Exporter, folder: Any, version: int)
 
 def _percentages(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {100 * value:.1f} %" for name, value in values.items())
-
-
-def _share_finished(groups: Sequence[Group]) -> float:
-    responses = [response for group in groups for response in group.responses]
-    return sum(response.finish == "stop" for response in responses) / max(1, len(responses))

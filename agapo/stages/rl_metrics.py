@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from agapo.recipe import RLRecipe
-from agapo.schema import Group, Prompt, Response
+from agapo.schema import Group, Prompt
 
 
 class Clock:
@@ -70,7 +70,7 @@ def rollout_metrics(collected: Collected, recipe: RLRecipe) -> dict[str, float]:
         "reward/mean": _mean([r.reward for r in responses if r.reward is not None]),
         "reward/accuracy": _mean([float(r.correct) for r in responses if r.correct is not None]),
         "reward/errors": _mean([float(r.reward_error is not None) for r in responses]),
-        **{f"reward/{term.name}": _term_mean(responses, term.name) for term in recipe.reward.terms},
+        **{f"reward/{name}": value for name, value in term_means(collected.groups).items()},
         "group/all_correct": all_correct,
         "group/all_wrong": all_wrong,
         "group/mixed": 1 - all_correct - all_wrong,
@@ -104,9 +104,14 @@ def learn_metrics(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return metrics
 
 
-def _term_mean(responses: Sequence[Response], name: str) -> float:
-    values = [response.reward_parts.get(name) for response in responses]
-    return _mean([value for value in values if value is not None])
+def term_means(groups: Sequence[Group]) -> dict[str, float]:
+    """Return the mean of each reward term, before weighting, over the responses that have it."""
+    found: dict[str, list[float]] = {}
+    for response in (response for group in groups for response in group.responses):
+        for name, value in response.reward_parts.items():
+            if value is not None:
+                found.setdefault(name, []).append(value)
+    return {name: _mean(values) for name, values in found.items()}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agapo.rollouts.verifier import Sample, VerifierPool
 from rewards import math_answer
-from rewards.math_answer import extract_answer, score
+from rewards.math_answer import extract_answer, parseable, score
 
 
 def one(completion, gold, mode=None):
@@ -344,3 +344,9 @@ def with_another_digit(draw, answer):
     place = draw.choice(list(re.finditer(r"\d", answer)))
     digit = (int(place[0]) + draw.randint(1, 9)) % 10
     return f"{answer[: place.start()]}{digit}{answer[place.end() :]}"
+
+
+def test_parseable_wants_a_marked_answer_outside_the_thinking():
+    completions = ["2+2=4\n</think>\n\n\\boxed{4}", "it is 4\n</think>\n\n4", "\\boxed{4}", "so\n#### 72"]
+    modes = ["reasoning", "reasoning", "reasoning", "non_reasoning"]
+    assert parseable([None] * 4, completions, mode=modes) == [1.0, 0.0, 0.0, 1.0]
