@@ -24,11 +24,11 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from agapo.chat import dialogue_ids
+from agapo.curation.prompts import read_rows
 from agapo.errors import UserError
 from agapo.model.loading import create_model, export_hf, load_model, load_tokenizer
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe import SFTRecipe
-from agapo.resolve import resolve
 from agapo.schema import MODES
 from agapo.stages.packing import PackedRow, Tokenised, collate, pack
 from agapo.stages.sft_progress import ProgressCallback
@@ -175,11 +175,11 @@ def _packed_rows(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: S
 
 def _tokenised(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: SourceCount) -> Iterator[Tokenised]:
     """Yield the dialogues that fit a row, over and over."""
-    row_tokens = recipe.training.row_tokens
+    data, row_tokens = recipe.data, recipe.training.row_tokens
     while True:
         count.epochs += 1
         usable = False
-        for number, row in enumerate(read_dialogues(recipe), start=1):
+        for number, row in enumerate(read_rows(data.source, "train", data.args, data.path), start=1):
             check_dialogue(row, f"{recipe.data.source}: row {number}")
             token_ids, mask = dialogue_ids(tokenizer, row["messages"], row["mode"], row.get("tools"))
             if len(token_ids) > row_tokens:
@@ -189,16 +189,6 @@ def _tokenised(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: Sou
             yield Tokenised(token_ids, mask, row["mode"])
         if not usable:
             raise UserError(f"{recipe.data.source}: no dialogue fits training.row_tokens ({row_tokens})")
-
-
-def read_dialogues(recipe: SFTRecipe) -> Iterator[dict[str, Any]]:
-    """Call the recipe's source of dialogues."""
-    data = recipe.data
-    path = {"path": data.path} if data.path else {}
-    try:
-        return iter(resolve(data.source, key="data.source")("train", **data.args, **path))
-    except TypeError as error:
-        raise UserError(f"data.args: {data.source} does not take them: {error}") from error
 
 
 def check_dialogue(row: dict[str, Any], place: str) -> None:

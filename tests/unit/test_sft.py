@@ -6,7 +6,7 @@ import torch
 from agapo.errors import UserError
 from agapo.model.loading import load_model
 from agapo.recipe import SFTRecipe
-from agapo.stages.sft import check_dialogue, load_start, read_dialogues, train
+from agapo.stages.sft import check_dialogue, load_start, train
 
 PHASES = [{"size": 40, "reasoning": 0.5}]
 
@@ -68,8 +68,8 @@ def test_no_dialogue_fits(tmp_path):
 
 
 def test_misspelt_argument_names_the_key(tmp_path):
-    with pytest.raises(UserError, match=r"data\.args: data\.arithmetic:dialogues does not take them.*sise"):
-        read_dialogues(recipe(tmp_path, args={"sise": 1}))
+    with pytest.raises(UserError, match=r"data\.args: data\.arithmetic:dialogues got an unexpected keyword argument 'sise'"):
+        train(recipe(tmp_path, args={"sise": 1}), ignore)
 
 
 @pytest.mark.parametrize(
