@@ -31,7 +31,7 @@ eval: setup  ## Evaluate a model (not there yet)
 	@echo "make eval: evaluation suites are not built yet; make rl prints accuracy before and after" >&2; exit 1
 
 bench: setup  ## Time this loop beside TRL's GRPOTrainer
-	$(BIN)/python -m benchmarks.trl_step $(ARGS)
+	$(BIN)/agapo sft recipes/sft/tiny.yaml && $(BIN)/python -m benchmarks.trl_step $(ARGS)
 
 test: setup  ## Run the tests
 	$(BIN)/python -m pytest $(ARGS)

@@ -16,6 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+ROUNDING = 1e-9
+"""Advantages smaller than this are rounding (they are of order 1)."""
+
 GroupBaseline = Literal["loo", "mean", "none"]
 
 
@@ -41,6 +44,8 @@ def advantages(
         result = result / _std(rewards, valid, dim=1).clamp_min(std_floor)
     if batch == "batch":
         result = normalise_batch(result, valid, std_floor)
+    # What is left of exact zeros by rounding carries no signal, and would cost a pass through the model.
+    result = torch.where(result.abs() < ROUNDING, 0.0, result)
     result = result - all_wrong_penalty * all_wrong[:, None].double()
     return torch.where(valid, result, 0.0)
 

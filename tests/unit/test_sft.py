@@ -68,7 +68,9 @@ def test_no_dialogue_fits(tmp_path):
 
 
 def test_misspelt_argument_names_the_key(tmp_path):
-    with pytest.raises(UserError, match=r"data\.args: data\.arithmetic:dialogues got an unexpected keyword argument 'sise'"):
+    with pytest.raises(
+        UserError, match=r"data\.args: data\.arithmetic:dialogues got an unexpected keyword argument 'sise'"
+    ):
         train(recipe(tmp_path, args={"sise": 1}), ignore)
 
 
