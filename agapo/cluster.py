@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,23 @@ def start_cluster(address: str | None) -> None:
     else:
         shipped = {"working_dir": str(Path.cwd()), "excludes": LEFT_BEHIND, "env_vars": environment}
         options |= {"address": address, "runtime_env": shipped}
+        _require_reachable(address)
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"cluster.address: cannot start or join Ray ({reason})") from error
+
+
+def _require_reachable(address: str) -> None:
+    """Ray waits for minutes for a head that is not there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(f"cluster.address: nothing answers at {address} ({error}); start Ray there first") from None
 
 
 def stop_cluster() -> None:

@@ -96,6 +96,8 @@ def check_head(model: PreTrainedModel) -> None:
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     ours = output_head(model)(hidden).float()
     theirs = model(input_ids=ids, use_cache=False).logits.float()
+    if not torch.isfinite(theirs).all():
+        raise UserError("model.path: the model's logits are not numbers: its weights are damaged; give another model")
     if not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2):
         raise UserError(
             f"model.path: {type(model).__name__} changes its logits after the output embedding "

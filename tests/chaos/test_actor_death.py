@@ -9,7 +9,7 @@ from tests.stages.conftest import ROOT, agapo, recipe_file, tiny_model  # noqa: 
 from tests.stages.test_rl import rollouts_of, steps_of
 
 KILLER = """
-import sys, ray
+import ray
 from agapo.rollouts import supervisor
 real = supervisor.RolloutPool.generate
 calls = 0
@@ -17,13 +17,12 @@ calls = 0
 def generate(self, requests, params, *, chunk_prompts):
     global calls
     calls += 1
-    sampling = real(self, requests, params, chunk_prompts=chunk_prompts)
-    for item in sampling:
+    victim = {5: 0, 6: 1, 8: 0}.get(calls)
+    for item in real(self, requests, params, chunk_prompts=chunk_prompts):
         yield item
-        if calls in (5, 6, 8):
-            calls += 100
-            ray.kill(self.actors[calls % 2])
-            calls -= 100
+        if victim is not None:
+            ray.kill(self.actors[victim])
+            victim = None
 
 supervisor.RolloutPool.generate = generate
 from agapo.cli import main

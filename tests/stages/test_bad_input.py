@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from agapo.model.loading import export_hf
+from agapo.model.tokenizer import build_tokenizer
+from tests.builders import tiny_exaone
 from tests.stages.conftest import agapo
 
 CASES = [
@@ -16,7 +19,7 @@ CASES = [
     (["data.max_prompt_tokens=3"], "data.max_prompt_tokens: prompt"),
     (["rollout.max_new_tokens=4000"], "exceed the model's context of 256"),
     (["evaluation.validation_size=64"], "evaluation.validation_size: holding out"),
-    (["cluster.address=127.0.0.1:1"], "cluster.address: cannot start or join Ray"),
+    (["cluster.address=127.0.0.1:1"], "cluster.address: nothing answers at 127.0.0.1:1"),
 ]
 
 
@@ -38,10 +41,14 @@ def test_a_reward_of_the_wrong_length_stops_before_the_first_step(recipe_file: P
 
 
 def test_a_loss_that_is_not_a_number_stops(recipe_file: Path, tmp_path: Path) -> None:
-    overrides = ["learner.learning_rate=1e30", "learner.warmup_steps=0", "learner.max_grad_norm=1e30"]
-    done = agapo("rl", recipe_file, f"run.output={tmp_path}", *overrides)
+    model, tokenizer = tiny_exaone(), build_tokenizer()
+    digits = tokenizer.encode("0123456789", add_special_tokens=False)
+    model.model.embed_tokens.weight.data[digits] = float("nan")
+    export_hf(model, tokenizer, tmp_path / "nan")
+    done = agapo("rl", recipe_file, f"run.output={tmp_path}", f"model.path={tmp_path / 'nan'}")
     assert done.returncode == 1
-    assert "lower learner.learning_rate" in done.stderr
+    assert "the loss became nan; lower learner.learning_rate" in done.stderr
+    assert not list((tmp_path / "rl").rglob("summary.json"))
 
 
 def test_an_empty_data_set_is_named(recipe_file: Path, tmp_path: Path) -> None:
