@@ -4,6 +4,7 @@ The loop is: prefill the prompts once, copy each prompt's cache to its group, th
 time, and drop rows as they finish, so that no finished sequence is computed again.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from agapo.errors import UserError
 from agapo.model.weights import WeightLayout, load_weights
 from agapo.rollouts.cache import DecodeCache, layer_windows
 from agapo.rollouts.decode_attention import NAME as DECODE_ATTENTION
@@ -52,6 +54,11 @@ class TransformersEngine:
         return Group(prompt=request.prompt, prompt_ids=request.prompt_ids, responses=responses)
 
     def _response(self, tokens: list[int], logprobs: list[float], finish: Finish) -> Response:
+        if not all(map(math.isfinite, logprobs)):
+            raise UserError(
+                f"the model's log-probabilities are not numbers (weights {self.version}): its weights are damaged; "
+                "give another model, or lower learner.learning_rate and go back to an earlier checkpoint"
+            )
         visible = tokens[:-1] if tokens and tokens[-1] in self.end_ids else tokens
         return Response(
             segments=(Segment(tuple(tokens), tuple(logprobs)),),

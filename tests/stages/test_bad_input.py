@@ -41,14 +41,22 @@ def test_a_reward_of_the_wrong_length_stops_before_the_first_step(recipe_file: P
 
 
 def test_a_loss_that_is_not_a_number_stops(recipe_file: Path, tmp_path: Path) -> None:
+    overflow = ("reward.terms.0.weight=1e38", "algorithm.advantage.global=none")
+    done = agapo("rl", recipe_file, f"run.output={tmp_path}", *overflow)
+    assert done.returncode == 1
+    assert "error: the loss became" in done.stderr
+    assert "lower learner.learning_rate" in done.stderr
+    assert not list((tmp_path / "rl").rglob("summary.json"))
+
+
+def test_a_model_that_samples_nonsense_stops(recipe_file: Path, tmp_path: Path) -> None:
     model, tokenizer = tiny_exaone(), build_tokenizer()
     digits = tokenizer.encode("0123456789", add_special_tokens=False)
     model.model.embed_tokens.weight.data[digits] = float("nan")
     export_hf(model, tokenizer, tmp_path / "nan")
     done = agapo("rl", recipe_file, f"run.output={tmp_path}", f"model.path={tmp_path / 'nan'}")
     assert done.returncode == 1
-    assert "the loss became nan; lower learner.learning_rate" in done.stderr
-    assert not list((tmp_path / "rl").rglob("summary.json"))
+    assert "log-probabilities are not numbers (weights 0)" in done.stderr
 
 
 def test_an_empty_data_set_is_named(recipe_file: Path, tmp_path: Path) -> None:
