@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -29,7 +29,24 @@ def read_rows(
         inspect.signature(function).bind(split, **arguments)
     except TypeError as error:
         raise UserError(f"data.args: {source} {error}") from None
-    return iter(function(split, **arguments))
+    return _named_errors(function, source, split, arguments)
+
+
+def _named_errors(
+    function: Callable[..., Iterable[dict[str, Any]]], source: str, split: str, arguments: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows; what the source raises names the row, and rows that are none are refused."""
+    number = 0
+    try:
+        for number, row in enumerate(function(split, **arguments), start=1):
+            if not isinstance(row, Mapping):
+                raise UserError(f"{source}: {split} row {number} is a {type(row).__name__}; rows should be dicts")
+            yield dict(row)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{source}: failed after {split} row {number} ({reason}); see the source's code") from error
 
 
 def read_prompts(
@@ -45,7 +62,7 @@ def read_prompts(
 
 def _prompt(row: Mapping[str, Any], split: str, place: str) -> Prompt:
     messages = row.get("messages")
-    if not messages or not all("role" in message and "content" in message for message in messages):
+    if not isinstance(messages, Sequence) or not messages or not all(map(_is_turn, messages)):
         raise UserError(f"{place}: column 'messages' should be a list of turns with 'role' and 'content'")
     if messages[-1]["role"] not in ("user", "tool"):
         raise UserError(f"{place}: the last turn is '{messages[-1]['role']}'; a prompt ends with the user's turn")
@@ -58,6 +75,10 @@ def _prompt(row: Mapping[str, Any], split: str, place: str) -> Prompt:
         language=row.get("language", "en"),
         columns={name: value for name, value in row.items() if name not in ABOUT},
     )
+
+
+def _is_turn(message: Any) -> bool:
+    return isinstance(message, Mapping) and "role" in message and "content" in message
 
 
 def question_key(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -73,6 +94,8 @@ def hold_out(train: Sequence[Prompt], test: Sequence[Prompt], size: int) -> tupl
     """
     tested = {question_key(prompt.messages) for prompt in test}
     unseen = [prompt for prompt in train if question_key(prompt.messages) not in tested]
+    if not unseen:
+        raise UserError("data.source: every training question is also a test question; give the splits different rows")
     ranked = sorted(unseen, key=lambda prompt: hashlib.sha256(question_key(prompt.messages).encode()).digest())
     held = {question_key(prompt.messages) for prompt in ranked[:size]}
     rest = [prompt for prompt in unseen if question_key(prompt.messages) not in held]
