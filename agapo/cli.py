@@ -94,4 +94,5 @@ def main() -> None:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
         sys.exit(1)
     except Interrupted:
+        Console(stderr=True).print("stopped; the same command goes on from the last finished step")
         sys.exit(INTERRUPTED)

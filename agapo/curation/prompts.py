@@ -86,6 +86,18 @@ def question_key(messages: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
+def require_own_ids(prompts: Sequence[Prompt]) -> None:
+    """Raise UserError when two different questions have one id: seeds and rendered prompts go by it."""
+    known: dict[str, str] = {}
+    for prompt in prompts:
+        key = question_key(prompt.messages)
+        if known.setdefault(prompt.id, key) != key:
+            raise UserError(
+                f"data.source: two different questions have the id '{prompt.id}'; put the split's name in front of it, "
+                "or leave ids out"
+            )
+
+
 def hold_out(train: Sequence[Prompt], test: Sequence[Prompt], size: int) -> tuple[list[Prompt], list[Prompt], int]:
     """Return (training prompts, validation prompts, training prompts dropped because the test split has them).
 

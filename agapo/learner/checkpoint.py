@@ -39,12 +39,14 @@ def save_checkpoint(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     save_learner(unfinished)
+    if not any(unfinished.iterdir()):
+        raise UserError(f"{directory}: the learner's hosts do not write to it; put run.output on a shared file system")
     _write_synced(unfinished / "state.json", json.dumps(state, indent=1))
     shutil.rmtree(final, ignore_errors=True)
     unfinished.rename(final)
     _write_synced(directory / ".latest", final.name)
     (directory / ".latest").replace(directory / LATEST)
-    _prune(directory, keep)
+    _prune(directory, keep, final)
     return final
 
 
@@ -70,6 +72,7 @@ def _write_synced(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _prune(directory: Path, keep: int) -> None:
+def _prune(directory: Path, keep: int, newest: Path) -> None:
     for old in sorted(directory.glob("step-*"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        if old != newest:
+            shutil.rmtree(old, ignore_errors=True)

@@ -4,6 +4,7 @@ Deliberately not here: Ray (`group.py` makes actors of this class), schedules, a
 """
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -148,10 +149,13 @@ class LearnerRank:
             group["lr"] = learning_rate
         if self._clips_itself:
             norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm))
+            _require_finite(norm)
             self.engine.step()
             return norm
         self.engine.step()
-        return float(self.engine.get_global_grad_norm() or 0.0)
+        norm = float(self.engine.get_global_grad_norm() or 0.0)
+        _require_finite(norm)
+        return norm
 
     @torch.no_grad()
     def reference_logprobs(self, examples: Sequence[Example]) -> dict[int, np.ndarray]:
@@ -227,6 +231,14 @@ def _join(rank: int, ranks: int, address: str, port: int, device: str) -> None:
         rank=rank,
         world_size=ranks,
     )
+
+
+def _require_finite(norm: float) -> None:
+    if not math.isfinite(norm):
+        raise UserError(
+            f"the gradient's norm became {norm}; lower learner.learning_rate or the rewards' weights, "
+            "and run again to go on from the last checkpoint"
+        )
 
 
 def _add(totals: dict[str, Tensor], sums: dict[str, Tensor]) -> None:

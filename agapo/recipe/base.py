@@ -21,7 +21,7 @@ from agapo.schema import MODES, Mode
 class Strict(BaseModel):
     """A recipe section: immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 def _absolute(path: Path) -> Path:
@@ -44,10 +44,10 @@ ModelName = Annotated[str, AfterValidator(_absolute_if_local)]
 class RunConfig(Strict):
     """Where the run lives and what makes it repeatable."""
 
-    name: str = Field(default="", pattern=r"^[\w.\-]*$")
+    name: str = Field(default="", pattern=r"^([\w\-][\w.\-]*)?$")
     """Folder below `<output>/<stage>/`; defaults to the recipe's file name."""
     seed: int = Field(default=0, ge=0)
-    output: AbsolutePath = Path("outputs")
+    output: AbsolutePath = Field(default=Path("outputs"), validate_default=True)
 
 
 class ModelConfig(Strict):
@@ -125,14 +125,19 @@ class Recipe(Strict):
 
 R = TypeVar("R", bound=Recipe)
 
-UNHASHED = ("run.name", "run.output", "steps", "tracking", "checkpoint", "cluster", "model.path")
-"""Keys that may differ between a run and its continuation."""
+UNHASHED = ("run.name", "run.output", "tracking", "checkpoint", "cluster")
+"""Keys that may differ between a run and its continuation; RL may also go on for more `steps`."""
+
+
+def may_differ(stage: str) -> tuple[str, ...]:
+    """Return the keys that may differ between a run of a stage and its continuation."""
+    return (*UNHASHED, "steps") if stage == "rl" else UNHASHED
 
 
 def fingerprint(recipe: Recipe) -> str:
     """Return a hash of everything that decides what the run computes; a run directory belongs to one."""
     content = recipe.model_dump(mode="json", by_alias=True)
-    for key in UNHASHED:
+    for key in may_differ(recipe.stage):
         *parents, last = key.split(".")
         section = content
         for parent in parents:

@@ -79,7 +79,11 @@ class RolloutPool:
         """Hand a flat buffer (an array, or a reference to one) to all actors; calls made later see the new weights."""
         reference = buffer if isinstance(buffer, ray.ObjectRef) else ray.put(buffer)
         self._weights = (reference, layout, version)
-        fetch([self._hand_over(actor) for actor in self._actors])
+        for number, taken in enumerate([self._hand_over(actor) for actor in self._actors]):
+            try:
+                fetch(taken)
+            except RayActorError:
+                self._replace(number)
 
     def generate(
         self, requests: Sequence[PromptRequest], params: SamplingParams, *, chunk_prompts: int
@@ -135,16 +139,23 @@ class RolloutPool:
                 waiting.appendleft(work.chunk)
 
     def _replace(self, number: int) -> None:
+        """Put a new actor with the newest weights in the place of a dead one."""
+        self._count_restart()
+        actor = self._start()
+        self._actors[number] = actor
+        if self._weights:
+            try:
+                fetch(self._hand_over(actor))
+            except RayActorError:
+                self._replace(number)
+
+    def _count_restart(self) -> None:
         self.restarts += 1
         if self.restarts > self.max_restarts:
             raise UserError(
                 f"rollout.max_restarts: {self.restarts} rollout actors died or hung; often memory: lower "
                 "rollout.chunk_prompts or rollout.max_new_tokens (their logs: /tmp/ray/session_latest/logs)"
             )
-        actor = self._start()
-        self._actors[number] = actor
-        if self._weights:
-            fetch(self._hand_over(actor))
 
     def _start(self) -> Any:
         options = {"num_cpus": 0.1, "num_gpus": self.gpus_per_actor, "scheduling_strategy": "SPREAD"}

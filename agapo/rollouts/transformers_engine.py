@@ -226,7 +226,9 @@ def sample(logits: Tensor, uniform: Tensor, params: SamplingParams) -> tuple[Ten
 
 def _inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
     cumulative = probabilities.cumsum(dim=-1)
-    target = uniform[:, None] * cumulative[:, -1:]
+    total = cumulative[:, -1:]
+    # Rounded up to the total, a draw would fall behind the last token that has any probability.
+    target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_max(probabilities.shape[-1] - 1)
 
 

@@ -83,8 +83,10 @@ def _model(recipe: Recipe) -> Rows:
     from agapo.stages.rendering import make_renderer
 
     path = recipe.model.path
-    if path is None or not isinstance(recipe, RLRecipe):
-        return [("model", f"made by {recipe.model.start}" if recipe.model.start else "made by this recipe")]
+    if not isinstance(recipe, RLRecipe):
+        return [("model", path or "made by this recipe")]
+    if path is None:
+        return _start(recipe)
     from transformers import AutoConfig
 
     from agapo.model.loading import load_tokenizer
@@ -97,3 +99,21 @@ def _model(recipe: Recipe) -> Rows:
         return [("model", f"not looked at: {str(error).splitlines()[0]}")]
     check_questions(recipe, load_questions(recipe.data, recipe.evaluation), make_renderer(tokenizer), config)
     return [("model", f"{path}: {config.model_type}, every prompt and its response fit the context")]
+
+
+def _start(recipe: RLRecipe) -> Rows:
+    """Check the SFT recipe that makes the start, and, where that creates its model, the lengths."""
+    from transformers import PreTrainedConfig
+
+    from agapo.model.tokenizer import build_tokenizer
+    from agapo.stages.questions import check_questions, load_questions
+    from agapo.stages.rendering import make_renderer
+
+    assert recipe.model.start
+    sft = load_recipe(SFTRecipe, recipe.model.start)
+    if not sft.create:
+        return [("model", f"made by {recipe.model.start} from {sft.model.path}; lengths not looked at")]
+    config = PreTrainedConfig.from_dict({"max_position_embeddings": sft.create.max_position_embeddings})
+    questions = load_questions(recipe.data, recipe.evaluation)
+    check_questions(recipe, questions, make_renderer(build_tokenizer()), config)
+    return [("model", f"made by {recipe.model.start}; every prompt and its response fit the context")]

@@ -57,22 +57,24 @@ def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
     """Run the RL stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
     model_path = starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run:
-        if run.finished:
+        # More steps than a finished run has made: it goes on.
+        if run.finished and (read_json(run.summary) or {}).get("steps", 0) >= recipe.steps:
             report_finished(run)
             return
         with ExitStack() as stack:
             loop = build_rl(recipe, run, model_path, stack)
             try:
                 loop.train()
+                finish_rl(loop, recipe_path, model_path)
             except Interrupted:
                 loop.view.close()
-                final_summary(run, steps=loop.progress.step, total_steps=recipe.steps, wall_s=loop.progress.wall_s)
+                final_summary(run, steps=loop.progress.step, total_steps=recipe.steps, wall_s=loop.wall_s)
                 raise
-            finish_rl(loop, recipe_path, model_path)
 
 
 def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitStack) -> RLLoop:
     """Start everything that the loop needs; `stack` ends it. What can be wrong is found before Ray starts."""
+    started = time.monotonic()
     render = make_renderer(load_tokenizer(model_path))
     questions = load_questions(recipe.data, recipe.evaluation)
     exporter = Exporter(model_path, recipe.model.dtype)
@@ -111,6 +113,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
         view=view,
         layout=learner.layout(),
         progress=progress,
+        began=started - progress.wall_s,
     )
 
 
@@ -162,17 +165,15 @@ def _headline(recipe: RLRecipe, run: RunDirectory, progress: Progress) -> str:
 
 def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
     """Export, measure on the test questions, and report."""
-    started = time.monotonic()
     progress, recipe, run = loop.progress, loop.recipe, loop.run
     export_result(loop)
     use_export(loop.pool, loop.exporter, run.hf, progress.updates + 1)
     after = loop.evaluator.accuracy(loop.questions.test, recipe.evaluation.modes)
-    progress.wall_s += time.monotonic() - started
     loop.view.close()
     learning_curve(run.metrics, run.curve)
     summary = {
         **_common(recipe, recipe_path, progress.before, after.accuracy),
-        "wall_s": round(progress.wall_s, 1),
+        "wall_s": round(loop.wall_s, 1),
         "tokens_generated": progress.tokens,
         "reward_errors": progress.reward_errors,
         "parent": parent_folder(model_path),
@@ -187,7 +188,7 @@ def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
 def export_result(loop: RLLoop) -> None:
     """Export the best weights, or the last, to `hf/`."""
     keep_best = loop.recipe.evaluation.keep == "best" and loop.recipe.evaluation.every
-    if keep_best and loop.progress.best_step > 0:
+    if keep_best and loop.progress.best_step >= 0:
         buffer, _ = loop.exporter.read(loop.run.best)
     else:
         buffer = fetch(loop.learner.weights())

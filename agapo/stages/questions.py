@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedConfig
 
-from agapo.curation.prompts import hold_out, read_prompts
+from agapo.curation.prompts import hold_out, read_prompts, require_own_ids
 from agapo.recipe.base import DataConfig
 from agapo.recipe.rl import EvaluationConfig, RLRecipe
 from agapo.schema import Prompt
@@ -27,6 +27,7 @@ def load_questions(data: DataConfig, evaluation: EvaluationConfig) -> Questions:
     """Read the prompts that a recipe names, and split them."""
     test = read_prompts(data.source, "test", data.args, data.path)[: evaluation.test_size]
     every = read_prompts(data.source, "train", data.args, data.path)
+    require_own_ids([*every, *test])
     train, validation, overlap = hold_out(every, test, evaluation.validation_size)
     return Questions(train, validation, test, overlap)
 

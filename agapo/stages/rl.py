@@ -81,6 +81,13 @@ class RLLoop:
     view: StepProgress
     layout: WeightLayout
     progress: Progress
+    began: float
+    """When the clock would have started (`time.monotonic`), had the run never been stopped."""
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds that the run has taken, start-up included, over all its processes."""
+        return time.monotonic() - self.began
 
     def train(self) -> None:
         """Run the remaining steps. Raises Interrupted, with everything saved, when the user asks to stop."""
@@ -239,7 +246,6 @@ class RLLoop:
         metrics |= clock.metrics(metrics["rollout/tokens"])
         self.progress.tokens += int(metrics["rollout/tokens"])
         self.progress.reward_errors += self.logger.log_errors(step, collected.groups)
-        self.progress.wall_s += metrics["time/step"]
         self.logger.log(step, metrics)
         advantages = dict(zip(map(id, batch.groups), batch.advantages, strict=True))
         nothing = (0.0,) * self.recipe.rollout.group_size
@@ -270,12 +276,10 @@ class RLLoop:
         self.progress.evaluated = step
         if best:
             self.progress.best_accuracy, self.progress.best_step = score, step
-            if step and self.recipe.evaluation.keep == "best":
+            if self.recipe.evaluation.keep == "best":
                 self.exporter.export(fetch(self.learner.weights()), self.run.best)
         metrics = {f"eval/{mode}": value for mode, value in found.accuracy.items()}
-        seconds = time.monotonic() - started
-        self.progress.wall_s += seconds
-        self.logger.log(step, metrics | {"time/evaluate": seconds})
+        self.logger.log(step, metrics | {"time/evaluate": time.monotonic() - started})
         self.view.evaluation(step, found.accuracy, best=best)
 
     def save_now_and_then(self) -> None:
@@ -287,6 +291,7 @@ class RLLoop:
     def save(self) -> None:
         """Write a checkpoint of the last finished step."""
         self.progress.wandb_id = self.logger.wandb_id
+        self.progress.wall_s = self.wall_s
         save_checkpoint(
             self.run.checkpoints,
             self.progress.step,

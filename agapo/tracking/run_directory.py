@@ -34,7 +34,7 @@ import yaml
 import agapo
 from agapo.errors import UserError
 from agapo.recipe import Recipe, fingerprint
-from agapo.recipe.base import UNHASHED
+from agapo.recipe.base import may_differ
 from agapo.tracking.files import keep_steps_up_to, read_json, write_json_atomic, write_text_atomic
 
 PACKAGES = ("torch", "transformers", "ray", "deepspeed", "trl", "wandb", "vllm")
@@ -163,7 +163,7 @@ def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[s
     """
     before, after = _flatten(old), _flatten(new)
     pairs = ((key, before.get(key, ABSENT), after.get(key, ABSENT)) for key in {**before, **after})
-    return [(key, was, now) for key, was, now in pairs if was != now and not _may_differ(key)]
+    return [(key, was, now) for key, was, now in pairs if was != now and not _is_free(key, str(new.get("stage")))]
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -264,8 +264,8 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _may_differ(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in UNHASHED)
+def _is_free(key: str, stage: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in may_differ(stage))
 
 
 def _append_history(path: Path, recipe_path: Path) -> None:

@@ -127,6 +127,15 @@ def test_one_actor_gives_the_run_of_two(whole_run: Path, recipe_file: Path, tmp_
     assert rollouts_of(tmp_path / "rl" / "one") == rollouts_of(whole_run)
 
 
+def test_a_finished_run_goes_on_for_more_steps(whole_run: Path, recipe_file: Path, tmp_path: Path) -> None:
+    arguments = ("rl", recipe_file, f"run.output={tmp_path}", "run.name=longer")
+    for steps in (3, 6):
+        done = agapo(*arguments, f"steps={steps}")
+        assert done.returncode == 0, done.stderr
+    assert rollouts_of(tmp_path / "rl" / "longer") == rollouts_of(whole_run)
+    assert json.loads((tmp_path / "rl" / "longer" / "summary.json").read_text())["steps"] == 6
+
+
 def test_two_ranks_learn_the_same(whole_run: Path, recipe_file: Path, tmp_path: Path) -> None:
     overrides = ("learner.ranks=2", "learner.zero_stage=3", "steps=2", "evaluation.every=0")
     done = agapo("rl", recipe_file, f"run.output={tmp_path}", "run.name=ranks", *overrides)

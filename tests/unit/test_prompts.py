@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agapo.curation.prompts import PromptStream, hold_out, read_prompts
+from agapo.curation.prompts import PromptStream, hold_out, read_prompts, require_own_ids
 from agapo.errors import UserError
 from agapo.schema import Prompt
 
@@ -59,6 +59,13 @@ def test_splits_share_no_question() -> None:
     assert len(validation) == 2
     assert overlap == 2
     assert {prompt.id for prompt in (*train, *validation)} == set("abcdef")
+
+
+def test_two_questions_with_one_id_are_refused() -> None:
+    twins = [Prompt(id="0", messages=({"role": "user", "content": text},)) for text in "ab"]
+    with pytest.raises(UserError, match="two different questions have the id '0'"):
+        require_own_ids(twins)
+    require_own_ids([twins[0], twins[0]])
 
 
 def test_one_set_for_both_splits_is_refused() -> None:
