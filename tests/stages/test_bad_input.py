@@ -1,13 +1,17 @@
 """Bad input ends a run before training, with one line that names the place and the mend, and exit status 1."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from agapo.errors import UserError
 from agapo.model.loading import export_hf
 from agapo.model.tokenizer import build_tokenizer
+from agapo.recipe import RLRecipe, load_recipe
+from agapo.stages.launch import run_rl
 from tests.builders import tiny_exaone
-from tests.stages.conftest import agapo
+from tests.stages.conftest import ROOT, agapo
 
 CASES = [
     (["learner.learning_rat=1"], "learner.learning_rat: unknown key; did you mean 'learning_rate'?"),
@@ -24,12 +28,21 @@ CASES = [
 
 
 @pytest.mark.parametrize(("overrides", "message"), CASES)
-def test_named_before_training(recipe_file: Path, tmp_path: Path, overrides: list[str], message: str) -> None:
-    done = agapo("rl", recipe_file, f"run.output={tmp_path}", *overrides)
+def test_named_before_anything_starts(
+    recipe_file: Path, tmp_path: Path, overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        run_rl(load_recipe(RLRecipe, recipe_file, [f"run.output={tmp_path}", *overrides]), recipe_file)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.rglob("metrics.jsonl"))
+
+
+def test_a_mistake_is_one_line_and_status_1(recipe_file: Path, tmp_path: Path) -> None:
+    done = agapo("rl", recipe_file, f"run.output={tmp_path}", "model.path=./nowhere")
     assert done.returncode == 1
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not "".join(path.read_text() for path in tmp_path.rglob("metrics.jsonl"))
+    assert done.stderr.startswith("error: model.path: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_reward_of_the_wrong_length_stops_before_the_first_step(recipe_file: Path, tmp_path: Path) -> None:
