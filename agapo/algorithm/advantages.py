@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-ROUNDING = 1e-9
-"""Advantages smaller than this are rounding (they are of order 1)."""
+ROUNDING = 1e-13
+"""Advantages smaller than this are rounding (float64, of order 1)."""
 
 GroupBaseline = Literal["loo", "mean", "none"]
 
