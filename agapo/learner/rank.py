@@ -164,11 +164,6 @@ class LearnerRank:
             raise ValueError("load_reference() was not called")
         return dict(self._share_logprobs(self.reference, examples))
 
-    @torch.no_grad()
-    def policy_logprobs(self, examples: Sequence[Example]) -> dict[int, np.ndarray]:
-        """Return log π_θ [T] of this rank's share of the examples, by index."""
-        return dict(self._share_logprobs(self.engine, examples))
-
     def _share_logprobs(self, model: Any, examples: Sequence[Example]) -> Iterator[tuple[int, np.ndarray]]:
         for plan in self._plans(examples):
             micro = collate(examples, plan, self.settings.layout, self.settings.device)

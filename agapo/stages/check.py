@@ -5,6 +5,7 @@ rather than passing over it.
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +15,9 @@ from agapo.recipe import Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.base import DataConfig, recipe_stage
 from agapo.recipe.rl import EvaluationConfig
 from agapo.resolve import resolve
+
+if TYPE_CHECKING:
+    from agapo.stages.questions import Questions
 
 Rows = list[tuple[str, str]]
 
@@ -69,7 +73,7 @@ def _data_and_model(recipe: Recipe) -> Rows:
             raise
         return [("data", f"not looked at: {error}")]
     found = f"{len(questions.train)} training, {len(questions.validation)} validation, {len(questions.test)} test"
-    return [("questions", found), *_model(recipe)]
+    return [("questions", found), *_model(recipe, questions)]
 
 
 def _prompts_of(recipe: Recipe) -> tuple[DataConfig, EvaluationConfig]:
@@ -78,15 +82,15 @@ def _prompts_of(recipe: Recipe) -> tuple[DataConfig, EvaluationConfig]:
     return data, recipe.evaluation
 
 
-def _model(recipe: Recipe) -> Rows:
-    from agapo.stages.questions import check_questions, load_questions
+def _model(recipe: Recipe, questions: "Questions") -> Rows:
+    from agapo.stages.questions import check_questions
     from agapo.stages.rendering import make_renderer
 
     path = recipe.model.path
     if not isinstance(recipe, RLRecipe):
         return [("model", path or "made by this recipe")]
     if path is None:
-        return _start(recipe)
+        return _start(recipe, questions)
     from transformers import AutoConfig
 
     from agapo.model.loading import load_tokenizer
@@ -97,16 +101,16 @@ def _model(recipe: Recipe) -> Rows:
         if Path(path).is_absolute():
             raise
         return [("model", f"not looked at: {str(error).splitlines()[0]}")]
-    check_questions(recipe, load_questions(recipe.data, recipe.evaluation), make_renderer(tokenizer), config)
+    check_questions(recipe, questions, make_renderer(tokenizer), config)
     return [("model", f"{path}: {config.model_type}, every prompt and its response fit the context")]
 
 
-def _start(recipe: RLRecipe) -> Rows:
+def _start(recipe: RLRecipe, questions: "Questions") -> Rows:
     """Check the SFT recipe that makes the start, and, where that creates its model, the lengths."""
     from transformers import PreTrainedConfig
 
     from agapo.model.tokenizer import build_tokenizer
-    from agapo.stages.questions import check_questions, load_questions
+    from agapo.stages.questions import check_questions
     from agapo.stages.rendering import make_renderer
 
     assert recipe.model.start
@@ -114,6 +118,5 @@ def _start(recipe: RLRecipe) -> Rows:
     if not sft.create:
         return [("model", f"made by {recipe.model.start} from {sft.model.path}; lengths not looked at")]
     config = PreTrainedConfig.from_dict({"max_position_embeddings": sft.create.max_position_embeddings})
-    questions = load_questions(recipe.data, recipe.evaluation)
     check_questions(recipe, questions, make_renderer(build_tokenizer()), config)
     return [("model", f"made by {recipe.model.start}; every prompt and its response fit the context")]

@@ -25,12 +25,11 @@ from agapo.recipe import RLRecipe, SFTRecipe, fingerprint, load_recipe
 from agapo.stages.evaluate import Evaluation
 from agapo.stages.export import Exporter
 from agapo.stages.interrupt import StopRequest
-from agapo.stages.questions import check_questions, describe_questions, load_questions
+from agapo.stages.questions import Questions, check_questions, describe_questions, load_questions
 from agapo.stages.rendering import make_renderer
 from agapo.stages.rl import Progress, RLLoop, resume, use_export
 from agapo.stages.system import (
     make_evaluator,
-    parent_folder,
     start_rollouts,
     start_scorer,
     training_stream,
@@ -176,7 +175,7 @@ def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
         "wall_s": round(loop.wall_s, 1),
         "tokens_generated": progress.tokens,
         "reward_errors": progress.reward_errors,
-        "parent": parent_folder(model_path),
+        "parent": model_path,
         "start": progress.start,
         "best_step": progress.best_step,
         "updates": progress.updates,
@@ -247,10 +246,11 @@ def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
             report_finished(run)
             return
         started = time.monotonic()
+        questions = load_questions(recipe.prompts, recipe.evaluation)
         start = sft.start_folder(recipe)
         with sft_reporting(recipe, run) as report:
             result = sft.train(recipe, report)
-        before, after = (measure(recipe, folder) for folder in (start, run.hf))
+        before, after = (measure(recipe, questions, folder) for folder in (start, run.hf))
         summary = {
             **_common(recipe, recipe_path, before.accuracy, after.accuracy),
             "wall_s": round(time.monotonic() - started, 1),
@@ -279,9 +279,8 @@ def sft_reporting(recipe: SFTRecipe, run: RunDirectory) -> Iterator[Callable[[in
     logger.close()
 
 
-def measure(recipe: SFTRecipe, folder: Path) -> Evaluation:
+def measure(recipe: SFTRecipe, questions: Questions, folder: Path) -> Evaluation:
     """Return the greedy accuracy of an exported model on the test questions, through the rollout actors."""
-    questions = load_questions(recipe.prompts, recipe.evaluation)
     with ExitStack() as stack:
         render = make_renderer(load_tokenizer(folder))
         scorer = start_scorer(recipe.reward)

@@ -1,7 +1,6 @@
 """What a stage needs running: rollout actors and verifier workers, made from a recipe."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from agapo.cluster import threads_for
 from agapo.curation.prompts import PromptStream
@@ -69,8 +68,3 @@ def make_evaluator(
 ) -> Evaluator:
     """Return the evaluator that samples through `pool`."""
     return Evaluator(pool, scorer, render, sampling_params(recipe_rollout, seed), chunk_prompts)
-
-
-def parent_folder(path: str) -> str:
-    """Return the model that a run starts from, absolute where it is a folder."""
-    return str(Path(path).resolve()) if Path(path).exists() else path
