@@ -24,6 +24,8 @@ THINK, END_THINK = "<think>", "</think>"
 _TOOL_CALL = re.compile(r"<tool_call>(.*?)(</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
 
 Message = Mapping[str, Any]
+Completion = str | Sequence[Message]
+"""A response: its text, or the messages of a conversational data set, of which the last is judged."""
 
 
 def chat_template() -> str:
@@ -47,6 +49,21 @@ def split_thinking(text: str, mode: Mode | None) -> tuple[str | None, str | None
 def _bare(thinking: str) -> str:
     """Some templates leave it to the model to open the block."""
     return thinking.strip().removeprefix(THINK).strip()
+
+
+def completion_text(completion: Completion) -> str:
+    """Return all text of a completion: thinking and answer together."""
+    if isinstance(completion, str):
+        return completion
+    message = completion[-1] if completion else {}
+    content, thinking = message.get("content") or "", message.get("reasoning_content")
+    return f"{thinking}\n{END_THINK}\n\n{content}" if thinking and END_THINK not in content else content
+
+
+def final_answer(completion: Completion, mode: Mode | None) -> str | None:
+    """Return what stands after the thinking; None where a `reasoning` completion never came to an answer."""
+    text = completion_text(completion)
+    return split_thinking(text, mode)[1]
 
 
 def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> list[int]:

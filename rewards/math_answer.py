@@ -14,7 +14,7 @@ import os
 import re
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -22,13 +22,12 @@ from typing import Any, NamedTuple
 from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.errors import TimeoutException
 
-from agapo.chat import END_THINK, split_thinking
+from agapo.chat import Completion, final_answer
 from agapo.schema import Mode
 
 # It warns whenever a timeout passes or is switched off; both are meant, and counted, here.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
 
-Completion = str | Sequence[Mapping[str, Any]]
 Gold = str | int | float | None
 
 _TIMEOUT_S = 5
@@ -72,7 +71,7 @@ def parseable(
     With weight 0 in a recipe it shows how much of a gain is only the format.
     """
     modes = [None] * len(completions) if mode is None else mode
-    texts = (_final_text(*sample) for sample in zip(completions, modes, strict=True))
+    texts = (final_answer(*sample) for sample in zip(completions, modes, strict=True))
     return [float(text is not None and _marked_answer(text) is not None) for text in texts]
 
 
@@ -80,20 +79,9 @@ def _score(completion: Completion, answer: Gold, mode: Mode | None) -> float | N
     gold = _gold_answer(answer)
     if gold is None:
         return None
-    final = _final_text(completion, mode)
+    final = final_answer(completion, mode)
     found = None if final is None else extract_answer(final)
     return float(found is not None and _is_equal(gold, found))
-
-
-def _final_text(completion: Completion, mode: Mode | None) -> str | None:
-    """Return the part of a completion that may hold the answer."""
-    if isinstance(completion, str):
-        return split_thinking(completion, mode)[1]
-    message = completion[-1] if completion else {}
-    content = message.get("content") or ""
-    # A server that parses the thinking hands it over apart, and the content is the answer alone.
-    thought_apart = bool(message.get("reasoning_content")) and END_THINK not in content
-    return split_thinking(content, None if thought_apart else mode)[1]
 
 
 def _gold_answer(answer: Gold) -> str | None:
