@@ -1,0 +1,222 @@
+"""Does the program pass its tests? Model-written code runs in `agapo.sandbox`, never in this process.
+
+The program is the last fenced code block of the final answer. Rows keep the public sets' columns:
+
+    test, entry_point (prompt)          HumanEval: a function `check(candidate)`
+    test_list (test_setup_code, code)   MBPP: assert statements
+    input_output                        APPS, TACO: {"inputs": …, "outputs": …} on standard streams, or with `fn_name`
+
+Deliberately left out: languages other than Python, and packages beyond its standard library.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agapo.chat import Completion, final_answer
+from agapo.errors import UserError
+from agapo.sandbox import Job, Limits, LocalExecutor, Outcome, RemoteExecutor, problem
+from agapo.schema import Mode
+
+Column = Sequence[Any] | None
+_PYTHON = {"", "py", "python", "python3"}
+_own = threading.local()
+"""This thread's executor, and the last job with its outcome: `score` and `share` of a sample run its tests once."""
+
+
+def score(
+    prompts: Sequence[Any],
+    completions: Sequence[Completion],
+    test: Column = None,
+    entry_point: Column = None,
+    prompt: Column = None,
+    test_list: Column = None,
+    test_setup_code: Column = None,
+    code: Column = None,
+    input_output: Column = None,
+    mode: Sequence[Mode | None] | None = None,
+    *,
+    executor: str | None = None,
+    cpu_s: int = 6,
+    wall_s: float = 8.0,
+    memory_mb: int = 1024,
+    **columns: Any,
+) -> list[float | None]:
+    """Return 1.0 where the program passes every test, 0.0 where not, None where the row has no tests that can be run.
+
+    `executor` is the URL of a remote executor; without it programs run on this machine. `cpu_s`, `wall_s` and
+    `memory_mb` bound one program over all its tests; keep `wall_s` below the recipe's `deadline_s`. Raises UserError
+    where there is no sandbox, ConnectionError when it fails.
+    """
+    limits = Limits(cpu_s=cpu_s, wall_s=wall_s, memory_mb=memory_mb)
+    rows = _rows(len(completions), **_columns_of(locals()))
+    modes = mode or [None] * len(completions)
+    outcomes = (_outcome(*sample, executor, limits) for sample in zip(completions, modes, rows, strict=True))
+    return [_verdict(outcome) for outcome in outcomes]
+
+
+def share(
+    prompts: Sequence[Any],
+    completions: Sequence[Completion],
+    test: Column = None,
+    entry_point: Column = None,
+    prompt: Column = None,
+    test_list: Column = None,
+    test_setup_code: Column = None,
+    code: Column = None,
+    input_output: Column = None,
+    mode: Sequence[Mode | None] | None = None,
+    *,
+    executor: str | None = None,
+    cpu_s: int = 6,
+    wall_s: float = 8.0,
+    memory_mb: int = 1024,
+    **columns: Any,
+) -> list[float | None]:
+    """Return the share of tests that pass, 0 to 1; otherwise like `score`."""
+    limits = Limits(cpu_s=cpu_s, wall_s=wall_s, memory_mb=memory_mb)
+    rows = _rows(len(completions), **_columns_of(locals()))
+    modes = mode or [None] * len(completions)
+    samples = zip(completions, modes, rows, strict=True)
+    return [_share(_outcome(*sample, executor, limits), sample[2]) for sample in samples]
+
+
+def check(*, executor: str | None = None, cpu_s: int = 6, wall_s: float = 8.0, memory_mb: int = 1024) -> None:
+    """Raise UserError where model-written code cannot be contained."""
+    reason = RemoteExecutor(executor).problem() if executor else problem()
+    if reason:
+        raise UserError(
+            f"reward.terms: unit_tests: no sandbox: {reason}; model-written code runs in one or not at all: "
+            "mend this, or name a remote executor (args: {executor: http://HOST:PORT}); see docs/sandbox.md"
+        )
+
+
+# --- from a row and a response to a job ---
+
+_COLUMNS = ("test", "entry_point", "prompt", "test_list", "test_setup_code", "code", "input_output")
+
+
+def _columns_of(arguments: Mapping[str, Any]) -> dict[str, Column]:
+    return {name: arguments[name] for name in _COLUMNS}
+
+
+def _rows(count: int, **columns: Column) -> list[dict[str, Any]]:
+    return [{name: column[index] for name, column in columns.items() if column} for index in range(count)]
+
+
+def _outcome(
+    completion: Completion, mode: Mode | None, row: Mapping[str, Any], executor: str | None, limits: Limits
+) -> Outcome | None:
+    tests = _tests(row)
+    answer = final_answer(completion, mode)
+    if tests is None or answer is None:
+        return None if tests is None else Outcome([], "finished", "no answer")
+    program = _program(extract_code(answer), row)
+    return _run(Job(program=program, **tests), executor, limits)
+
+
+def _tests(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the job's tests; None where the row has none, or none that can be read."""
+    if isinstance(row.get("test"), str) and isinstance(row.get("entry_point"), str):
+        return {
+            "kind": "check",
+            "test": row["test"],
+            "entry_point": row["entry_point"],
+            "setup": row.get("prompt") or "",
+        }
+    if row.get("test_list"):
+        return _asserts(row)
+    return _input_output(row.get("input_output"))
+
+
+def _asserts(row: Mapping[str, Any]) -> dict[str, Any]:
+    defined = re.findall(r"^(?:def|class)\s+(\w+)", row.get("code") or "", re.MULTILINE)
+    tests = tuple(map(str, row["test_list"]))
+    return {"kind": "asserts", "tests": tests, "setup": row.get("test_setup_code") or "", "names": tuple(defined)}
+
+
+def _input_output(content: Any) -> dict[str, Any] | None:
+    try:
+        pairs = json.loads(content) if isinstance(content, str) else content or {}
+        inputs, outputs = list(pairs["inputs"]), list(pairs["outputs"])
+    except (ValueError, TypeError, KeyError):
+        return None
+    if not inputs or len(inputs) != len(outputs):
+        return None
+    if pairs.get("fn_name"):
+        return {"kind": "calls", "entry_point": str(pairs["fn_name"]), "inputs": inputs, "outputs": outputs}
+    return {"kind": "stdio", "inputs": [_text(item) for item in inputs], "outputs": [_text(item) for item in outputs]}
+
+
+def _text(item: Any) -> str:
+    """Some sets give a text as its lines."""
+    return "\n".join(map(str, item)) if isinstance(item, list) else str(item)
+
+
+def _program(code: str, row: Mapping[str, Any]) -> str:
+    """HumanEval's prompt is the beginning of a program; some models answer with the rest of it."""
+    name, beginning = row.get("entry_point"), row.get("prompt")
+    if not name or not isinstance(beginning, str) or re.search(rf"^\s*(?:async\s+)?def\s+{re.escape(name)}\b", code, re.M):
+        return code
+    return beginning + code
+
+
+def extract_code(answer: str) -> str:
+    """Return the last fenced block that is Python's or nobody's; without fences, the whole answer.
+
+    A last block that is not closed goes to the end.
+    """
+    blocks, fence, language = [], "", ""
+    lines: list[str] = []
+    for line in answer.splitlines(keepends=True):
+        bare = line.strip()
+        if not fence and bare.startswith(("```", "~~~")):
+            fence = bare[: len(bare) - len(bare.lstrip(bare[0]))]
+            language, lines = bare[len(fence) :].strip().lower(), []
+        elif fence and bare == fence:
+            blocks.append((language, "".join(lines)))
+            fence = ""
+        else:
+            lines.append(line)
+    if fence:
+        blocks.append((language, "".join(lines)))
+    ours = [text for language, text in blocks if language.split(" ")[0] in _PYTHON]
+    return ours[-1] if ours else "" if blocks else answer
+
+
+# --- running it ---
+
+
+def _run(job: Job, executor: str | None, limits: Limits) -> Outcome:
+    last = getattr(_own, "last", None)
+    if last and last[0] == job:
+        return last[1]
+    outcome = _executor(executor, limits).run(job)
+    _own.last = job, outcome
+    return outcome
+
+
+def _executor(url: str | None, limits: Limits) -> LocalExecutor | RemoteExecutor:
+    """Return this thread's executor; containers die with their thread, so each has its own."""
+    known: dict[Any, LocalExecutor | RemoteExecutor] = _own.__dict__.setdefault("executors", {})
+    if (url, limits) not in known:
+        if not url:
+            check()
+        known[url, limits] = RemoteExecutor(url, limits) if url else LocalExecutor(limits)
+    return known[url, limits]
+
+
+def _verdict(outcome: Outcome | None) -> float | None:
+    return None if outcome is None or outcome.ended == "broken" else float(outcome.passed)
+
+
+def _share(outcome: Outcome | None, row: Mapping[str, Any]) -> float | None:
+    if outcome is None or outcome.ended == "broken":
+        return None
+    passed = sum(result.passed for result in outcome.results)
+    # A check function's tests are counted as they come, so an early end is one that failed.
+    came_to_end = outcome.ended == "finished"
+    planned = len(row.get("test_list") or ()) or len(outcome.results) + (not came_to_end)
+    return passed / max(planned, 1)
