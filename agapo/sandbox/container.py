@@ -26,6 +26,7 @@ _USERS = 0x70000000
 """Ids that no system gives out; each container has the one of its process id."""
 _START = "import sys; sys.path.insert(0, '/sandbox'); from inside import forkserver; forkserver.main()"
 _FILES = 64 << 20
+_LEAVE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,17 @@ class Container:
             return False
 
     def kill(self) -> None:
-        """End all that is in it: bubblewrap's inner process dies with the outer one, and takes its namespace along."""
+        """End all that is in it.
+
+        The fork server leaves when its socket closes, and its namespace dies with it. Where it does not, bubblewrap is
+        killed; its inner process then dies as well, but is left to the host's first process to be reaped.
+        """
         self._control.close()
-        self._process.kill()
-        self._process.wait()
+        try:
+            self._process.wait(_LEAVE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 def _script(groups: Sequence[Path]) -> str:
