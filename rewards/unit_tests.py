@@ -158,7 +158,11 @@ def _text(item: Any) -> str:
 def _program(code: str, row: Mapping[str, Any]) -> str:
     """HumanEval's prompt is the beginning of a program; some models answer with the rest of it."""
     name, beginning = row.get("entry_point"), row.get("prompt")
-    if not name or not isinstance(beginning, str) or re.search(rf"^\s*(?:async\s+)?def\s+{re.escape(name)}\b", code, re.M):
+    if (
+        not name
+        or not isinstance(beginning, str)
+        or re.search(rf"^\s*(?:async\s+)?def\s+{re.escape(name)}\b", code, re.M)
+    ):
         return code
     return beginning + code
 

@@ -56,7 +56,7 @@ class Container:
         with theirs:
             self._process = subprocess.Popen(
                 ["/bin/sh", "-c", _script(groups), "sh", _confinement(limits), *command],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env={},
@@ -152,7 +152,9 @@ def problem() -> str | None:
     if not seccomp.is_supported():
         return f"the sandbox has no system-call table for {platform.machine()}"
     if shutil.which("bwrap") is None:
-        return "bubblewrap is not installed (Debian, Ubuntu: apt-get install bubblewrap; Fedora: dnf install bubblewrap)"
+        return (
+            "bubblewrap is not installed (Debian, Ubuntu: apt-get install bubblewrap; Fedora: dnf install bubblewrap)"
+        )
     tried = subprocess.run(
         [*_bubblewrap(1), _interpreter(), "-I", "-S", "-c", "pass"], capture_output=True, text=True, check=False
     )

@@ -112,7 +112,12 @@ def f(x):
     found = [name for root in ('/root', '/home', '/work') for name in os.listdir(root) if name != '.pyenv']
     return %r if found else None
 """,
-    "making a device": "import os, stat\ndef f(x):\n    os.mknod('/tmp/d', stat.S_IFBLK | 0o600, os.makedev(254, 0))\n    return %r",
+    "making a device": """
+import os, stat
+def f(x):
+    os.mknod('/tmp/d', stat.S_IFBLK | 0o600, os.makedev(254, 0))
+    return %r
+""",
     "symbolic link out of /tmp": """
 import os
 def f(x):
@@ -195,11 +200,20 @@ def f(x):
             while True: time.sleep(1)
     return %r
 """,
-    "running another program": "import subprocess\ndef f(x):\n    subprocess.Popen(['/bin/sleep', '1000'])\n    return %r",
+    "running another program": """
+import subprocess
+def f(x):
+    subprocess.Popen(['/bin/sleep', '1000'])
+    return %r
+""",
     "exec": "import os\nos.execv('/bin/true', ['true'])",
     "new namespaces": "import ctypes\ndef f(x):\n    return %r if ctypes.CDLL(None).unshare(0x10000000) == 0 else None",
     "becoming root": "import os\ndef f(x):\n    os.setuid(0)\n    return %r",
-    "input and output rings": "import ctypes\ndef f(x):\n    return %r if ctypes.CDLL(None).syscall(425, 8, bytes(120)) >= 0 else None",
+    "input and output rings": """
+import ctypes
+def f(x):
+    return %r if ctypes.CDLL(None).syscall(425, 8, bytes(120)) >= 0 else None
+""",
     "32-bit system calls": """
 import ctypes, mmap
 code = bytes([0xb8, 20, 0, 0, 0, 0xcd, 0x80, 0xc3])  # mov eax, getpid; int 0x80; ret
@@ -208,7 +222,11 @@ page.write(code)
 def f(x):
     if ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(page)))() > 0: return %r
 """,
-    "shared memory for the next program": "import ctypes\ndef f(x):\n    return %r if ctypes.CDLL(None).shmget(77, 4096, 0o1666) >= 0 else None",
+    "shared memory for the next program": """
+import ctypes
+def f(x):
+    return %r if ctypes.CDLL(None).shmget(77, 4096, 0o1666) >= 0 else None
+""",
     # --- the network ---
     "asking a server on loopback": """
 import socket
@@ -228,7 +246,12 @@ def f(x):
             try: s.connect(path); return %r
             except FileNotFoundError: pass
 """,
-    "talking to the kernel": "import socket\ndef f(x):\n    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)\n    return %r",
+    "talking to the kernel": """
+import socket
+def f(x):
+    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
+    return %r
+""",
     # --- cheating the tests ---
     "leaving before the tests": "import sys\nsys.exit(0)",
     "leaving at once before the tests": "import os\nos._exit(0)",

@@ -41,7 +41,11 @@ def _attack(source: str) -> dict[str, object]:
     started = time.monotonic()
     found = _run(source, TEST.format(EXPECTED))
     seconds = time.monotonic() - started
-    return {"score": found, "seconds": seconds, "then": _run(HONEST, "def check(candidate):\n    assert candidate(3) == 4")}
+    return {
+        "score": found,
+        "seconds": seconds,
+        "then": _run(HONEST, "def check(candidate):\n    assert candidate(3) == 4"),
+    }
 
 
 def _run(source: str, test: str) -> float | None:

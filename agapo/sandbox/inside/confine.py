@@ -18,9 +18,9 @@ _THREADS = 64
 def confine(user: int, cpu_s: int, memory: int, file_size: int) -> None:
     """Give up all rights for good. Raises OSError where one of the steps is refused.
 
-    `user` is the user id to become (0: keep the one we have, which is an ordinary user's), one for each container, since
-    the kernel counts processes by user; `cpu_s` seconds of
-    processor time, `memory` bytes of address space, `file_size` bytes of the largest file.
+    `user` is the user id to become, one for each container, since the kernel counts processes by user (0: keep the one
+    we have, which is an ordinary user's); `cpu_s` seconds of processor time, `memory` bytes of address space,
+    `file_size` bytes of the largest file.
     """
     _limit("CPU", cpu_s, cpu_s + 1)  # the soft limit's signal can be caught, the hard one's cannot
     _limit("AS", memory)

@@ -123,7 +123,7 @@ class Handle:
         object.__setattr__(self, "_link", link)
         object.__setattr__(self, "_number", number)
 
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
+    def __call__(self, *arguments: Any, **named: Any) -> Any:  # noqa: D102
         link = object.__getattribute__(self, "_link")
         return link.ask(
             "call",
@@ -243,7 +243,7 @@ class _Judge:
         names["check"](self._link.ask("name", name=job["entry_point"]))
 
     def _prepared(self, job: dict[str, Any], theirs: set[str]) -> _Names:
-        """Names with the set-up run. Its classes are the program's to make: only its own instances can be handed over."""
+        """Names with the set-up run. Its classes are left to the program, which can be handed its own objects only."""
         names = _Names(self._link, theirs)
         names["__assert__"] = self.record
         self._execute(job["setup"], names)
