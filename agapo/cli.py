@@ -1,8 +1,9 @@
-"""The command line: `agapo {sft,rl,check,score} RECIPE key.path=value …`.
+"""The command line: `agapo {sft,rl,filter,check,score} RECIPE key.path=value …`, and `agapo executor`.
 
 Nothing heavy is imported until a stage runs, so that `--help` and the schema part of `check` are instant.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -75,6 +76,41 @@ def score(
     from agapo.stages.score import score_file
 
     score_file(recipe, overrides or [], responses)
+
+
+@app.command("filter")
+def filter_prompts(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    samples: Annotated[int, typer.Option(min=1, help="Responses a prompt.")] = 8,
+    drop_from: Annotated[float, typer.Option(help="Drop prompts with at least this share of correct responses.")] = 1.0,
+    drop_below: Annotated[float, typer.Option(help="Drop prompts with a smaller share; 0 keeps the unsolved.")] = 0.0,
+) -> None:
+    """Keep the training prompts of an RL recipe that its starting model does not always solve."""
+    from agapo.recipe import RLRecipe, load_recipe
+
+    loaded = load_recipe(RLRecipe, recipe, overrides)
+    from agapo.stages.filtering import run_filter
+
+    run_filter(loaded, recipe, samples=samples, drop_from=drop_from, drop_below=drop_below)
+
+
+@app.command()
+def executor(
+    host: Annotated[str, typer.Option(help="Address to listen on; other than loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.")] = 8787,
+    slots: Annotated[int, typer.Option(min=1, help="Programs at once.")] = os.cpu_count() or 1,
+) -> None:
+    """Run model-written programs for other machines, in the sandbox of this one (see docs/sandbox.md)."""
+    from agapo.sandbox import problem
+    from agapo.sandbox.remote import serve
+
+    if reason := problem():
+        raise UserError(f"no sandbox: {reason}")
+    server = serve(host, port, slots)
+    print(f"running programs for http://{host}:{server.server_address[1]} ({slots} at once); Ctrl-C stops", flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.serve_forever()
 
 
 @app.callback(invoke_without_command=True)

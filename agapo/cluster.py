@@ -56,6 +56,11 @@ def _require_reachable(address: str) -> None:
         raise UserError(f"cluster.address: nothing answers at {address} ({error}); start Ray there first") from None
 
 
+def cluster_nodes() -> list[str]:
+    """Return the ids of the hosts of the cluster that this process is in; none where it is in none."""
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"]] if ray.is_initialized() else []
+
+
 def stop_cluster() -> None:
     """Leave the cluster; one that `start_cluster` started ends."""
     if ray.is_initialized():

@@ -104,7 +104,7 @@ class ClusterConfig(Strict):
 class Recipe(Strict):
     """What every stage's recipe has."""
 
-    stage: Literal["sft", "rl"]
+    stage: Literal["sft", "rl", "filter"]
     run: RunConfig = RunConfig()
     model: ModelConfig
     data: DataConfig

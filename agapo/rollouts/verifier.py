@@ -1,33 +1,33 @@
-"""The verifier pool: reward functions in processes of their own, with a hard deadline a sample.
+"""The verifier pool: reward functions in processes of their own, with a hard deadline for each term on each sample.
 
     submit ──► one queue of samples ──► a thread a worker ──► worker process ──► {term: Score} in order
 
 What the response caused scores 0, so that a policy cannot gain by it, and carries its kind: `timeout` (its worker is
-killed), `crash` (its worker died over it, twice), `exception`. What it did not cause has no value: `bad_return` (the
-reward breaks its contract), `infrastructure` (no worker could be started, or the sample could not be read there).
+killed), `crash` (its worker died over it, again and again), `exception`. What it did not cause has no value:
+`bad_return` (the reward breaks its contract) and `infrastructure` (no worker could be started, or the reward raised
+ConnectionError; tried again first). A UserError that a reward raises ends the run.
 
-Deliberately left out: back-pressure (the caller decides how many samples are in flight), sandboxing (`agapo.sandbox`
-runs model-written code), and Ray.
+Deliberately left out: sandboxing (`agapo.sandbox` runs model-written code), and Ray (`verifier_cluster`).
 """
 
 import contextlib
 import queue
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from agapo.errors import UserError
-from agapo.rollouts.verifier_process import VerifierProcess, WorkerDied
-from agapo.rollouts.verifier_worker import frame
+from agapo.rollouts.verifier_lane import Lane, Term
+from agapo.rollouts.verifier_worker import Outcome, frame
 
-_START_ATTEMPTS = 3
-_SCORE_ATTEMPTS = 2
-"""A worker may have been killed by something else than the sample; the second death is the sample's doing."""
-_PAUSE_S = 0.2
-"""Before a process that could not be started is tried again; doubles."""
+__all__ = ["GroupSample", "Job", "Pool", "Sample", "Score", "Term", "VerifierPool"]
+
+PENDING_A_WORKER = 64
+"""Samples that may wait for each worker before `submit` blocks."""
+_LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,22 @@ class Sample:
     """The decoded response."""
     columns: Mapping[str, Any]
     """What else the rewards read: `mode`, `domain`, `language` and the data row's own columns."""
+    terms: tuple[str, ...] | None = None
+    """The terms that are asked; None asks all that judge single responses."""
+
+
+@dataclass(frozen=True)
+class GroupSample:
+    """A prompt's responses, to judge together."""
+
+    prompt: list[dict[str, Any]]
+    completions: list[str]
+    """[G] decoded responses."""
+    scores: list[float | None]
+    """[G] values of the verdict's term."""
+    columns: Mapping[str, Any]
+    terms: tuple[str, ...] | None = None
+    """The terms that are asked; None asks all that judge groups."""
 
 
 @dataclass(frozen=True)
@@ -54,44 +70,91 @@ class Score:
     """One line about the error."""
 
 
-class VerifierPool:
-    """Scores samples in `workers` processes; safe to use from several threads.
+R = TypeVar("R")
 
-    `functions` maps a term's name to 'module:function'. `deadline_s` is the wall-clock limit for all terms of a
-    sample, counted from when a worker has it; terms that were finished by then keep their values. Raises UserError
-    when a function does not import, and when no worker can be started.
+
+class Pool(Protocol):
+    """What scores: a `VerifierPool` in this process, or one spread over a cluster."""
+
+    @property
+    def group_terms(self) -> frozenset[str]:
+        """The terms that judge groups."""
+        ...
+
+    def submit(self, samples: Sequence[Sample]) -> "Future[list[dict[str, Score]]]":
+        """Start scoring; the result has one `{term: Score}` a sample, in the order of the samples."""
+        ...
+
+    def submit_groups(self, groups: Sequence[GroupSample]) -> "Future[list[dict[str, list[Score]]]]":
+        """Start judging groups; the result has one `{term: [G] Scores}` a group, in order."""
+        ...
+
+    def close(self) -> None:
+        """End it; what is not yet scored is cancelled."""
+        ...
+
+
+class VerifierPool:
+    """Scores samples in `workers` processes of this host; safe to use from several threads.
+
+    `terms` maps names to reward terms ('module:function' alone stands for a Term of it). `deadline_s` is the
+    wall-clock limit for a term on a sample, counted from when a worker has begun with it. Raises UserError when a
+    function does not import or does not take its arguments, and when no worker can be started.
     """
 
-    def __init__(self, functions: Mapping[str, str], *, workers: int, deadline_s: float):
+    def __init__(
+        self, terms: Mapping[str, Term | str], *, workers: int, deadline_s: float, max_pending: int | None = None
+    ):
+        known = {name: term if isinstance(term, Term) else Term(term) for name, term in terms.items()}
+        self._terms = tuple(known)
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._room = threading.Semaphore(max_pending or PENDING_A_WORKER * workers)
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._failure: UserError | None = None
-        lanes = [_Lane(functions, deadline_s, str(Path.cwd()), self._closing) for _ in range(workers)]
-        started: list[Future[None]] = [Future() for _ in lanes]
+        self._lanes = [Lane(known, deadline_s, str(Path.cwd()), self._closing) for _ in range(workers)]
+        started: list[Future[None]] = [Future() for _ in self._lanes]
         self._threads = [
             threading.Thread(target=self._run, args=(lane, ready), name="verifier", daemon=True)
-            for lane, ready in zip(lanes, started, strict=True)
+            for lane, ready in zip(self._lanes, started, strict=True)
         ]
         for thread in self._threads:
             thread.start()
         self._wait_for(started)
 
+    @property
+    def group_terms(self) -> frozenset[str]:
+        """The terms that judge groups."""
+        return self._lanes[0].group_terms
+
     def submit(self, samples: Sequence[Sample]) -> "Future[list[dict[str, Score]]]":
         """Start scoring; the result has one `{term: Score}` a sample, in the order of the samples.
 
-        The future raises UserError when a worker died and the rewards no longer import, CancelledError on `close`.
+        Blocks while too many samples wait. The future raises UserError when a reward does, or when a worker died and
+        the rewards no longer import, and CancelledError on `close`.
         """
-        job = _Job(len(samples))
-        frames = [frame((sample.prompt, sample.completion, dict(sample.columns))) for sample in samples]
-        with self._lock:
-            if self._closing.is_set():
-                raise RuntimeError("the verifier pool is closed")
-            if self._failure:
-                raise self._failure
-            for index, content in enumerate(frames):
-                self._tasks.put(_Task(job, index, content))
-        return job.future
+        single = tuple(term for term in self._terms if term not in self.group_terms)
+        tasks = (
+            (
+                sample.terms if sample.terms is not None else single,
+                (sample.prompt, sample.completion, dict(sample.columns)),
+            )
+            for sample in samples
+        )
+        return self._submit(Job(len(samples), _scores), tasks)
+
+    def submit_groups(self, groups: Sequence[GroupSample]) -> "Future[list[dict[str, list[Score]]]]":
+        """Start judging groups; the result has one `{term: [G] Scores}` a group, in order. Otherwise like `submit`."""
+        every = tuple(term for term in self._terms if term in self.group_terms)
+        tasks = (
+            (
+                group.terms if group.terms is not None else every,
+                (group.prompt, group.completions, group.scores, dict(group.columns)),
+            )
+            for group in groups
+        )
+        sizes = [len(group.completions) for group in groups]
+        return self._submit(Job(len(groups), lambda outcomes, index: _group_scores(outcomes, sizes[index])), tasks)
 
     def score(self, samples: Sequence[Sample]) -> list[dict[str, Score]]:
         """Score and wait."""
@@ -116,6 +179,19 @@ class VerifierPool:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _submit(self, job: "Job[R]", tasks: Iterable[tuple[tuple[str, ...], Any]]) -> "Future[list[R]]":
+        for index, (terms, content) in enumerate(tasks):
+            sample = frame(content)
+            while not self._room.acquire(timeout=_LOOK_EVERY_S) and not self._closing.is_set():
+                pass
+            with self._lock:
+                if self._closing.is_set():
+                    raise RuntimeError("the verifier pool is closed")
+                if self._failure:
+                    raise self._failure
+                self._tasks.put(_Task(job, index, terms, sample))
+        return job.future
+
     def _wait_for(self, started: "Sequence[Future[None]]") -> None:
         try:
             for ready in started:
@@ -124,13 +200,14 @@ class VerifierPool:
             self.close()
             raise
 
-    def _run(self, lane: "_Lane", ready: "Future[None]") -> None:
+    def _run(self, lane: Lane, ready: "Future[None]") -> None:
         """Serve one worker. Its process starts in this thread, since Linux kills it when this thread ends."""
         try:
             lane.start()
             ready.set_result(None)
             while (task := self._tasks.get()) is not None:
                 self._finish(task, lane)
+                self._room.release()
         except BaseException as error:
             if ready.done():
                 raise
@@ -138,11 +215,11 @@ class VerifierPool:
         finally:
             lane.stop()
 
-    def _finish(self, task: "_Task", lane: "_Lane") -> None:
+    def _finish(self, task: "_Task", lane: Lane) -> None:
         try:
             if self._failure:
                 raise self._failure
-            task.job.put(task.index, lane.score(task.frame))
+            task.job.put(task.index, lane.score(task.sample, task.terms))
         except BaseException as error:
             if isinstance(error, UserError):
                 self._failure = error
@@ -150,25 +227,27 @@ class VerifierPool:
             task.job.fail(error)
 
 
-class _Job:
-    """The samples of one `submit`."""
+class Job(Generic[R]):
+    """The results of one `submit`, as they come in; `read` makes a result of what came for an index."""
 
-    def __init__(self, size: int):
-        self.future: Future[list[dict[str, Score]]] = Future()
+    def __init__(self, size: int, read: Any):
+        self.future: Future[list[R]] = Future()
         self.future.set_running_or_notify_cancel()  # the caller cannot cancel it: its samples are on their way
-        self._scores: list[dict[str, Score]] = [{} for _ in range(size)]
+        self._results: list[Any] = [None] * size
+        self._read = read
         self._left = size
         self._lock = threading.Lock()
         if not size:
             self.future.set_result([])
 
-    def put(self, index: int, scores: dict[str, Score]) -> None:
+    def put(self, index: int, found: Any) -> None:
+        """Add the result of a sample."""
         with self._lock:
-            self._scores[index] = scores
+            self._results[index] = self._read(found, index)
             self._left -= 1
             is_last = not self._left
         if is_last:
-            self.future.set_result(self._scores)
+            self.future.set_result(self._results)
 
     def fail(self, error: BaseException) -> None:
         """A sample that failed never counts as scored, so `put` cannot come last as well."""
@@ -179,85 +258,23 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Task:
-    job: _Job
+    job: Job[Any]
     index: int
-    frame: bytes = field(repr=False)
+    terms: tuple[str, ...]
+    sample: bytes = field(repr=False)
 
 
-class _Lane:
-    """One worker process at a time, replaced when it hangs or dies."""
+def _scores(outcomes: Mapping[str, Outcome], index: int) -> dict[str, Score]:
+    return {term: Score(_single(value), error, detail) for term, (_, value, error, detail) in outcomes.items()}
 
-    def __init__(self, functions: Mapping[str, str], deadline_s: float, cwd: str, closing: threading.Event):
-        self._functions = dict(functions)
-        self._deadline_s = deadline_s
-        self._cwd = cwd
-        self._closing = closing
-        self._process: VerifierProcess | None = None
 
-    def start(self) -> None:
-        """Start the first worker. Raises UserError where that fails."""
-        try:
-            self._ready_process(retry_imports=False)
-        except OSError as error:
-            raise UserError(f"cannot start a verifier worker: {error}") from error
+def _single(value: Any) -> float | None:
+    assert value is None or isinstance(value, float)
+    return value
 
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-        self._process = None
 
-    def score(self, sample: bytes) -> dict[str, Score]:
-        """Return each term's score. Raises UserError when the rewards no longer import."""
-        scores: dict[str, Score] = {}
-        ended = ""
-        for _ in range(_SCORE_ATTEMPTS):
-            try:
-                process = self._ready_process(retry_imports=True)
-            except OSError as failure:
-                return self._fill(scores, Score(None, "infrastructure", f"cannot start a worker: {failure}"))
-            try:
-                for term, value, error, detail in process.score(sample, self._deadline_s):
-                    scores[term] = Score(value, error, detail)
-                return scores
-            except TimeoutError:
-                self.stop()
-                return self._fill(scores, Score(0.0, "timeout", f"no result within {self._deadline_s:g} s"))
-            except WorkerDied as death:
-                ended = str(death)
-                self.stop()
-        return self._fill(scores, Score(0.0, "crash", f"the verifier worker {ended}"))
-
-    def _fill(self, scores: Mapping[str, Score], missing: Score) -> dict[str, Score]:
-        return {term: scores.get(term, missing) for term in self._functions}
-
-    def _ready_process(self, *, retry_imports: bool) -> VerifierProcess:
-        """Return a worker that waits for a sample. Raises UserError, OSError after some attempts."""
-        if self._process is not None and not self._process.has_ended():
-            return self._process
-        for attempt in range(_START_ATTEMPTS):
-            is_last = attempt == _START_ATTEMPTS - 1
-            try:
-                return self._new_process()
-            except UserError:
-                if is_last or not retry_imports:
-                    raise
-            except WorkerDied as error:
-                if is_last:
-                    raise UserError(str(error)) from None
-            except OSError:
-                if is_last:
-                    raise
-            self._closing.wait(_PAUSE_S * 2**attempt)
-        raise AssertionError("unreachable")
-
-    def _new_process(self) -> VerifierProcess:
-        self.stop()
-        if self._closing.is_set():
-            raise CancelledError
-        self._process = VerifierProcess(self._functions, cwd=self._cwd, is_closing=self._closing.is_set)
-        try:
-            self._process.wait_until_ready()
-        except BaseException:
-            self.stop()
-            raise
-        return self._process
+def _group_scores(outcomes: Mapping[str, Outcome], size: int) -> dict[str, list[Score]]:
+    return {
+        term: [Score(item, error, detail) for item in (value if isinstance(value, list) else [None] * size)]
+        for term, (_, value, error, detail) in outcomes.items()
+    }

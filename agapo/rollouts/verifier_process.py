@@ -34,9 +34,12 @@ class WorkerDied(Exception):
 class VerifierProcess:
     """One worker process. To be used by one thread, the one that made it: the worker is killed when that ends."""
 
-    def __init__(self, functions: Mapping[str, str], *, cwd: str, is_closing: Callable[[], bool]):
-        """Start the process (raises OSError where that is not possible); `wait_until_ready` comes next."""
-        self._functions = dict(functions)
+    def __init__(self, terms: Mapping[str, tuple[str, Mapping[str, Any]]], *, cwd: str, is_closing: Callable[[], bool]):
+        """Start the process (raises OSError where that is not possible); `wait_until_ready` comes next.
+
+        `terms` maps a term's name to 'module:function' and its fixed arguments.
+        """
+        self._terms = dict(terms)
         self._is_closing = is_closing
         self._buffer = bytearray()
         self._process = subprocess.Popen(
@@ -55,11 +58,11 @@ class VerifierProcess:
         self._readable.register(self._output, select.POLLIN)
         self._writable.register(self._input, select.POLLOUT)
 
-    def wait_until_ready(self) -> None:
-        """Wait until every reward is imported. Raises UserError where one is not, WorkerDied."""
+    def wait_until_ready(self) -> list[str]:
+        """Wait until every reward is imported; return the terms that judge groups. Raises UserError, WorkerDied."""
         deadline, importing = time.monotonic() + _START_TIMEOUT_S, ""
         try:
-            self._send(frame(self._functions), deadline)
+            self._send(frame(self._terms), deadline)
             while (reply := self._receive(deadline))[0] == "importing":
                 importing = reply[1]
         except WorkerDied as error:
@@ -68,13 +71,26 @@ class VerifierProcess:
             raise UserError(f"{self._named(importing)} takes more than {_START_TIMEOUT_S:.0f} s to import") from None
         if reply[0] == "failed":
             raise UserError(reply[1])
+        return reply[1]
 
-    def score(self, sample: bytes, deadline_s: float) -> Iterator[Outcome]:
-        """Send a sample (a frame) and yield the outcome of each term. Raises TimeoutError, WorkerDied."""
-        deadline = time.monotonic() + deadline_s
-        self._send(sample, deadline)
-        for _ in self._functions:
+    def score(self, sample: bytes, deadlines_s: Mapping[str, float]) -> Iterator[Outcome]:
+        """Send a sample (a frame) to the terms named in `deadlines_s`, and yield the outcome of each.
+
+        A term's deadline counts from the end of the one before. Raises TimeoutError, WorkerDied.
+        """
+        for number, seconds in enumerate(deadlines_s.values()):
+            deadline = time.monotonic() + seconds
+            if not number:
+                self._send(frame(list(deadlines_s)) + sample, deadline)
             yield self._receive(deadline)
+
+    def resident_bytes(self) -> int:
+        """Return the memory that the worker holds; 0 where that cannot be known."""
+        try:
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        except (OSError, ValueError, IndexError):
+            return 0
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     def has_ended(self) -> bool:
         """Whether the process is over. It stays a zombie until `kill`, so that its id is not given to another."""
@@ -90,7 +106,7 @@ class VerifierProcess:
         self._process.stdout.close()
 
     def _named(self, term: str) -> str:
-        return f"reward '{term}' ('{self._functions[term]}')" if term in self._functions else "rewards"
+        return f"reward '{term}' ('{self._terms[term][0]}')" if term in self._terms else "rewards"
 
     def _send(self, data: bytes, deadline: float) -> None:
         view = memoryview(data)

@@ -13,7 +13,7 @@ from rich.table import Table
 from agapo.errors import UserError
 from agapo.recipe import Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.base import DataConfig, recipe_stage
-from agapo.recipe.rl import EvaluationConfig
+from agapo.recipe.rl import EvaluationConfig, require_terms
 from agapo.resolve import resolve
 
 if TYPE_CHECKING:
@@ -38,10 +38,11 @@ def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None
 
 
 def _names(recipe: Recipe) -> Rows:
-    """Import every function that the recipe names."""
+    """Import every function that the recipe names, and ask the rewards whether they can work here."""
+    from agapo.stages.system import check_rewards
+
     assert isinstance(recipe, RLRecipe | SFTRecipe)
-    for number, term in enumerate(recipe.reward.terms):
-        resolve(term.function, key=f"reward.terms.{number}.function")
+    check_rewards(recipe.reward)
     resolve(recipe.data.source, key="data.source")
     return [("functions", ", ".join([recipe.data.source, *(term.function for term in recipe.reward.terms)]))]
 
@@ -72,6 +73,8 @@ def _data_and_model(recipe: Recipe) -> Rows:
         if data.path is not None or "cannot" not in str(error):
             raise
         return [("data", f"not looked at: {error}")]
+    assert isinstance(recipe, RLRecipe | SFTRecipe)
+    require_terms(recipe.reward, {prompt.domain for prompt in (*questions.train, *questions.test)})
     found = f"{len(questions.train)} training, {len(questions.validation)} validation, {len(questions.test)} test"
     return [("questions", found), *_model(recipe, questions)]
 

@@ -29,6 +29,7 @@ from agapo.stages.questions import Questions, check_questions, describe_question
 from agapo.stages.rendering import make_renderer
 from agapo.stages.rl import Progress, RLLoop, resume, use_export
 from agapo.stages.system import (
+    check_rewards,
     make_evaluator,
     start_rollouts,
     start_scorer,
@@ -78,11 +79,12 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     questions = load_questions(recipe.data, recipe.evaluation)
     exporter = Exporter(model_path, recipe.model.dtype)
     check_questions(recipe, questions, render, exporter.model.config)
-    scorer = start_scorer(recipe.reward)
-    stack.callback(scorer.pool.close)
+    check_rewards(recipe.reward)
     stop = stack.enter_context(StopRequest())
     start_cluster(recipe.cluster.address)
     stack.callback(stop_cluster)
+    scorer = start_scorer(recipe.reward)
+    stack.callback(scorer.pool.close)
     pool = start_rollouts(recipe.model, model_path, recipe.rollout, stop)
     learner = start_learner(recipe, model_path)
     pool.wait_ready()
@@ -247,6 +249,7 @@ def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
             return
         started = time.monotonic()
         questions = load_questions(recipe.prompts, recipe.evaluation)
+        check_rewards(recipe.reward)
         start = sft.start_folder(recipe)
         with sft_reporting(recipe, run) as report:
             result = sft.train(recipe, report)
@@ -283,10 +286,10 @@ def measure(recipe: SFTRecipe, questions: Questions, folder: Path) -> Evaluation
     """Return the greedy accuracy of an exported model on the test questions, through the rollout actors."""
     with ExitStack() as stack:
         render = make_renderer(load_tokenizer(folder))
-        scorer = start_scorer(recipe.reward)
-        stack.callback(scorer.pool.close)
         stop = stack.enter_context(StopRequest())
         start_cluster(recipe.cluster.address)
+        scorer = start_scorer(recipe.reward)
+        stack.callback(scorer.pool.close)
         pool = start_rollouts(recipe.model, str(folder), recipe.rollout, stop)
         stack.callback(pool.close)
         evaluator = make_evaluator(

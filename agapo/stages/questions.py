@@ -7,7 +7,7 @@ from transformers import PreTrainedConfig
 
 from agapo.curation.prompts import hold_out, read_prompts, require_own_ids
 from agapo.recipe.base import DataConfig
-from agapo.recipe.rl import EvaluationConfig, RLRecipe
+from agapo.recipe.rl import EvaluationConfig, RLRecipe, require_terms
 from agapo.schema import Prompt
 from agapo.stages.rendering import Renderer, check_lengths
 
@@ -33,7 +33,8 @@ def load_questions(data: DataConfig, evaluation: EvaluationConfig) -> Questions:
 
 
 def check_questions(recipe: RLRecipe, questions: Questions, render: Renderer, config: PreTrainedConfig) -> None:
-    """Raise UserError when a prompt does not fit the recipe or the model's context."""
+    """Raise UserError when a prompt does not fit the recipe or the model's context, or no reward judges its domain."""
+    require_terms(recipe.reward, {prompt.domain for prompt in (*questions.train, *questions.test)})
     check_lengths(
         [*questions.train, *questions.validation, *questions.test],
         render,

@@ -1,16 +1,20 @@
 """What a stage needs running: rollout actors and verifier workers, made from a recipe."""
 
+import inspect
 from collections.abc import Callable
 
-from agapo.cluster import threads_for
+from agapo.cluster import cluster_nodes, threads_for
 from agapo.curation.prompts import PromptStream
 from agapo.recipe.base import ModelConfig
 from agapo.recipe.rl import RewardConfig, RLRecipe, RolloutConfig
+from agapo.resolve import resolve
 from agapo.rollouts.actor import EngineSettings
 from agapo.rollouts.engine import SamplingParams
 from agapo.rollouts.scoring import Scorer
 from agapo.rollouts.supervisor import RolloutPool
-from agapo.rollouts.verifier import VerifierPool
+from agapo.rollouts.verifier import Term, VerifierPool
+from agapo.rollouts.verifier_cluster import ClusterVerifierPool
+from agapo.rollouts.verifier_worker import require_arguments
 from agapo.stages.evaluate import Evaluator
 from agapo.stages.questions import Questions
 from agapo.stages.rendering import Renderer
@@ -43,12 +47,32 @@ def start_rollouts(
 
 
 def start_scorer(reward: RewardConfig) -> Scorer:
-    """Start the verifier workers. Raises UserError when a reward does not import."""
-    pool = VerifierPool(
-        {term.name: term.function for term in reward.terms}, workers=reward.workers, deadline_s=reward.deadline_s
-    )
-    weights = {term.name: term.weight for term in reward.terms}
-    return Scorer(pool, weights, reward.verdict, reward.max_error_rate)
+    """Start the verifier workers: on this host, or, where a Ray cluster of several hosts runs, on all of them.
+
+    Raises UserError when a reward does not import, or says that it cannot work here.
+    """
+    check_rewards(reward)
+    terms = {term.name: Term(term.function, term.args, term.deadline_s) for term in reward.terms}
+    nodes = cluster_nodes()
+    if len(nodes) > 1:
+        pool = ClusterVerifierPool(terms, workers=reward.workers, deadline_s=reward.deadline_s, nodes=nodes)
+    else:
+        pool = VerifierPool(terms, workers=reward.workers, deadline_s=reward.deadline_s)
+    return Scorer(pool, reward)
+
+
+def check_rewards(reward: RewardConfig) -> None:
+    """Look at each reward's arguments, and ask its module whether it can work: `check(**args)`, where it has one.
+
+    Raises UserError.
+    """
+    for number, term in enumerate(reward.terms):
+        function = resolve(term.function, key=f"reward.terms.{number}.function")
+        require_arguments(term.name, term.function, function, term.args)
+        check = getattr(inspect.getmodule(function), "check", None)
+        if check is not None:
+            known = inspect.signature(check).parameters
+            check(**{name: value for name, value in term.args.items() if name in known})
 
 
 def sampling_params(rollout: RolloutConfig, seed: int) -> SamplingParams:

@@ -89,6 +89,11 @@ class StepProgress:
             self._line(f"{self._name} {step}/{self._total}  {self._figures(metrics, '  ')}")
 
     @property
+    def done(self) -> int:
+        """Steps that are done."""
+        return self._done
+
+    @property
     def eta_seconds(self) -> float | None:
         """Seconds until the last step at the recent pace; None before the first step."""
         if not self._seconds:
@@ -143,11 +148,13 @@ def make_console() -> Console:
     return Console(highlight=False)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], console: Console) -> None:
-    """Print a table: first column left, the others right."""
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], console: Console, left: Sequence[int] = ()
+) -> None:
+    """Print a table: first column left, the others right, but for the numbers in `left`."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        table.add_column(column, justify="right" if number and number not in left else "left")
     for row in rows:
         table.add_row(*(Text(printable(str(cell))) for cell in row))
     console.print(table, width=_width(console))

@@ -70,6 +70,39 @@ def before_after_table(
     return rows
 
 
+def solve_rate_table(counts: Mapping[str, int], console: Console | None = None) -> None:
+    """Print `solve_rate_counts` with a bar for each."""
+    most = max(counts.values(), default=0)
+    rows = [(label, f"{count}", "█" * round(40 * count / max(most, 1))) for label, count in counts.items()]
+    print_table("Solve rates of the prompts", ("correct", "prompts", ""), rows, console or make_console(), left=(2,))
+
+
+def solve_rate_counts(rates: Sequence[float | None], samples: int) -> dict[str, int]:
+    """Return the number of prompts by how many of `samples` responses were correct, from none to all."""
+    counts = dict.fromkeys((f"{number} of {samples}" for number in range(samples + 1)), 0)
+    for rate in rates:
+        if rate is not None:
+            counts[f"{round(rate * samples)} of {samples}"] += 1
+    unknown = sum(rate is None for rate in rates)
+    return counts | ({"no verdict": unknown} if unknown else {})
+
+
+def solve_rate_histogram(counts: Mapping[str, int], png_path: Path) -> None:
+    """Draw `solve_rate_counts` as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    colors = [RED, *[GREY] * (len(counts) - 2), GREEN]
+    axes.bar(list(counts), list(counts.values()), color=colors[: len(counts)])
+    axes.set_xlabel("correct responses")
+    axes.set_ylabel("prompts")
+    axes.spines[["top", "right"]].set_visible(False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110)
+    write_bytes_atomic(png_path, picture.getvalue())
+
+
 def final_summary(
     run: RunDirectory,
     *,

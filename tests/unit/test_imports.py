@@ -68,7 +68,16 @@ def test_tasks_import_little_of_the_engine(folder: str) -> None:
 @pytest.mark.parametrize(
     ("package", "holders"),
     [
-        ("ray", {"cluster.py", "rollouts/actor.py", "rollouts/supervisor.py", "learner/group.py"}),
+        (
+            "ray",
+            {
+                "cluster.py",
+                "rollouts/actor.py",
+                "rollouts/supervisor.py",
+                "rollouts/verifier_cluster.py",
+                "learner/group.py",
+            },
+        ),
         ("deepspeed", {"learner/rank.py"}),
     ],
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agapo.errors import UserError
-from agapo.rollouts import verifier, verifier_process
+from agapo.rollouts import verifier_lane, verifier_process
 from agapo.rollouts.verifier import Sample, Score, VerifierPool
 
 FAKES = "tests.fakes.rewards"
@@ -107,7 +107,7 @@ def test_a_timeout_kills_the_children_of_the_reward_too(tmp_path):
     ("name", "ending"),
     [("exits", "exited with code 3"), ("kills_itself", "was killed by SIGKILL")],
 )
-def test_a_worker_that_dies_twice_over_a_sample_is_a_crash(name, ending):
+def test_a_worker_that_dies_again_and_again_over_a_sample_is_a_crash(name, ending):
     with pool(name) as verifiers:
         assert verifiers.score([sample("exit")]) == [{name: Score(0.0, "crash", f"the verifier worker {ending}")}]
 
@@ -183,7 +183,7 @@ def test_a_reward_that_does_not_import_is_a_user_error(function, words):
 
 def test_a_reward_that_stops_importing_ends_the_run_rather_than_hanging_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(verifier, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(verifier_lane, "_PAUSE_S", 0.01)
     module = tmp_path / "fading_reward.py"
     module.write_text("import os\ndef score(prompts, completions, **columns):\n    os._exit(1)\n")
     with VerifierPool({"fading": "fading_reward:score"}, workers=1, deadline_s=5) as verifiers:
@@ -196,7 +196,7 @@ def test_a_reward_that_stops_importing_ends_the_run_rather_than_hanging_it(tmp_p
 
 
 def test_workers_that_cannot_be_started_give_no_verdict(monkeypatch):
-    monkeypatch.setattr(verifier, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(verifier_lane, "_PAUSE_S", 0.01)
     with pool("exits") as verifiers:
         monkeypatch.setattr(verifier_process.sys, "executable", "/nowhere/python")
         score = verifiers.score([sample("exit")])[0]["exits"]
@@ -206,7 +206,7 @@ def test_workers_that_cannot_be_started_give_no_verdict(monkeypatch):
 
 
 def test_a_start_that_is_impossible_is_a_user_error(monkeypatch):
-    monkeypatch.setattr(verifier, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(verifier_lane, "_PAUSE_S", 0.01)
     monkeypatch.setattr(verifier_process.sys, "executable", "/nowhere/python")
     with pytest.raises(UserError, match="cannot start a verifier worker"):
         pool("length")
