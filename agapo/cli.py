@@ -71,11 +71,12 @@ def score(
     responses: Annotated[
         Path | None, typer.Option(help="JSON lines with 'completion' and the columns that the reward reads.")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write each response's scores here, as JSON lines.")] = None,
 ) -> None:
     """Score responses from a file with the recipe's rewards."""
     from agapo.stages.score import score_file
 
-    score_file(recipe, overrides or [], responses)
+    score_file(recipe, overrides or [], responses, out)
 
 
 @app.command("filter")

@@ -17,18 +17,18 @@ ABOUT = ("id", "messages", "domain", "mode", "language")
 
 
 def read_rows(
-    source: str, split: Literal["train", "test"], args: Mapping[str, Any], path: Path | None
+    source: str, split: Literal["train", "test"], args: Mapping[str, Any], path: Path | None, key: str = "data"
 ) -> Iterator[dict[str, Any]]:
     """Call a data source: `function(split, **args)`, with `path` where the recipe names a file.
 
-    Raises UserError when the source does not take the arguments.
+    Raises UserError, naming the recipe's section `key`, when the source does not take the arguments.
     """
-    function = resolve(source, key="data.source")
+    function = resolve(source, key=f"{key}.source")
     arguments = dict(args) | ({"path": path} if path else {})
     try:
         inspect.signature(function).bind(split, **arguments)
     except TypeError as error:
-        raise UserError(f"data.args: {source} {error}") from None
+        raise UserError(f"{key}.args: {source} {error}") from None
     return _named_errors(function, source, split, arguments)
 
 
@@ -50,13 +50,13 @@ def _named_errors(
 
 
 def read_prompts(
-    source: str, split: Literal["train", "test"], args: Mapping[str, Any], path: Path | None
+    source: str, split: Literal["train", "test"], args: Mapping[str, Any], path: Path | None, key: str = "data"
 ) -> list[Prompt]:
     """Return a split's prompts, in the source's order. Raises UserError when there are none, or a row is malformed."""
-    rows = read_rows(source, split, args, path)
+    rows = read_rows(source, split, args, path, key)
     prompts = [_prompt(row, split, f"{source}: {split} row {number}") for number, row in enumerate(rows, start=1)]
     if not prompts:
-        raise UserError(f"data.source: {source} has no {split} rows{f' in {path}' if path else ''}")
+        raise UserError(f"{key}.source: {source} has no {split} rows{f' in {path}' if path else ''}")
     return prompts
 
 

@@ -43,8 +43,10 @@ def _names(recipe: Recipe) -> Rows:
 
     assert isinstance(recipe, RLRecipe | SFTRecipe)
     check_rewards(recipe.reward)
-    resolve(recipe.data.source, key="data.source")
-    return [("functions", ", ".join([recipe.data.source, *(term.function for term in recipe.reward.terms)]))]
+    sources = [source.source for source in recipe.data.parts.values()]
+    for source in sources:
+        resolve(source, key="data.source")
+    return [("functions", ", ".join([*sources, *(term.function for term in recipe.reward.terms)]))]
 
 
 def _arithmetic(recipe: RLRecipe) -> Rows:
@@ -70,7 +72,7 @@ def _data_and_model(recipe: Recipe) -> Rows:
     try:
         questions = load_questions(data, evaluation)
     except UserError as error:
-        if data.path is not None or "cannot" not in str(error):
+        if any(source.path for source in data.parts.values()) or "cannot" not in str(error):
             raise
         return [("data", f"not looked at: {error}")]
     assert isinstance(recipe, RLRecipe | SFTRecipe)

@@ -15,7 +15,8 @@ class Evaluation:
     """What an evaluation found."""
 
     accuracy: dict[str, float] = field(default_factory=dict)
-    """By mode, 0 to 1; questions without a verdict count as wrong."""
+    """By mode, and, where there are several domains, by `mode/domain`; 0 to 1. Questions without a verdict count as
+    wrong."""
     groups: list[Group] = field(default_factory=list)
     tokens: int = 0
     """Tokens generated."""
@@ -38,8 +39,7 @@ class Evaluator:
         greedy = replace(self.params, temperature=0.0, group_size=1, top_p=1.0)
         asked = [replace(prompt, mode=mode) for mode in modes for prompt in prompts]
         groups = self.judge(asked, greedy)
-        found = {mode: _share_correct([g for g in groups if g.prompt.mode == mode]) for mode in modes}
-        return _evaluation(groups, found)
+        return _evaluation(groups, _by_mode_and_domain(groups, modes))
 
     def pass_at(self, prompts: Sequence[Prompt], mode: Mode, k: int) -> Evaluation:
         """Sample k responses a prompt as training does; `pass@k` and the mean accuracy, `pass@1`."""
@@ -68,11 +68,23 @@ def _evaluation(groups: list[Group], accuracy: dict[str, float]) -> Evaluation:
     )
 
 
+def _by_mode_and_domain(groups: Sequence[Group], modes: Sequence[Mode]) -> dict[str, float]:
+    domains = list(dict.fromkeys(group.prompt.domain for group in groups))
+    found: dict[str, float] = {}
+    for mode in modes:
+        asked = [group for group in groups if group.prompt.mode == mode]
+        found[mode] = _share_correct(asked)
+        for domain in domains if len(domains) > 1 else []:
+            found[f"{mode}/{domain}"] = _share_correct([group for group in asked if group.prompt.domain == domain])
+    return found
+
+
 def _share_correct(groups: Sequence[Group]) -> float:
     responses = [response for group in groups for response in group.responses]
     return sum(response.correct is True for response in responses) / max(1, len(responses))
 
 
 def mean_accuracy(accuracy: Mapping[str, float]) -> float:
-    """Return the mean over modes, by which checkpoints are compared."""
-    return sum(accuracy.values()) / len(accuracy)
+    """Return the mean over modes, by which checkpoints are compared; the figures by domain are in those by mode."""
+    by_mode = [value for name, value in accuracy.items() if "/" not in name]
+    return sum(by_mode) / len(by_mode)

@@ -2,34 +2,77 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from transformers import PreTrainedConfig
 
+from agapo.curation.mixing import share_out
 from agapo.curation.prompts import hold_out, read_prompts, require_own_ids
-from agapo.recipe.base import DataConfig
+from agapo.recipe.base import DataConfig, SourceConfig
 from agapo.recipe.rl import EvaluationConfig, RLRecipe, require_terms
 from agapo.schema import Prompt
 from agapo.stages.rendering import Renderer, check_lengths
 
 
 @dataclass(frozen=True)
-class Questions:
-    """Prompts by what they are for; no question is in two of them."""
+class Part:
+    """One source's prompts by what they are for; no question is in two of them."""
 
     train: list[Prompt]
     validation: list[Prompt]
     test: list[Prompt]
     overlap: int
-    """Training prompts dropped because the test split has the same question."""
+    """Training prompts dropped because the test questions have them too."""
+    weight: float
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A recipe's prompts, by source."""
+
+    parts: dict[str, Part]
+
+    @property
+    def train(self) -> list[Prompt]:
+        """All sources' training prompts."""
+        return list(chain.from_iterable(part.train for part in self.parts.values()))
+
+    @property
+    def validation(self) -> list[Prompt]:
+        """Those for the curve and for choosing the best checkpoint."""
+        return list(chain.from_iterable(part.validation for part in self.parts.values()))
+
+    @property
+    def test(self) -> list[Prompt]:
+        """Those for the table before and after."""
+        return list(chain.from_iterable(part.test for part in self.parts.values()))
+
+    @property
+    def overlap(self) -> int:
+        """Training prompts dropped as test prompts."""
+        return sum(part.overlap for part in self.parts.values())
 
 
 def load_questions(data: DataConfig, evaluation: EvaluationConfig) -> Questions:
-    """Read the prompts that a recipe names, and split them."""
-    test = read_prompts(data.source, "test", data.args, data.path)[: evaluation.test_size]
-    every = read_prompts(data.source, "train", data.args, data.path)
-    require_own_ids([*every, *test])
-    train, validation, overlap = hold_out(every, test, evaluation.validation_size)
-    return Questions(train, validation, test, overlap)
+    """Read the prompts that a recipe names, and split them; evaluation sizes are shared out by the sources' weights."""
+    weights = {name: source.weight for name, source in data.parts.items() if source.weight}
+    test_sizes, validation_sizes = (
+        share_out(size, weights) for size in (evaluation.test_size, evaluation.validation_size)
+    )
+    keys = {name: f"data.sources.{name}" if data.sources else "data" for name in weights}
+    tests = {name: _read(data.parts[name], "test", keys[name])[: test_sizes[name]] for name in weights}
+    trains = {name: _read(data.parts[name], "train", keys[name]) for name in weights}
+    require_own_ids(list(chain(*trains.values(), *tests.values())))
+    every_test = list(chain(*tests.values()))
+    parts = {}
+    for name, weight in weights.items():
+        train, validation, overlap = hold_out(trains[name], every_test, validation_sizes[name])
+        parts[name] = Part(train, validation, tests[name], overlap, weight)
+    return Questions(parts)
+
+
+def _read(source: SourceConfig, split: str, key: str) -> list[Prompt]:
+    return read_prompts(source.source, "test" if split == "test" else "train", source.args, source.path, key)
 
 
 def check_questions(recipe: RLRecipe, questions: Questions, render: Renderer, config: PreTrainedConfig) -> None:
@@ -48,7 +91,9 @@ def describe_questions(questions: Questions, render: Renderer) -> str:
     """Return one line on the data, for the start of a run."""
     lengths: Sequence[int] = [len(render(prompt)) for prompt in questions.train]
     dropped = f", {questions.overlap} training questions dropped as test questions" if questions.overlap else ""
+    sources = ", ".join(f"{name} {len(part.train)}" for name, part in questions.parts.items())
+    of_each = f" ({sources})" if len(questions.parts) > 1 else ""
     return (
-        f"{len(questions.train)} training, {len(questions.validation)} validation and {len(questions.test)} test "
-        f"questions (prompts up to {max(lengths)} tokens{dropped})"
+        f"{len(questions.train)} training{of_each}, {len(questions.validation)} validation and {len(questions.test)} "
+        f"test questions (prompts up to {max(lengths)} tokens{dropped})"
     )

@@ -17,6 +17,7 @@ from typing import Any, cast
 from agapo.algorithm.kl import SequenceEstimator
 from agapo.algorithm.sampling import judge_truncated, make_batch, select_groups, shuffle_rewards
 from agapo.cluster import fetch
+from agapo.curation.mixing import MixedStream
 from agapo.curation.prompts import PromptStream
 from agapo.errors import Interrupted, UserError
 from agapo.learner.batching import Example, examples_of, with_reference
@@ -70,7 +71,7 @@ class RLLoop:
     recipe: RLRecipe
     run: RunDirectory
     questions: Questions
-    stream: PromptStream
+    stream: PromptStream | MixedStream
     render: Renderer
     pool: RolloutPool
     learner: LearnerGroup

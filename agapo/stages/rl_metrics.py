@@ -1,12 +1,13 @@
 """A step's figures, by W&B group: reward/ group/ kl/ policy/ rollout/ time/."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from agapo.recipe import RLRecipe
-from agapo.schema import Group, Prompt
+from agapo.schema import Group, Prompt, Response
 
 
 class Clock:
@@ -70,6 +71,8 @@ def rollout_metrics(collected: Collected, recipe: RLRecipe) -> dict[str, float]:
         "reward/mean": _mean([r.reward for r in responses if r.reward is not None]),
         "reward/accuracy": _mean([float(r.correct) for r in responses if r.correct is not None]),
         "reward/errors": _mean([float(r.reward_error is not None) for r in responses]),
+        **_errors_by_kind(responses),
+        **_accuracy_by_domain(collected.groups),
         **{f"reward/{name}": value for name, value in term_means(collected.groups).items()},
         "group/all_correct": all_correct,
         "group/all_wrong": all_wrong,
@@ -102,6 +105,20 @@ def learn_metrics(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
         metrics["kl/token"] = sum(item["kl"] for item in sums) / tokens
         metrics["kl/k3"] = sum(item["kl_k3"] for item in sums) / tokens
     return metrics
+
+
+def _errors_by_kind(responses: Sequence[Response]) -> dict[str, float]:
+    """Share of responses whose scoring met a timeout, a crash, …, of those kinds that came up."""
+    kinds = Counter(r.reward_error.partition(":")[0] for r in responses if r.reward_error)
+    return {f"reward/errors_{kind}": count / len(responses) for kind, count in sorted(kinds.items())}
+
+
+def _accuracy_by_domain(groups: Sequence[Group]) -> dict[str, float]:
+    """Share of correct responses by domain, where there are several."""
+    found: dict[str, list[float]] = {}
+    for group in groups:
+        found.setdefault(group.prompt.domain, []).extend(map(float, group.verdicts))
+    return {f"reward/accuracy_{domain}": _mean(values) for domain, values in found.items()} if len(found) > 1 else {}
 
 
 def term_means(groups: Sequence[Group]) -> dict[str, float]:

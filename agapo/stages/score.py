@@ -1,68 +1,126 @@
-"""`agapo score`: try a recipe's rewards on responses from a file, before training with them."""
+"""`agapo score`: try a recipe's rewards on responses from a file, before training with them.
+
+A line is a JSON object with `completion` (or `text`), the columns that the rewards read, and, where they matter,
+`prompt` (a text or a chat), `mode` (by default `reasoning` where there is a `</think>`), `domain` and `language`. Lines
+with the same `prompt_id` are one group, for the terms that judge groups. The lines of a run's `rollouts.jsonl` and
+`reward_errors.jsonl` can be given as they are.
+"""
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
+from agapo.chat import END_THINK
 from agapo.errors import UserError
 from agapo.recipe import RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.base import recipe_stage
-from agapo.recipe.rl import RewardTerm
-from agapo.rollouts.verifier import Sample, Score, VerifierPool
+from agapo.recipe.rl import require_terms
+from agapo.rollouts.scoring import Scorer
+from agapo.schema import Group, Prompt, Response, Segment
+from agapo.stages.system import start_scorer
+from agapo.tracking.files import json_line, write_text_atomic
+from agapo.tracking.progress import make_console
+
+_CHUNK = 64
+_ABOUT = ("completion", "text", "prompt", "prompt_id", "mode", "domain", "language", "columns")
+_OF_A_RUN = ("step", "reward", "correct", "reward_parts", "reward_error", "finish", "tokens", "weights_version")
+"""What a run writes beside the response; a reward sees none of it."""
+_SHOWN_ERRORS = 5
 
 
-def score_file(path: Path, overrides: list[str], responses: Path | None) -> None:
-    """Print mean scores and errors by reward term over the JSON lines of `responses`."""
+def score_file(path: Path, overrides: list[str], responses: Path | None, out: Path | None = None) -> None:
+    """Print scores and errors by reward term over the JSON lines of `responses`; write each one's to `out`."""
     recipe = load_recipe({"rl": RLRecipe, "sft": SFTRecipe}[recipe_stage(path)], path, overrides)
     assert isinstance(recipe, RLRecipe | SFTRecipe)
     if responses is None:
         raise UserError("--responses: is required: a file of JSON lines with 'completion' and the reward's columns")
-    samples = read_samples(responses)
-    functions = {term.name: term.function for term in recipe.reward.terms}
-    with VerifierPool(functions, workers=recipe.reward.workers, deadline_s=recipe.reward.deadline_s) as pool:
-        scores = pool.score(samples)
-    _print_scores(recipe.reward.terms, scores)
+    groups = read_groups(responses)
+    require_terms(recipe.reward, {group.prompt.domain for group in groups})
+    scorer = start_scorer(recipe.reward)
+    try:
+        judged = list(_judge(scorer, groups))
+    finally:
+        scorer.pool.close()
+    if out:
+        write_text_atomic(out, "".join(json_line(_row(response)) for group in judged for response in group.responses))
+    _print_scores([term.name for term in recipe.reward.terms], judged)
 
 
-def read_samples(path: Path) -> list[Sample]:
-    """Return the samples of a JSON-lines file. Raises UserError naming the line that cannot be read."""
+def _judge(scorer: Scorer, groups: Sequence[Group]) -> Iterator[Group]:
+    """Score chunk by chunk, one ahead, so that the workers do not wait."""
+    chunks = [groups[start : start + _CHUNK] for start in range(0, len(groups), _CHUNK)]
+    running = [(chunks[0], scorer.submit(chunks[0]))]
+    console = make_console()
+    for following in track([*chunks[1:], None], "scoring", console=console, disable=not console.is_terminal):
+        if following is not None:
+            running.append((following, scorer.submit(following)))
+        chunk, future = running.pop(0)
+        yield from scorer.finish(chunk, future.result())
+
+
+def read_groups(path: Path) -> list[Group]:
+    """Return the responses of a JSON-lines file. Raises UserError naming the line that cannot be read."""
     if not path.is_file():
         raise UserError(f"--responses: {path}: no such file")
-    samples = [_sample(line, f"{path}:{number}") for number, line in enumerate(path.open(), start=1) if line.strip()]
-    if not samples:
+    found: dict[str, Group] = {}
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                group = _group(line, f"{path}:{number}", number)
+                known = found.setdefault(group.prompt.id, group)
+                if known is not group:
+                    found[group.prompt.id] = Group(known.prompt, (), known.responses + group.responses)
+    if not found:
         raise UserError(f"--responses: {path}: is empty")
-    return samples
+    return list(found.values())
 
 
-def _sample(line: str, place: str) -> Sample:
+def _group(line: str, place: str, number: int) -> Group:
     try:
         row: dict[str, Any] = json.loads(line)
     except ValueError as error:
         raise UserError(f"{place}: not JSON ({error})") from None
-    completion = row.pop("completion", None)
+    if not isinstance(row, dict):
+        raise UserError(f"{place}: should be an object with 'completion' and the reward's columns")
+    completion = row.get("completion", row.get("text"))
     if not isinstance(completion, str):
         raise UserError(f"{place}: column 'completion' should be text; columns here: {', '.join(row) or 'none'}")
-    prompt = row.pop("prompt", None) or [{"role": "user", "content": ""}]
-    return Sample(prompt=prompt, completion=completion, columns=row)
+    prompt = row.get("prompt") or ""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    inner = row.get("columns") if isinstance(row.get("columns"), dict) else {}
+    columns = {name: value for name, value in row.items() if name not in (*_ABOUT, *_OF_A_RUN)} | (inner or {})
+    about = {name: row[name] for name in ("mode", "domain", "language") if row.get(name)}
+    about.setdefault("mode", "reasoning" if END_THINK in completion else "non_reasoning")
+    name = f"{row.get('prompt_id', f'line {number}')} {about.get('mode', '')}"
+    response = Response((Segment((), ()),), completion, "stop", weights_version=0)
+    return Group(Prompt(name, tuple(messages), columns=columns, **about), (), (response,))
 
 
-def _print_scores(terms: Sequence[RewardTerm], scores: Sequence[dict[str, Score]]) -> None:
-    table = Table("reward", "samples", "mean", "full marks", "no verdict", "errors", title="scores")
+def _row(response: Response) -> dict[str, Any]:
+    names = ("reward", "correct", "reward_parts", "reward_error")
+    return {"completion": response.text, **{name: getattr(response, name) for name in names}}
+
+
+def _print_scores(terms: Sequence[str], groups: Sequence[Group]) -> None:
+    responses = [response for group in groups for response in group.responses]
+    table = Table("reward", "samples", "mean", "full marks", "no verdict", title=f"{len(responses)} responses")
     for term in terms:
-        found = [score[term.name] for score in scores]
-        values = [score.value for score in found if score.value is not None]
-        errors = Counter(score.error for score in found if score.error)
-        table.add_row(
-            term.name,
-            str(len(found)),
-            f"{sum(values) / len(values):.3f}" if values else "-",
-            str(sum(value >= 1 for value in values)),
-            str(len(found) - len(values)),
-            ", ".join(f"{kind} {number}" for kind, number in errors.most_common()) or "none",
-        )
-    Console().print(table)
+        table.add_row(term, *_figures([r.reward_parts[term] for r in responses if term in r.reward_parts]))
+    table.add_row("all together", *_figures([response.reward for response in responses]))
+    console = make_console()
+    console.print(table)
+    errors = Counter(response.reward_error for response in responses if response.reward_error)
+    console.print(f"errors: {sum(errors.values())}", soft_wrap=True)
+    for error, times in errors.most_common(_SHOWN_ERRORS):
+        console.print(f"  {times}× {error}", soft_wrap=True, markup=False)
+
+
+def _figures(values: Sequence[float | None]) -> tuple[str, str, str, str]:
+    known = [value for value in values if value is not None]
+    mean = f"{sum(known) / len(known):.3f}" if known else "-"
+    return str(len(values)), mean, str(sum(value >= 1 for value in known)), str(len(values) - len(known))

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from agapo.chat import dialogue_ids
+from agapo.curation.mixing import interleave
 from agapo.curation.prompts import read_rows
 from agapo.errors import UserError
 from agapo.model.loading import create_model, export_hf, load_model, load_tokenizer
@@ -44,7 +45,8 @@ class SourceCount:
     """What happened while the source was read."""
 
     too_long: int = 0
-    epochs: int = 0
+    epochs: Counter[str] = field(default_factory=Counter)
+    """By source."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def _result(steps: int, loss: float, train_s: float, rows: list[PackedRow], coun
         trained_tokens=dict(trained),
         dialogues=sum(row.dialogues for row in rows),
         dialogues_too_long=count.too_long,
-        epochs=count.epochs,
+        epochs=max(count.epochs.values(), default=0),
     )
 
 
@@ -174,13 +176,23 @@ def _packed_rows(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: S
 
 
 def _tokenised(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: SourceCount) -> Iterator[Tokenised]:
-    """Yield the dialogues that fit a row, over and over."""
-    data, row_tokens = recipe.data, recipe.training.row_tokens
+    """Yield the dialogues that fit a row, over and over; of several sources each has its share of them."""
+    parts = {name: source for name, source in recipe.data.parts.items() if source.weight}
+    streams = {name: _dialogues(recipe, name, tokenizer, count) for name in parts}
+    for name in interleave({name: source.weight for name, source in parts.items()}):
+        yield next(streams[name])
+
+
+def _dialogues(
+    recipe: SFTRecipe, name: str, tokenizer: PreTrainedTokenizerBase, count: SourceCount
+) -> Iterator[Tokenised]:
+    data, row_tokens = recipe.data.parts[name], recipe.training.row_tokens
+    key = f"data.sources.{name}" if recipe.data.sources else "data"
     while True:
-        count.epochs += 1
+        count.epochs[name] += 1
         usable = False
-        for number, row in enumerate(read_rows(data.source, "train", data.args, data.path), start=1):
-            check_dialogue(row, f"{recipe.data.source}: row {number}")
+        for number, row in enumerate(read_rows(data.source, "train", data.args, data.path, key), start=1):
+            check_dialogue(row, f"{data.source}: row {number}")
             token_ids, mask = dialogue_ids(tokenizer, row["messages"], row["mode"], row.get("tools"))
             if len(token_ids) > row_tokens:
                 count.too_long += 1
@@ -188,7 +200,7 @@ def _tokenised(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: Sou
             usable = True
             yield Tokenised(token_ids, mask, row["mode"])
         if not usable:
-            raise UserError(f"{recipe.data.source}: no dialogue fits training.row_tokens ({row_tokens})")
+            raise UserError(f"{data.source}: no dialogue fits training.row_tokens ({row_tokens})")
 
 
 def check_dialogue(row: dict[str, Any], place: str) -> None:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 
 from agapo.cluster import cluster_nodes, threads_for
+from agapo.curation.mixing import MixedStream
 from agapo.curation.prompts import PromptStream
 from agapo.recipe.base import ModelConfig
 from agapo.recipe.rl import RewardConfig, RLRecipe, RolloutConfig
@@ -20,9 +21,13 @@ from agapo.stages.questions import Questions
 from agapo.stages.rendering import Renderer
 
 
-def training_stream(recipe: RLRecipe, questions: Questions) -> PromptStream:
+def training_stream(recipe: RLRecipe, questions: Questions) -> PromptStream | MixedStream:
     """Return the order in which training prompts are asked."""
-    return PromptStream(questions.train, dict(recipe.data.modes), recipe.run.seed)
+    modes, seed = dict(recipe.data.modes), recipe.run.seed
+    streams = {name: PromptStream(part.train, modes, seed) for name, part in questions.parts.items()}
+    if len(streams) == 1:
+        return next(iter(streams.values()))
+    return MixedStream(streams, {name: part.weight for name, part in questions.parts.items()})
 
 
 def start_rollouts(
