@@ -134,7 +134,7 @@ _ABBREVIATION = re.compile(
     r"|(?:^|[\s.(])(?-i:[A-Z])|(?-i:[A-Z]{2}\.[A-Z]{2})|(?:^|\n)\s*\d{1,3})\.$",
     re.IGNORECASE,
 )
-_MAY_END = {"etc", "inc", "ltd", "co", "p.m", "a.m", "u.s", "u.k", "jr", "sr"}
+_MAY_END = {"etc", "inc", "ltd", "co", "p.m", "a.m", "u.s", "u.k"}
 
 
 def count_words(text: str) -> int:
