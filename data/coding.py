@@ -1,8 +1,8 @@
 """Programming problems with tests on standard input and output, from the hub or local files.
 
 By default `open-r1/verifiable-coding-problems-python`, a collection of APPS, TACO and CodeContests problems. Rows have
-a text in `problem`, `problem_statement`, `question` or `description`, and tests in `input_output` (APPS, TACO: JSON with
-`inputs`, `outputs` and maybe `fn_name`) or in `verification_info` (a list of `test_cases`).
+a text in `problem`, `problem_statement`, `question` or `description`, and tests in `input_output` (APPS, TACO: JSON
+with `inputs`, `outputs` and maybe `fn_name`) or in `verification_info` (a list of `test_cases`).
 """
 
 import json
@@ -28,7 +28,8 @@ def prompts(
 ) -> Iterator[dict[str, Any]]:
     """Yield the problems of a split, each with its first `most_tests` tests; those without any are left out.
 
-    `path`, `name` and `only_split` (empty for a set that has both splits): see `data.files.read`. Raises UserError naming file and line where rows are malformed.
+    `path`, `name` and `only_split` (empty for a set that has both splits): see `data.files.read`. Raises UserError
+    naming file and line where rows are malformed.
     """
     rows = read(split, path=path, hub=name, key=_TEXTS, only_split=only_split)
     found = (_row(row, most_tests) for row in rows)

@@ -42,10 +42,10 @@ def read(
 ) -> Iterator[Row]:
     """Yield the rows of a split, `train` or `test`.
 
-    Without `path` they come from the hub's data set `hub` (and `config`). A folder holds `<split>.jsonl`, `.jsonl.gz` or
-    `.parquet`. A single file, and a set of the hub with `only_split`, serves both splits: a hash of the column `key` (of
-    several, the first that is there) gives one row in eight to `test`. Raises UserError naming the file, and ValueError
-    for another split.
+    Without `path` they come from the hub's data set `hub` (and `config`). A folder holds `<split>.jsonl`, `.jsonl.gz`
+    or `.parquet`. A single file, and a set of the hub with `only_split`, serves both splits: a hash of the column
+    `key` (of several, the first that is there) gives one row in eight to `test`. Raises UserError naming the file, and
+    ValueError for another split.
     """
     keys = (key,) if isinstance(key, str) else tuple(key)
     if split not in ("train", "test"):
