@@ -138,30 +138,8 @@ def _choice(draw: random.Random) -> Task:
     )
 
 
-_NOUNS = tuple(
-    [
-        "cat",
-        "dog",
-        "sun",
-        "sea",
-        "bird",
-        "tree",
-        "cow",
-        "fox",
-        "owl",
-        "ant",
-        "rose",
-        "moon",
-        "ship",
-        "road",
-        "lamp",
-        "door",
-        "hat",
-        "cup",
-        "pen",
-        "bus",
-    ]
-)
+_WORDS = "cat dog sun sea bird tree cow fox owl ant rose moon ship road lamp door hat cup pen bus"
+_NOUNS = tuple(_WORDS.split(" "))
 _ADJECTIVES = ("big", "red", "old", "calm", "new")
 _CONSTRAINTS: dict[str, tuple[str, dict[str, Any], Callable[[str, str], str]]] = {
     "title": ("detectable_format:title", {}, lambda text, noun: f"<<{noun}>> {text}"),

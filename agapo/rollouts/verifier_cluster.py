@@ -37,7 +37,16 @@ class VerifierHost:
     """The Ray actor: a pool on its host."""
 
     def __init__(self, terms: Mapping[str, Term], workers: int, deadline_s: float):
-        self._pool = VerifierPool(terms, workers=workers, deadline_s=deadline_s)
+        self._make = lambda: VerifierPool(terms, workers=workers, deadline_s=deadline_s)
+        self._lock = threading.Lock()
+        self._made: VerifierPool | None = None
+
+    @property
+    def _pool(self) -> VerifierPool:
+        """Made by the first call, not on starting: what a call raises reaches the driver as it is."""
+        with self._lock:
+            self._made = self._made or self._make()
+            return self._made
 
     def group_terms(self) -> frozenset[str]:
         """The terms that judge groups; answers once the workers have started."""

@@ -109,3 +109,42 @@ def environment(prompts, completions, **columns):
 
 
 not_callable = 3
+
+
+def constant(prompts, completions, *, value=1.0, **columns):
+    return [value] * len(completions)
+
+
+def is_short(prompts, completions, **columns):
+    return [float(len(completion) < 5) for completion in completions]
+
+
+def group_that_raises(prompt, completions, scores, **columns):
+    raise ValueError("no")
+
+
+def group_that_hangs(prompt, completions, scores, **columns):
+    time.sleep(60)
+
+
+def down_twice(prompts, completions, *, path, **columns):
+    calls = Path(path[0])
+    calls.write_text(calls.read_text() + "x" if calls.exists() else "x")
+    if len(calls.read_text()) < 3:
+        raise ConnectionRefusedError("no answer")
+    return [1.0]
+
+
+def always_down(prompts, completions, **columns):
+    raise ConnectionError("no answer")
+
+
+def user_error(prompts, completions, **columns):
+    from agapo.errors import UserError
+
+    raise UserError("mend me")
+
+
+def slow_length(prompts, completions, **columns):
+    time.sleep(0.005)
+    return [float(len(completion)) for completion in completions]
