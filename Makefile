@@ -14,6 +14,7 @@ help:  ## List the targets
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	$(BIN)/python -m agapo.sandbox
 	touch $@
 
 setup: .venv/.ready  ## Prepare .venv

@@ -96,9 +96,9 @@ def _timed(name: str, score: Callable[[], Sequence[float | None]], expected: Seq
 
 def _hostile(rows: Sequence[tuple[str, str, bool]], workers: int) -> None:
     """Throughput before and after every hostile answer has been scored."""
-    honest = [Sample(CHAT, text, {"answer": gold, "mode": "non_reasoning"}) for text, gold, _ in rows[:2000]]
+    honest = [Sample(CHAT, text, {"answer": gold, "mode": "non_reasoning"}) for text, gold, _ in rows[:2000]] * 10
     hostile = [Sample(CHAT, f"\\boxed{{{found}}}", {"answer": gold, "mode": None}) for found, gold in HOSTILE]
-    expected = [float(is_right) for _, _, is_right in rows[:2000]]
+    expected = [float(is_right) for _, _, is_right in rows[:2000]] * 10
     with VerifierPool({"answer": "rewards.math_answer:score"}, workers=workers, deadline_s=5) as pool:
         pool.score(honest)
         before = _timed("before the hostile suite", lambda: _values(pool.score(honest)), expected)
