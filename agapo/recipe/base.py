@@ -87,6 +87,8 @@ class DataConfig(Strict):
     modes: dict[Mode, float] = Field(default_factory=lambda: {"reasoning": 1.0})
     """Share of the training prompts asked in each mode."""
     max_prompt_tokens: int = Field(default=1024, ge=1)
+    overlong: Literal["refuse", "drop"] = "refuse"
+    """What to do about prompts with more tokens: stop before the run, or leave them out and say how many."""
 
     @property
     def parts(self) -> dict[str, SourceConfig]:

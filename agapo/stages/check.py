@@ -88,7 +88,7 @@ def _prompts_of(recipe: Recipe) -> tuple[DataConfig, EvaluationConfig]:
 
 
 def _model(recipe: Recipe, questions: "Questions") -> Rows:
-    from agapo.stages.questions import check_questions
+    from agapo.stages.questions import check_questions, without_overlong
     from agapo.stages.rendering import make_renderer
 
     path = recipe.model.path
@@ -106,7 +106,8 @@ def _model(recipe: Recipe, questions: "Questions") -> Rows:
         if Path(path).is_absolute():
             raise
         return [("model", f"not looked at: {str(error).splitlines()[0]}")]
-    check_questions(recipe, questions, make_renderer(tokenizer), config)
+    render = make_renderer(tokenizer)
+    check_questions(recipe, without_overlong(questions, render, recipe.data), render, config)
     return [("model", f"{path}: {config.model_type}, every prompt and its response fit the context")]
 
 

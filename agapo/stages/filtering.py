@@ -27,7 +27,7 @@ from agapo.rollouts.supervisor import RolloutPool
 from agapo.schema import Group, Prompt
 from agapo.stages.interrupt import StopRequest
 from agapo.stages.launch import starting_model
-from agapo.stages.questions import check_questions, load_questions
+from agapo.stages.questions import check_questions, load_questions, without_overlong
 from agapo.stages.rendering import Renderer, make_renderer
 from agapo.stages.system import check_rewards, sampling_params, start_rollouts, start_scorer
 from agapo.tracking import RunDirectory, StepProgress, make_console, read_json, write_json_atomic
@@ -53,7 +53,9 @@ def run_filter(recipe: RLRecipe, path: Path, *, samples: int, drop_from: float, 
     try:
         own = filter_recipe(recipe, samples=samples, drop_from=drop_from, drop_below=drop_below)
     except ValidationError as error:
-        raise UserError(f"{path}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        first = error.errors()[0]
+        option = "".join(f"--{name}: ".replace("_", "-") for name in first["loc"])
+        raise UserError(f"{option}{first['msg'].removeprefix('Value error, ')}") from None
     model_path = starting_model(recipe)
     with RunDirectory.open(own, path) as run:
         if not run.finished:
@@ -64,7 +66,7 @@ def run_filter(recipe: RLRecipe, path: Path, *, samples: int, drop_from: float, 
 def _measure_and_write(recipe: RLRecipe, own: FilterRecipe, run: RunDirectory, model_path: str) -> None:
     started = time.monotonic()
     render = make_renderer(load_tokenizer(model_path))
-    questions = load_questions(recipe.data, recipe.evaluation)
+    questions = without_overlong(load_questions(recipe.data, recipe.evaluation), render, recipe.data)
     check_questions(recipe, questions, render, AutoConfig.from_pretrained(model_path))
     check_rewards(recipe.reward)
     mode = max(recipe.data.modes, key=lambda name: recipe.data.modes[name])

@@ -25,7 +25,7 @@ from agapo.recipe import RLRecipe, SFTRecipe, fingerprint, load_recipe
 from agapo.stages.evaluate import Evaluation
 from agapo.stages.export import Exporter
 from agapo.stages.interrupt import StopRequest
-from agapo.stages.questions import Questions, check_questions, describe_questions, load_questions
+from agapo.stages.questions import Questions, check_questions, describe_questions, load_questions, without_overlong
 from agapo.stages.rendering import make_renderer
 from agapo.stages.rl import Progress, RLLoop, resume, use_export
 from agapo.stages.system import (
@@ -76,7 +76,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     """Start everything that the loop needs; `stack` ends it. What can be wrong is found before Ray starts."""
     started = time.monotonic()
     render = make_renderer(load_tokenizer(model_path))
-    questions = load_questions(recipe.data, recipe.evaluation)
+    questions = without_overlong(load_questions(recipe.data, recipe.evaluation), render, recipe.data)
     exporter = Exporter(model_path, recipe.model.dtype)
     check_questions(recipe, questions, render, exporter.model.config)
     check_rewards(recipe.reward)

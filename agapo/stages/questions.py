@@ -1,13 +1,14 @@
 """The questions of a run: read, split, and checked against the model's context before anything is trained."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from transformers import PreTrainedConfig
 
 from agapo.curation.mixing import share_out
 from agapo.curation.prompts import hold_out, read_prompts, require_own_ids
+from agapo.errors import UserError
 from agapo.recipe.base import DataConfig, SourceConfig
 from agapo.recipe.rl import EvaluationConfig, RLRecipe, require_terms
 from agapo.schema import Prompt
@@ -24,6 +25,8 @@ class Part:
     overlap: int
     """Training prompts dropped because the test questions have them too."""
     weight: float
+    overlong: int = 0
+    """Prompts left out for their length."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,33 @@ def check_questions(recipe: RLRecipe, questions: Questions, render: Renderer, co
     )
 
 
+def without_overlong(questions: Questions, render: Renderer, data: DataConfig) -> Questions:
+    """Return the questions, without those that are too long where the recipe says so.
+
+    Raises UserError when that leaves a source nothing.
+    """
+    if data.overlong == "refuse":
+        return questions
+
+    def fitting(prompts: Sequence[Prompt]) -> list[Prompt]:
+        return [prompt for prompt in prompts if len(render(prompt)) <= data.max_prompt_tokens]
+
+    parts = {}
+    for name, part in questions.parts.items():
+        left = {field: fitting(getattr(part, field)) for field in ("train", "validation", "test")}
+        if not all(left.values()):
+            raise UserError(f"data.max_prompt_tokens: {data.max_prompt_tokens} leaves nothing of '{name}'; raise it")
+        dropped = sum(len(getattr(part, field)) - len(left[field]) for field in left)
+        parts[name] = replace(part, **left, overlong=dropped)
+    return Questions(parts)
+
+
 def describe_questions(questions: Questions, render: Renderer) -> str:
     """Return one line on the data, for the start of a run."""
     lengths: Sequence[int] = [len(render(prompt)) for prompt in questions.train]
     dropped = f", {questions.overlap} training questions dropped as test questions" if questions.overlap else ""
+    overlong = sum(part.overlong for part in questions.parts.values())
+    dropped += f", {overlong} too long and left out" if overlong else ""
     sources = ", ".join(f"{name} {len(part.train)}" for name, part in questions.parts.items())
     of_each = f" ({sources})" if len(questions.parts) > 1 else ""
     return (
