@@ -79,12 +79,12 @@ def test_questions_of_several_sources() -> None:
 
 
 def test_overlong_prompts_are_left_out_where_the_recipe_says_so() -> None:
-    data = DataConfig.model_validate({**MIXED, "max_prompt_tokens": 16, "overlong": "drop"})
+    data = DataConfig.model_validate({**MIXED, "max_prompt_tokens": 18, "overlong": "drop"})
     render = make_renderer(build_tokenizer())
     questions = load_questions(data, EvaluationConfig(test_size=40, validation_size=20))
     left = without_overlong(questions, render, data)
     assert 0 < len(left.train) < len(questions.train)
-    assert max(len(render(prompt)) for prompt in (*left.train, *left.validation, *left.test)) <= 16
+    assert max(len(render(prompt)) for prompt in (*left.train, *left.validation, *left.test)) <= 18
     assert sum(part.overlong for part in left.parts.values()) == sum(
         len(getattr(questions, name)) - len(getattr(left, name)) for name in ("train", "validation", "test")
     )
