@@ -12,7 +12,7 @@ Deliberately left out: languages other than Python, and packages beyond its stan
 import json
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agapo.chat import Completion, final_answer
@@ -20,7 +20,6 @@ from agapo.errors import UserError
 from agapo.sandbox import Job, Limits, LocalExecutor, Outcome, RemoteExecutor, problem
 from agapo.schema import Mode
 
-Column = Sequence[Any] | None
 _PYTHON = {"", "py", "python", "python3"}
 _own = threading.local()
 """This thread's executor, and the last job with its outcome: `score` and `share` of a sample run its tests once."""
@@ -29,13 +28,6 @@ _own = threading.local()
 def score(
     prompts: Sequence[Any],
     completions: Sequence[Completion],
-    test: Column = None,
-    entry_point: Column = None,
-    prompt: Column = None,
-    test_list: Column = None,
-    test_setup_code: Column = None,
-    code: Column = None,
-    input_output: Column = None,
     mode: Sequence[Mode | None] | None = None,
     *,
     executor: str | None = None,
@@ -51,22 +43,12 @@ def score(
     where there is no sandbox, ConnectionError when it fails.
     """
     limits = Limits(cpu_s=cpu_s, wall_s=wall_s, memory_mb=memory_mb)
-    rows = _rows(len(completions), **_columns_of(locals()))
-    modes = mode or [None] * len(completions)
-    outcomes = (_outcome(*sample, executor, limits) for sample in zip(completions, modes, rows, strict=True))
-    return [_verdict(outcome) for outcome in outcomes]
+    return [_verdict(outcome) for outcome, _ in _outcomes(completions, mode, columns, executor, limits)]
 
 
 def share(
     prompts: Sequence[Any],
     completions: Sequence[Completion],
-    test: Column = None,
-    entry_point: Column = None,
-    prompt: Column = None,
-    test_list: Column = None,
-    test_setup_code: Column = None,
-    code: Column = None,
-    input_output: Column = None,
     mode: Sequence[Mode | None] | None = None,
     *,
     executor: str | None = None,
@@ -77,10 +59,7 @@ def share(
 ) -> list[float | None]:
     """Return the share of tests that pass, 0 to 1; otherwise like `score`."""
     limits = Limits(cpu_s=cpu_s, wall_s=wall_s, memory_mb=memory_mb)
-    rows = _rows(len(completions), **_columns_of(locals()))
-    modes = mode or [None] * len(completions)
-    samples = zip(completions, modes, rows, strict=True)
-    return [_share(_outcome(*sample, executor, limits), sample[2]) for sample in samples]
+    return [_share(outcome, row) for outcome, row in _outcomes(completions, mode, columns, executor, limits)]
 
 
 def check(*, executor: str | None = None, cpu_s: int = 6, wall_s: float = 8.0, memory_mb: int = 1024) -> None:
@@ -98,12 +77,17 @@ def check(*, executor: str | None = None, cpu_s: int = 6, wall_s: float = 8.0, m
 _COLUMNS = ("test", "entry_point", "prompt", "test_list", "test_setup_code", "code", "input_output")
 
 
-def _columns_of(arguments: Mapping[str, Any]) -> dict[str, Column]:
-    return {name: arguments[name] for name in _COLUMNS}
-
-
-def _rows(count: int, **columns: Column) -> list[dict[str, Any]]:
-    return [{name: column[index] for name, column in columns.items() if column} for index in range(count)]
+def _outcomes(
+    completions: Sequence[Completion],
+    mode: Sequence[Mode | None] | None,
+    columns: Mapping[str, Sequence[Any] | None],
+    executor: str | None,
+    limits: Limits,
+) -> Iterator[tuple[Outcome | None, dict[str, Any]]]:
+    """Yield each completion's outcome, and its row."""
+    for index, completion in enumerate(completions):
+        row = {name: column[index] for name in _COLUMNS if (column := columns.get(name))}
+        yield _outcome(completion, mode[index] if mode else None, row, executor, limits), row
 
 
 def _outcome(

@@ -46,7 +46,8 @@ def _names(recipe: Recipe) -> Rows:
     sources = [source.source for source in recipe.data.parts.values()]
     for source in sources:
         resolve(source, key="data.source")
-    return [("functions", ", ".join([*sources, *(term.function for term in recipe.reward.terms)]))]
+    functions = [*sources, *(term.function for term in recipe.reward.terms)]
+    return [("functions", ", ".join(functions)), ("rewards", "take their arguments, and can work here")]
 
 
 def _arithmetic(recipe: RLRecipe) -> Rows:
