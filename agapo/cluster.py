@@ -33,7 +33,9 @@ def start_cluster(address: str | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         path = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
-        options |= {"include_dashboard": False, "runtime_env": {"env_vars": environment | {"PYTHONPATH": path}}}
+        # `local`, or Ray would join a cluster that it finds running on this machine.
+        options |= {"address": "local", "include_dashboard": False}
+        options |= {"runtime_env": {"env_vars": environment | {"PYTHONPATH": path}}}
     else:
         shipped = {"working_dir": str(Path.cwd()), "excludes": LEFT_BEHIND, "env_vars": environment}
         options |= {"address": address, "runtime_env": shipped}

@@ -119,6 +119,8 @@ class MetricsLogger:
     def _start_wandb(self, run: RunDirectory, recipe: Recipe, resume: bool) -> None:
         import wandb
 
+        # Where a judge's client is imported, it would advertise another product of theirs on every start.
+        os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
         online = self.wandb_mode == "online"
         self._wandb = wandb.init(
             project=recipe.tracking.project,
