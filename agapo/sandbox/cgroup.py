@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
+_NAME = "agapo-sandbox-"
 
 
 def make_group(memory: int, processes: int) -> list[Path]:
@@ -33,7 +34,8 @@ def _own(kind: str) -> Path | None:
 def _make(wanted: list[tuple[Path, dict[str, int]]]) -> list[Path]:
     joined: list[Path] = []
     for parent, limits in wanted:
-        group = parent / f"agapo-sandbox-{os.getpid()}"
+        _remove_left_behind(parent)
+        group = parent / f"{_NAME}{os.getpid()}"
         with contextlib.suppress(OSError):
             group.mkdir(exist_ok=True)
             atexit.register(_remove, group)
@@ -41,6 +43,13 @@ def _make(wanted: list[tuple[Path, dict[str, int]]]) -> list[Path]:
                 (group / name).write_text(str(value))
             joined.append(group / "cgroup.procs")
     return joined
+
+
+def _remove_left_behind(parent: Path) -> None:
+    """Verifier workers are killed, and then cannot clean up after themselves."""
+    for group in parent.glob(f"{_NAME}*"):
+        if not Path("/proc", group.name.removeprefix(_NAME)).exists():
+            _remove(group)
 
 
 def _remove(group: Path) -> None:

@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,3 +65,19 @@ def test_the_annotated_tree_is_the_tree() -> None:
     assert tree
     for name in re.findall(r"^  ([a-z_]+(?:/|\.py)) ", tree[0], re.MULTILINE):
         assert (ROOT / "agapo" / name).exists(), name
+
+
+def test_the_example_of_a_reward_is_one() -> None:
+    source = re.search(r"^```python\n(.*?)^```", (ROOT / "docs/rewards.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert source
+    names: dict[str, Any] = {}
+    exec(source[1], names)
+    score = names["score"]
+    texts = ["Yes, please.", "Please, please.</think>No.", "please"]
+    assert score(["?"] * 3, texts, times=[1, 1, None], mode=["non_reasoning", "reasoning", "non_reasoning"]) == [
+        1.0,
+        0.0,
+        None,
+    ]
+    assert score(["?"], texts[:1]) == [None]
+    assert score(["?"], ["thanks"], times=[1], word="thanks", domain=["math"]) == [1.0]

@@ -8,6 +8,7 @@ from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agapo.errors import UserError
-from agapo.sandbox import Job, Limits, LocalExecutor, Outcome, RemoteExecutor, SandboxUnavailable, remote
+from agapo.sandbox import Job, Limits, LocalExecutor, Outcome, RemoteExecutor, SandboxUnavailable, cgroup, remote
 from agapo.sandbox.inside import seccomp, wire
 from agapo.sandbox.inside.judge import same_output
 from tests.sandboxed import needs_sandbox
@@ -261,6 +262,19 @@ def count(n): yield from range(n)
             container._process.kill()
             container._process.wait()
         assert executor.run(job).passed
+
+
+def test_a_control_group_is_bounded_and_those_of_the_dead_are_removed(tmp_path: Path, monkeypatch: Any) -> None:
+    """Of version 2, as files in a folder; a kernel's own removes a group's files with it."""
+    monkeypatch.setattr(cgroup, "_ROOT", tmp_path)
+    monkeypatch.setattr(cgroup, "_own", lambda kind: None)
+    (tmp_path / "cgroup.controllers").touch()
+    (tmp_path / "agapo-sandbox-999999999").mkdir()
+    own = tmp_path / f"agapo-sandbox-{os.getpid()}"
+    assert cgroup.make_group(1 << 30, 64) == [own / "cgroup.procs"]
+    assert [path.name for path in tmp_path.glob("agapo-*")] == [own.name]
+    assert (own / "memory.max").read_text() == str(1 << 30)
+    assert (own / "pids.max").read_text() == "64"
 
 
 def test_no_bubblewrap_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
