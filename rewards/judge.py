@@ -112,10 +112,11 @@ class Judge:
         return value
 
     def _prompt(self, question: str, answer: Any, response: str) -> str:
+        response = response.encode(errors="replace").decode()  # half a surrogate pair cannot be sent
         if len(response) > _MOST:
             response = f"{response[: _MOST // 2]}\n[…]\n{response[-_MOST // 2 :]}"
         # From the response itself, so that it is the same in the cache, and so that no response can hold its own fence.
-        fence = f"=== {hashlib.sha256(response.encode(errors='replace')).hexdigest()[:16]} ==="
+        fence = f"=== {hashlib.sha256(response.encode()).hexdigest()[:16]} ==="
         template = string.Template(self.template or TEMPLATES[self.scale])
         known = "" if answer is None else answer
         return template.safe_substitute(question=question, answer=known, response=response, fence=fence)

@@ -133,7 +133,8 @@ def _reward_model(name: str, device: str, dtype: str, max_tokens: int) -> Any:
     @torch.no_grad()
     def value(prompt: Any, answer: str) -> float:
         turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(turn) for turn in prompt]
-        chat = [*turns, {"role": "assistant", "content": answer}]
+        sendable = answer.encode(errors="replace").decode()  # a tokenizer refuses half a surrogate pair
+        chat = [*turns, {"role": "assistant", "content": sendable}]
         ids = tokenizer.apply_chat_template(chat, return_tensors="pt", return_dict=True)["input_ids"][:, -max_tokens:]
         return float(torch.sigmoid(loaded(input_ids=ids.to(device)).logits[0, 0].float()))
 

@@ -155,6 +155,9 @@ class ClusterVerifierPool:
             return None
 
     def _score(self, piece: "_Slice", host: "_Host") -> None:
+        if self._failure:
+            piece.job.fail(self._failure)
+            return
         generation = host.generation
         try:
             found = fetch(getattr(host.actor, piece.method).remote(piece.samples))

@@ -53,6 +53,7 @@ def test_a_reward_model_gives_the_sigmoid_of_its_logit_of_the_answer(reward_mode
     assert values[0] == pytest.approx(expected, abs=1e-6)
     assert values[1] != pytest.approx(expected, abs=1e-6)
     assert values[2] == 0.0
+    assert score([QUESTION], ["half a pair \ud800"], model=str(reward_model))[0] is not None
 
 
 def test_a_judge_gives_marks() -> None:
