@@ -15,6 +15,9 @@ from agapo.schema import Group, Response
 
 Scores = Mapping[str, Score]
 
+_ENOUGH_GROUPS = 8
+"""So many prompts without a verdict are no chance."""
+
 
 @dataclass(frozen=True)
 class Scorer:
@@ -35,8 +38,17 @@ class Scorer:
         return [self._judged(group, found) for group, found in zip(groups, by_group, strict=True)]
 
     def check(self, groups: Sequence[Group]) -> None:
-        """Raise UserError when too many responses met errors, naming the commonest."""
+        """Raise UserError when too many responses met errors, naming the commonest, or when there is no verdict at all.
+
+        A reward that finds none of the columns it reads says nothing; training would go on without learning anything.
+        """
         responses = [response for group in groups for response in group.responses]
+        if len(groups) >= _ENOUGH_GROUPS and all(r.correct is None and not r.reward_error for r in responses):
+            names = sorted({self.reward.verdict_for(group.prompt.domain) for group in groups})
+            raise UserError(
+                f"reward.verdict: no response has a verdict from {', '.join(names)}: do the data's rows have the "
+                "columns that it reads? Try it alone with 'agapo score'"
+            )
         errors = [response.reward_error for response in responses if response.reward_error]
         if len(errors) > self.reward.max_error_rate * len(responses):
             (commonest, times), *_ = Counter(errors).most_common(1)

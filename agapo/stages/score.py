@@ -2,8 +2,8 @@
 
 A line is a JSON object with `completion` (or `text`), the columns that the rewards read, and, where they matter,
 `prompt` (a text or a chat), `mode` (by default `reasoning` where there is a `</think>`), `domain` and `language`. Lines
-with the same `prompt_id` are one group, for the terms that judge groups. The lines of a run's `rollouts.jsonl` and
-`reward_errors.jsonl` can be given as they are.
+with the same `prompt_id` are one group, for the terms that judge groups. A run's `reward_errors.jsonl` can be given as
+it is; the lines of its `rollouts.jsonl` lack the data's columns.
 """
 
 import json

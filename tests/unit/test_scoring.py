@@ -119,6 +119,13 @@ def test_too_many_errors_stop_the_run() -> None:
         judge(config, group("a", "b"))
 
 
+def test_a_reward_that_never_has_a_verdict_stops_the_run() -> None:
+    config = reward(term("silent", "no_verdict"))
+    assert [found.responses[0].correct for found in judge(config, *[group("a")] * 7)] == [None] * 7
+    with pytest.raises(UserError, match=r"no response has a verdict from silent: .*columns"):
+        judge(config, *[group("a")] * 8)
+
+
 def test_an_endpoint_that_is_down_is_asked_again_and_then_there_is_no_verdict(tmp_path) -> None:
     config = reward(term("flaky", "down_twice"), max_error_rate=0)
     (found,) = judge(config, group("a", path=str(tmp_path / "calls")))
