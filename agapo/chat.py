@@ -75,33 +75,127 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> list[int
     return _encode(tokenizer, text)
 
 
+def dialogue_examples(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[Message],
+    mode: Mode,
+    tools: Sequence[Any] | None = None,
+) -> list[tuple[list[int], list[int]]]:
+    """Return (token ids [T], loss mask [T]) of each example that a dialogue makes; all `trained_turns` are in them.
+
+    Before each trained turn stand exactly the `prompt_ids` of the turns before it, and the turn is what the model
+    should say after them: thinking (`reasoning` mode), answer, tool calls, end of turn. The mask is 1 there and 0
+    elsewhere. Where the prompt of the next trained turn starts with all of that, both turns share an example;
+    else (a template that drops past thinking, say) the next one is an example of its own.
+
+    Raises ValueError where there is nothing to train on, and what the template raises when it refuses the dialogue.
+    """
+    examples: list[tuple[list[int], list[int]]] = []
+    ids: list[int] = []
+    mask: list[int] = []
+    for index in trained_turns(messages, mode):
+        context, said = _turn_ids(tokenizer, messages[: index + 1], mode, tools)
+        if context[: len(ids)] != ids:
+            examples.append((ids, mask))
+            ids, mask = [], []
+        mask = mask + [0] * (len(context) - len(ids)) + [1] * len(said)
+        ids = context + said
+    return [*examples, (ids, mask)]
+
+
+def trained_turns(messages: Sequence[Message], mode: Mode) -> list[int]:
+    """Return the indices of the assistant's turns that are trained on.
+
+    Those with `"train": False` are not. In `reasoning` mode a turn without thinking is not either, since it would
+    teach not to think, unless it is the last one or has `"train": True`. Raises ValueError where that leaves none,
+    where the last turn is not the assistant's, and where no turn of a `reasoning` dialogue has thinking.
+    """
+    if not messages or messages[-1]["role"] != "assistant":
+        raise ValueError("a dialogue to train on should end with the assistant's turn")
+    turns = [index for index, turn in enumerate(messages) if turn["role"] == "assistant"]
+    thinking = [index for index in turns if _thinking(messages[index])]
+    if mode == "reasoning" and not thinking:
+        raise ValueError("a dialogue in reasoning mode should have 'reasoning_content' in an assistant's turn")
+    wanted = {*thinking, turns[-1]} if mode == "reasoning" else set(turns)
+    trained = [index for index in turns if _is_trained(messages[index], default=index in wanted)]
+    if not trained:
+        raise ValueError("a dialogue to train on should have an assistant's turn without 'train: false'")
+    return trained
+
+
+def _is_trained(turn: Message, *, default: bool) -> bool:
+    train = turn.get("train")
+    return default if train is None else train
+
+
+def _thinking(turn: Message) -> str:
+    return (turn.get("reasoning_content") or "").strip("\n")
+
+
 def dialogue_ids(
     tokenizer: "PreTrainedTokenizerBase",
     messages: Sequence[Message],
     mode: Mode,
     tools: Sequence[Any] | None = None,
 ) -> tuple[list[int], list[int]]:
-    """Return the token ids [T] of a dialogue and the loss mask [T] of its last turn, the assistant's.
+    """Return the token ids [T] of a dialogue and the loss mask [T] of its last turn alone, the assistant's.
 
-    The mask is 1 on the last turn's thinking (`reasoning_content`), answer, tool calls and end of turn. The ids
-    are those of the generation prompt followed by those of the completion, so the model is trained on exactly
-    what it sees when it is sampled. Raises ValueError when the last turn is not the assistant's.
+    Raises ValueError when the last turn is not the assistant's.
     """
     if not messages or messages[-1]["role"] != "assistant":
         raise ValueError("a dialogue to train on should end with the assistant's turn")
+    context, said = _turn_ids(tokenizer, messages, mode, tools)
+    return context + said, [0] * len(context) + [1] * len(said)
+
+
+def _turn_ids(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], mode: Mode, tools: Any
+) -> tuple[list[int], list[int]]:
+    """Return the ids of the last turn's prompt, and of what the model says in it, end of turn included.
+
+    They are encoded apart, as in sampling: no token reaches over from the one into the other.
+    """
     prompt = _render(tokenizer, messages[:-1], mode, tools)
-    context = _encode(tokenizer, prompt)
-    trained = [*_encode(tokenizer, _completion(messages[-1], mode, prompt)), tokenizer.eos_token_id]
-    return context + trained, [0] * len(context) + [1] * len(trained)
+    said = _encode(tokenizer, _said(tokenizer, messages, mode, tools, prompt))
+    end: Any = tokenizer.eos_token_id
+    return _encode(tokenizer, prompt), [*said, end]
+
+
+def _said(
+    tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], mode: Mode, tools: Any, prompt: str
+) -> str:
+    """What the last turn adds to its prompt, the end of turn left out.
+
+    The model's template has the word, as each writes tool calls in its own way; but some hide the thinking, or put
+    something else before an answer than before a generation, and then EXAONE 4.0's format is taken.
+    """
+    hidden = {} if mode == "reasoning" else {"reasoning_content": None}
+    turn = {**messages[-1], **hidden}
+    shown = _render(tokenizer, [*messages[:-1], turn], mode, tools, add_generation_prompt=False, skip_think=False)
+    said, end, rest = shown.removeprefix(prompt).rpartition(str(tokenizer.eos_token))
+    if shown.startswith(prompt) and end and not rest.strip() and _holds(said, turn, mode):
+        return said
+    return _completion(turn, mode, prompt)
+
+
+def _holds(said: str, turn: Message, mode: Mode) -> bool:
+    """Whether all parts of the turn are there, in order."""
+    thinking = [_thinking(turn).strip(), END_THINK] if mode == "reasoning" else []
+    names = [call.get("function", call)["name"] for call in turn.get("tool_calls") or []]
+    for part in (*thinking, (turn.get("content") or "").strip(), *names):
+        _, found, said = said.partition(part) if part else ("", "-", said)
+        if not found:
+            return False
+    return True
 
 
 def _completion(turn: Message, mode: Mode, prompt: str) -> str:
     calls = "\n".join(format_tool_call(call) for call in turn.get("tool_calls") or [])
-    answer = "\n".join(part for part in (turn.get("content"), calls) if part)
+    answer = "\n".join(part for part in ((turn.get("content") or "").lstrip("\n"), calls) if part)
     if mode != "reasoning":
         return answer
     opened = prompt.rstrip().endswith(THINK)
-    return f"{'' if opened else THINK + chr(10)}{turn.get('reasoning_content') or ''}\n{END_THINK}\n\n{answer}"
+    return f"{'' if opened else THINK + chr(10)}{_thinking(turn)}\n{END_THINK}\n\n{answer}"
 
 
 def format_tool_call(call: Message) -> str:
@@ -132,13 +226,22 @@ def _parse_tool_call(content: str, *, closed: bool) -> dict[str, Any]:
     return {"name": call["name"], "arguments": call["arguments"]}
 
 
-def _render(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], mode: Mode, tools: Any) -> str:
+def _render(
+    tokenizer: "PreTrainedTokenizerBase",
+    messages: Sequence[Message],
+    mode: Mode,
+    tools: Any,
+    *,
+    add_generation_prompt: bool = True,
+    **variables: Any,
+) -> str:
     text = tokenizer.apply_chat_template(
         [dict(message) for message in messages],
         tools=list(tools) if tools else None,
         tokenize=False,
-        add_generation_prompt=True,
+        add_generation_prompt=add_generation_prompt,
         enable_thinking=mode == "reasoning",
+        **variables,
     )
     assert isinstance(text, str)
     return text
