@@ -166,36 +166,52 @@ def _said(
 ) -> str:
     """What the last turn adds to its prompt, the end of turn left out.
 
-    The model's template has the word, as each writes tool calls in its own way; but some hide the thinking, or put
-    something else before an answer than before a generation, and then EXAONE 4.0's format is taken.
+    The model's template has the word, as each writes tool calls in its own way. But some know no thinking, or put
+    something else before an answer than before a generation; EXAONE 4.0's format stands in there.
     """
-    hidden = {} if mode == "reasoning" else {"reasoning_content": None}
-    turn = {**messages[-1], **hidden}
-    shown = _render(tokenizer, [*messages[:-1], turn], mode, tools, add_generation_prompt=False, skip_think=False)
-    said, end, rest = shown.removeprefix(prompt).rpartition(str(tokenizer.eos_token))
-    if shown.startswith(prompt) and end and not rest.strip() and _holds(said, turn, mode):
-        return said
-    return _completion(turn, mode, prompt)
+    past, turn, answer = messages[:-1], messages[-1], {**messages[-1], "reasoning_content": None}
+    if mode == "reasoning":
+        said = _after(prompt, _shown(tokenizer, [*past, turn], mode, tools), str(tokenizer.eos_token))
+        if _in_order(said, [_thinking(turn).strip(), END_THINK, *_answer_parts(turn)]):
+            return said
+    said = _after(prompt, _shown(tokenizer, [*past, answer], mode, tools), str(tokenizer.eos_token))
+    if not _in_order(said, _answer_parts(turn)) or END_THINK in said:
+        said = _answer(turn)
+    return said if mode != "reasoning" else _block(turn, prompt) + said
 
 
-def _holds(said: str, turn: Message, mode: Mode) -> bool:
-    """Whether all parts of the turn are there, in order."""
-    thinking = [_thinking(turn).strip(), END_THINK] if mode == "reasoning" else []
-    names = [call.get("function", call)["name"] for call in turn.get("tool_calls") or []]
-    for part in (*thinking, (turn.get("content") or "").strip(), *names):
-        _, found, said = said.partition(part) if part else ("", "-", said)
+def _shown(tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], mode: Mode, tools: Any) -> str:
+    return _render(tokenizer, messages, mode, tools, add_generation_prompt=False, skip_think=False)
+
+
+def _after(prompt: str, text: str, end: str) -> str:
+    """What stands between prompt and end; nothing where the text does not start with the prompt or has no end."""
+    said, found, _ = text.removeprefix(prompt).partition(end)
+    return said if text.startswith(prompt) and found else ""
+
+
+def _in_order(text: str, parts: Sequence[str]) -> bool:
+    for part in filter(None, parts):
+        _, found, text = text.partition(part)
         if not found:
             return False
     return True
 
 
-def _completion(turn: Message, mode: Mode, prompt: str) -> str:
+def _answer_parts(turn: Message) -> list[str]:
+    names = [call.get("function", call)["name"] for call in turn.get("tool_calls") or []]
+    return [(turn.get("content") or "").strip(), *names]
+
+
+def _answer(turn: Message) -> str:
     calls = "\n".join(format_tool_call(call) for call in turn.get("tool_calls") or [])
-    answer = "\n".join(part for part in ((turn.get("content") or "").lstrip("\n"), calls) if part)
-    if mode != "reasoning":
-        return answer
+    return "\n".join(part for part in ((turn.get("content") or "").lstrip("\n"), calls) if part)
+
+
+def _block(turn: Message, prompt: str) -> str:
+    """The thinking, opened unless the prompt has done so, and closed."""
     opened = prompt.rstrip().endswith(THINK)
-    return f"{'' if opened else THINK + chr(10)}{_thinking(turn)}\n{END_THINK}\n\n{answer}"
+    return f"{'' if opened else THINK + chr(10)}{_thinking(turn)}\n{END_THINK}\n\n"
 
 
 def format_tool_call(call: Message) -> str:

@@ -394,8 +394,34 @@ def test_turns_are_joined_under_merges_unless_a_merge_reaches_over_a_border():
     assert assert_exact(tokenizer, across, "non_reasoning") == 2
 
 
-def test_a_template_that_knows_no_thinking_gets_exaones_format():
-    [(ids, mask)] = dialogue_examples(TOKENIZERS["simple"], [user("a"), says("b", "hm", call(a=1))], "reasoning")
-    assert TOKENIZERS["simple"].decode([token for token, on in zip(ids, mask, strict=True) if on]) == (
-        f"<think>\nhm\n</think>\n\nb\n{CALLED}<|im_end|>"
-    )
+def trained_text(tokenizer, messages, mode, tools=None) -> list[str]:
+    examples = dialogue_examples(tokenizer, messages, mode, tools)
+    return [str(tokenizer.decode([token for token, on in zip(*example, strict=True) if on])) for example in examples]
+
+
+def test_a_template_that_knows_neither_thinking_nor_calls_gets_exaones_format():
+    messages = [user("a"), says("b", "hm", call(a=1))]
+    expected = [f"<think>\nhm\n</think>\n\nb\n{CALLED}<|im_end|>"]
+    assert trained_text(TOKENIZERS["simple"], messages, "reasoning") == expected
+
+
+def test_a_template_that_knows_no_thinking_keeps_its_calls():
+    tokenizer = with_template((files("trl") / "chat_templates" / "qwen2_5.jinja").read_text(encoding="utf-8"))
+    messages = [user("a"), says("b", "hm", call(a=1))]
+    called = 'b\n<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call><|im_end|>'
+    assert trained_text(tokenizer, messages, "reasoning", [TOOL]) == [f"<think>\nhm\n</think>\n\n{called}"]
+    assert trained_text(tokenizer, messages, "non_reasoning", [TOOL]) == [called]
+
+
+def test_a_template_that_shows_an_empty_block_for_any_thinking():
+    """EXAONE's where `skip_think` is not known."""
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = chat_template().replace("skip_think | default(true)", "true")
+    assert trained_text(tokenizer, [user("a"), says("b", "hm")], "reasoning") == ["hm\n</think>\n\nb[|endofturn|]"]
+
+
+def test_what_a_template_adds_after_the_end_of_turn_is_left_out():
+    tokenizer = with_template(SIMPLE + "{% if not add_generation_prompt %}<|im_end|>{% endif %}")
+    assert trained_text(tokenizer, [user("a"), says("b", "hm")], "reasoning") == [
+        "<think>\nhm\n</think>\n\nb<|im_end|>"
+    ]
