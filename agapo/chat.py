@@ -113,7 +113,7 @@ def trained_turns(messages: Sequence[Message], mode: Mode) -> list[int]:
     if not messages or messages[-1]["role"] != "assistant":
         raise ValueError("a dialogue to train on should end with the assistant's turn")
     turns = [index for index, turn in enumerate(messages) if turn["role"] == "assistant"]
-    thinking = [index for index in turns if _thinking(messages[index])]
+    thinking = [index for index in turns if _thinking(messages[index]).strip()]
     if mode == "reasoning" and not thinking:
         raise ValueError("a dialogue in reasoning mode should have 'reasoning_content' in an assistant's turn")
     wanted = {*thinking, turns[-1]} if mode == "reasoning" else set(turns)

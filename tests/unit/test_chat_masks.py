@@ -243,7 +243,7 @@ class TestTrainedTurns:
             ([], "reasoning", "end with the assistant's turn"),
             ([user("a")], "reasoning", "end with the assistant's turn"),
             ([user("a"), says("b")], "reasoning", "should have 'reasoning_content'"),
-            ([user("a"), says("b", "\n")], "reasoning", "should have 'reasoning_content'"),
+            ([user("a"), says("b", " \n")], "reasoning", "should have 'reasoning_content'"),
             ([user("a"), says("b", train=False)], "non_reasoning", "without 'train: false'"),
         ],
     )
