@@ -28,8 +28,8 @@ rl: setup  ## Reinforce with AGAPO (RECIPE=recipes/rl/tiny.yaml, ARGS="key=value
 dpo: setup  ## Preference learning (not there yet)
 	@echo "make dpo: the preference stage (SimPER) is not built yet; see CHANGELOG.md" >&2; exit 1
 
-eval: setup  ## Evaluate a model (not there yet)
-	@echo "make eval: evaluation suites are not built yet; make rl prints accuracy before and after" >&2; exit 1
+eval: setup  ## Evaluate a model (RECIPE=recipes/eval/tiny.yaml, ARGS="key=value …")
+	$(BIN)/agapo eval $(or $(RECIPE),recipes/eval/tiny.yaml) $(ARGS)
 
 bench: setup  ## Time this loop beside TRL's GRPOTrainer
 	$(BIN)/agapo sft recipes/sft/tiny.yaml && $(BIN)/python -m benchmarks.trl_step $(ARGS)

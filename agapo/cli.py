@@ -1,4 +1,4 @@
-"""The command line: `agapo {sft,rl,filter,check,score} RECIPE key.path=value …`, and `agapo executor`.
+"""The command line: `agapo {sft,rl,eval,curate,filter,check,score} RECIPE key.path=value …`, and `agapo executor`.
 
 Nothing heavy is imported until a stage runs, so that `--help` and the schema part of `check` are instant.
 """
@@ -52,6 +52,17 @@ def rl(recipe: RecipePath, overrides: Overrides = None) -> None:
     run_rl(loaded, recipe)
 
 
+@app.command("eval")
+def evaluate(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Evaluate a model: accuracy by mode, domain and language, and the needle test."""
+    from agapo.recipe import EvalRecipe, load_recipe
+
+    loaded = load_recipe(EvalRecipe, recipe, overrides)
+    from agapo.stages.evaluating import run_eval
+
+    run_eval(loaded, recipe)
+
+
 @app.command()
 def check(
     recipe: RecipePath,
@@ -77,6 +88,25 @@ def score(
     from agapo.stages.score import score_file
 
     score_file(recipe, overrides or [], responses, out)
+
+
+@app.command()
+def curate(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Show samples of what was dropped, and why.")] = False,
+    samples: Annotated[int, typer.Option(min=1, help="Samples by source, filter and reason.")] = 3,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the rows that stay here, as JSON lines (FOLDER/train.jsonl).")
+    ] = None,
+) -> None:
+    """Run the filters of an SFT recipe over its training rows, and show what they drop."""
+    from agapo.recipe import SFTRecipe, load_recipe
+
+    loaded = load_recipe(SFTRecipe, recipe, overrides)
+    from agapo.stages.curate import run_curate
+
+    run_curate(loaded, explain=explain, out=out, samples=samples)
 
 
 @app.command("filter")

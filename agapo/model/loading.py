@@ -2,22 +2,26 @@
 
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     Exaone4Config,
     Exaone4ForCausalLM,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 
 from agapo.errors import UserError
+from agapo.model.rope import extend_context
 
 # A bar for every weight shard read or written drowns a run's own progress; the hub's download bars stay.
 transformers_logging.disable_progress_bar()
@@ -76,19 +80,35 @@ def load_model(
     dtype: str = "float32",
     attention: str = "sdpa",
     gradient_checkpointing: bool = False,
+    rope: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
     """Return the causal language model at `path` (a local folder or a hub name), in training mode.
 
-    Raises UserError when there is no such folder, the hub cannot be reached, or the folder holds no model.
+    `rope`: the fields of a recipe's `model.rope`, to stretch its context (`agapo.model.rope`). Raises UserError when
+    there is no such folder, the hub cannot be reached, the folder holds no model, or it has no RoPE to stretch.
     """
-    _require(path)
+    config = load_config(path, rope)
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, attn_implementation=attention)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(path), config=config, dtype=dtype, attn_implementation=attention
+        )
     except (OSError, ValueError, ImportError) as error:
         raise _load_error("model", path, error) from error
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()
+
+
+def load_config(path: str | Path, rope: Mapping[str, Any] | None = None) -> PreTrainedConfig:
+    """Return the config of the model at `path`, its context stretched as `rope` says. Raises UserError."""
+    _require(path)
+    try:
+        config = AutoConfig.from_pretrained(str(path))
+    except (OSError, ValueError, ImportError) as error:
+        raise _load_error("model", path, error) from error
+    if rope:
+        extend_context(config, rope)
+    return config
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:

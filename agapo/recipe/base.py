@@ -50,6 +50,29 @@ class RunConfig(Strict):
     output: AbsolutePath = Field(default=Path("outputs"), validate_default=True)
 
 
+class RopeConfig(Strict):
+    """A longer context than the model was trained for. Exported models have it in their config."""
+
+    type: Literal["default", "linear", "yarn", "llama3"] = "yarn"
+    """How rotary positions are stretched; `default`: not at all (with a new `theta` or `max_position_embeddings`)."""
+    factor: float = Field(default=1.0, ge=1)
+    """The new context as a multiple of the original one (not of what an earlier run made of it)."""
+    original_max_position_embeddings: int | None = Field(default=None, ge=1)
+    """The context that the model was first trained on; None takes what its config says."""
+    theta: float | None = Field(default=None, gt=0)
+    """Base of the wavelengths; None keeps the model's."""
+    max_position_embeddings: int | None = Field(default=None, ge=1)
+    """The new context in tokens; None: original × factor."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "RopeConfig":
+        if self.type == "default" and self.factor != 1:
+            raise ValueError("type 'default' stretches nothing: give max_position_embeddings instead of factor")
+        if self.type == "default" and not (self.theta or self.max_position_embeddings):
+            raise ValueError("type 'default' changes nothing without theta or max_position_embeddings")
+        return self
+
+
 class ModelConfig(Strict):
     """The model to start from."""
 
@@ -60,6 +83,8 @@ class ModelConfig(Strict):
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     gradient_checkpointing: bool = False
+    rope: RopeConfig | None = None
+    """Stretch the model's context; None takes the model as it is."""
 
 
 class SourceConfig(Strict):
@@ -135,7 +160,7 @@ class ClusterConfig(Strict):
 class Recipe(Strict):
     """What every stage's recipe has."""
 
-    stage: Literal["sft", "rl", "filter"]
+    stage: Literal["sft", "rl", "filter", "eval"]
     run: RunConfig = RunConfig()
     model: ModelConfig
     data: DataConfig
@@ -198,10 +223,10 @@ def load_recipe(kind: type[R], path: Path, overrides: list[str] | None = None) -
 
 
 def recipe_stage(path: Path) -> str:
-    """Return the stage that a recipe file says it is for (`sft` or `rl`)."""
+    """Return the stage that a recipe file says it is for (`sft`, `rl` or `eval`)."""
     stage = _read_yaml(path).get("stage")
-    if stage not in ("sft", "rl"):
-        raise UserError(f"{path}: stage: is {stage!r}; should be 'sft' or 'rl'")
+    if stage not in ("sft", "rl", "eval"):
+        raise UserError(f"{path}: stage: is {stage!r}; should be 'sft', 'rl' or 'eval'")
     return stage
 
 

@@ -1,8 +1,8 @@
 """A rollout actor: an engine in a process of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ class EngineSettings:
     model_path: str
     dtype: str = "float32"
     attention: str = "sdpa"
+    rope: Mapping[str, Any] | None = None
     threads: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
 
@@ -30,7 +31,9 @@ class RolloutActor:
 
     def __init__(self, settings: EngineSettings):
         torch.set_num_threads(settings.threads)
-        model = load_model(settings.model_path, dtype=settings.dtype, attention=settings.attention)
+        model = load_model(
+            settings.model_path, dtype=settings.dtype, attention=settings.attention, rope=settings.rope
+        )
         tokenizer = load_tokenizer(settings.model_path)
         self.engine: Engine = TransformersEngine(model, tokenizer, settings.device)
         self.version = 0

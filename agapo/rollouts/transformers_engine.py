@@ -20,6 +20,9 @@ from agapo.rollouts.decode_attention import NAME as DECODE_ATTENTION
 from agapo.rollouts.engine import PromptRequest, SamplingParams, uniforms
 from agapo.schema import Finish, Group, Response, Segment
 
+PREFILL_COLUMNS = 4096
+"""Columns of the prompts that go through the model at once: the mask of a longer stretch would not fit in memory."""
+
 
 class TransformersEngine:
     """Samples groups of responses with a Hugging Face causal language model."""
@@ -121,7 +124,10 @@ class _Decode:
         ids = torch.zeros(len(self.requests), self.longest, dtype=torch.long, device=self.device)
         for row, request in enumerate(self.requests):
             ids[row, int(padding[row]) :] = torch.tensor(request.prompt_ids)
-        logits = self._forward(ids, padding)
+        *parts, last = ids.split(PREFILL_COLUMNS, dim=1)
+        for part in parts:
+            self._forward(part, padding)
+        logits = self._forward(last, padding)
         self.cache.repeat_rows(self.params.group_size)
         self.logits = logits.repeat_interleave(self.params.group_size, dim=0)
         self.rows = self._first_rows(padding)

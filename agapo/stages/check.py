@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agapo.errors import UserError
-from agapo.recipe import Recipe, RLRecipe, SFTRecipe, load_recipe
+from agapo.recipe import EvalRecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.base import DataConfig, recipe_stage
 from agapo.recipe.rl import EvaluationConfig, require_terms
 from agapo.resolve import resolve
@@ -24,10 +24,14 @@ Rows = list[tuple[str, str]]
 
 def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None:
     """Check a recipe and print what was found. Raises UserError at the first mistake."""
-    kind = {"rl": RLRecipe, "sft": SFTRecipe}[recipe_stage(path)]
+    kind = {"rl": RLRecipe, "sft": SFTRecipe, "eval": EvalRecipe}[recipe_stage(path)]
     recipe = load_recipe(kind, path, overrides)
     rows: Rows = [("recipe", f"{path}: every key is known and in range")]
-    if not schema_only:
+    if not schema_only and isinstance(recipe, EvalRecipe):
+        from agapo.stages.evaluating import check_evaluation
+
+        rows += check_evaluation(recipe)
+    elif not schema_only:
         rows += _names(recipe)
         rows += _arithmetic(recipe) if isinstance(recipe, RLRecipe) else []
         rows += _data_and_model(recipe)

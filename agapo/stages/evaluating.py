@@ -1,0 +1,293 @@
+"""`agapo eval`: a model goes through the suites of a recipe, and nothing is trained.
+
+    model ──► rollout actors ──► accuracy: greedy, by mode, domain and language   ──► summary.json
+                             └─► needle: found again, by length and position      ──► needle.json, needle.png
+
+A finished evaluation prints its result again. Left out on purpose: resuming (an evaluation that was stopped starts
+again) and W&B (the numbers are in `summary.json`).
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers import PreTrainedConfig
+
+from agapo.cluster import start_cluster, stop_cluster
+from agapo.curation.mixing import share_out
+from agapo.curation.prompts import read_prompts, require_own_ids
+from agapo.errors import UserError
+from agapo.model.loading import load_config, load_tokenizer
+from agapo.recipe import EvalRecipe, Recipe, RLRecipe, SFTRecipe, fingerprint, load_recipe
+from agapo.recipe.base import recipe_stage
+from agapo.recipe.evaluation import AccuracyConfig
+from agapo.recipe.rl import require_terms
+from agapo.resolve import resolve
+from agapo.rollouts.supervisor import RolloutPool
+from agapo.schema import Group, Prompt
+from agapo.stages.evaluate import thinks
+from agapo.stages.interrupt import StopRequest
+from agapo.stages.needle import check_needle, needle_prompts, needle_test, print_needle, refuse_red
+from agapo.stages.rendering import Renderer, check_lengths, make_renderer
+from agapo.stages.system import check_rewards, make_evaluator, start_rollouts, start_scorer
+from agapo.tracking import RunDirectory, is_finished, make_console, read_json, stored_fingerprint, write_json_atomic
+from agapo.tracking.progress import format_duration, print_table
+
+
+def run_eval(recipe: EvalRecipe, recipe_path: Path) -> None:
+    """Evaluate, or print the finished evaluation again. Raises UserError where the needle test is not green."""
+    model = evaluated_model(recipe)
+    with RunDirectory.open(recipe, recipe_path) as run:
+        if run.finished:
+            _require_same_model(run, recipe)
+        else:
+            _evaluate(recipe, recipe_path, run, model)
+        summary = report_evaluation(run)
+        if "needle" in summary:
+            refuse_red(summary["needle"], run.path)
+
+
+def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: str) -> None:
+    """Run the suites. What can be wrong is found before Ray starts."""
+    started = time.monotonic()
+    say = make_console().print
+    tokenizer = load_tokenizer(model)
+    config = load_config(model, recipe.model.rope.model_dump() if recipe.model.rope else None)
+    render, context = make_renderer(tokenizer), context_of(config)
+    questions = checked_questions(recipe, render, config)
+    needles = needle_prompts(recipe.needle, tokenizer, context=context, seed=recipe.run.seed) if recipe.needle else []
+    summary: dict[str, Any] = {
+        "stage": "eval",
+        "finished": True,
+        "model": model,
+        "model_version": _model_version(recipe),
+        "recipe": str(recipe_path.resolve()),
+        "seed": recipe.run.seed,
+    }
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        start_cluster(recipe.cluster.address)
+        stack.callback(stop_cluster)
+        pool = start_rollouts(recipe.model, model, recipe.rollout, stop)
+        stack.callback(pool.close)
+        if recipe.accuracy:
+            summary["accuracy"] = _accuracy(recipe, recipe.accuracy, questions, pool, render)
+        if recipe.needle:
+            result = needle_test(
+                recipe.needle,
+                pool,
+                tokenizer,
+                run.path,
+                context=context,
+                seed=recipe.run.seed,
+                prompts=needles,
+                say=say,
+            )
+            summary["needle"] = result.summary
+    write_json_atomic(run.summary, {**summary, "wall_s": round(time.monotonic() - started, 1)})
+
+
+def check_evaluation(recipe: EvalRecipe) -> list[tuple[str, str]]:
+    """Return what can be known of an evaluation without its model; for `agapo check`. Raises UserError."""
+    rows = []
+    if own := recipe.accuracy:
+        check_rewards(own.reward)
+        sources = [source.source for source in own.prompts.parts.values()]
+        for source in sources:
+            resolve(source, key="accuracy.prompts.source")
+        rows.append(("accuracy", f"{own.size} questions of {', '.join(sources)}, {len(own.modes)} modes"))
+    if grid := recipe.needle:
+        resolve(grid.source, key="needle.source")
+        check_rewards(grid.reward)
+        cells = len(grid.lengths) * len(grid.positions) * len(grid.modes)
+        rows.append(("needle", f"{cells} cells × {grid.per_cell} prompts of up to {grid.lengths[-1]:,} tokens"))
+    return [*rows, ("model", _checked_model(recipe))]
+
+
+def _checked_model(recipe: EvalRecipe) -> str:
+    """Return what there is to say of the model; its context is looked at where it lies on this machine."""
+    folder = Path(recipe.model.path or _start(recipe).hf_directory)
+    if not folder.is_dir():
+        return f"not looked at: {recipe.model.path or f'{recipe.model.start} makes it'}"
+    context = context_of(load_config(folder, recipe.model.rope.model_dump() if recipe.model.rope else None))
+    if recipe.needle:
+        check_needle(recipe.needle, context)
+    return f"{folder}: a context of {context or 'any number of'} tokens"
+
+
+def context_of(config: PreTrainedConfig) -> int | None:
+    """Return the most tokens that a model takes, None where its config does not say."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def evaluated_model(recipe: EvalRecipe) -> str:
+    """Return the model's folder or name; where the recipe names another that makes it, run that first if need be.
+
+    Raises UserError when that run fails, or was made by another version of its recipe.
+    """
+    if recipe.model.path:
+        return recipe.model.path
+    start = _start(recipe)
+    if is_finished(start.run_directory):
+        if stored_fingerprint(start.run_directory) != fingerprint(start):
+            raise UserError(
+                f"model.start: {start.run_directory} was made by another version of {recipe.model.start}; "
+                "delete it to make it anew, or give its model as model.path"
+            )
+        return str(start.hf_directory)
+    # A process of its own, so that nothing of the other stage (threads, memory) stays behind.
+    command = [sys.executable, "-m", "agapo", start.stage, str(recipe.model.start), f"run.output={recipe.run.output}"]
+    if subprocess.run(command, check=False).returncode:
+        raise UserError(f"model.start: the run that makes the model failed; see above ({recipe.model.start})")
+    return str(start.hf_directory)
+
+
+def _start(recipe: EvalRecipe) -> Recipe:
+    assert recipe.model.start
+    stage = recipe_stage(recipe.model.start)
+    if stage not in ("sft", "rl"):
+        raise UserError(f"model.start: {recipe.model.start} is a recipe for '{stage}', which makes no model")
+    kind = SFTRecipe if stage == "sft" else RLRecipe
+    return load_recipe(kind, recipe.model.start, [f"run.output={recipe.run.output}"])
+
+
+def _model_version(recipe: EvalRecipe) -> str | None:
+    """Return when the run that made the model ended, None for a model that is given as such."""
+    if not recipe.model.start:
+        return None
+    summary = _start(recipe).run_directory / "summary.json"
+    return f"{stored_fingerprint(summary.parent)}/{summary.stat().st_mtime_ns}"
+
+
+def _require_same_model(run: RunDirectory, recipe: EvalRecipe) -> None:
+    """A finished evaluation is of a model that may have been made anew since."""
+    if (read_json(run.summary) or {}).get("model_version") != _model_version(recipe):
+        raise UserError(
+            f"{run.path}: evaluates an earlier run of {recipe.model.start}; delete it, or set another run.name=…"
+        )
+
+
+def checked_questions(recipe: EvalRecipe, render: Renderer, config: PreTrainedConfig) -> list[Prompt]:
+    """Return the questions of the accuracy suite. Raises UserError where one does not fit the recipe or the model."""
+    own = recipe.accuracy
+    if own is None:
+        return []
+    check_rewards(own.reward)
+    questions = load_test_questions(own)
+    require_terms(own.reward, {prompt.domain for prompt in questions})
+    data = own.prompts
+    if data.overlong == "drop":
+        questions = [prompt for prompt in questions if len(render(prompt)) <= data.max_prompt_tokens]
+        if not questions:
+            raise UserError(f"accuracy.prompts.max_prompt_tokens: {data.max_prompt_tokens} leaves nothing; raise it")
+    limits = {"max_prompt_tokens": data.max_prompt_tokens, "max_new_tokens": recipe.rollout.max_new_tokens}
+    check_lengths(questions, render, config, **limits)
+    return questions
+
+
+def load_test_questions(own: AccuracyConfig) -> list[Prompt]:
+    """Read the test split of each source, its share of `size`; the sources need no other split."""
+    data = own.prompts
+    weights = {name: source.weight for name, source in data.parts.items() if source.weight}
+    sizes = share_out(own.size, weights)
+    parts = []
+    for name in weights:
+        source, key = data.parts[name], "accuracy.prompts" + (f".sources.{name}" if data.sources else "")
+        parts.append(read_prompts(source.source, "test", source.args, source.path, key)[: sizes[name]])
+    questions = list(chain(*parts))
+    require_own_ids(questions)
+    return questions
+
+
+def _accuracy(
+    recipe: EvalRecipe, own: AccuracyConfig, questions: Sequence[Prompt], pool: RolloutPool, render: Renderer
+) -> dict[str, Any]:
+    scorer = start_scorer(own.reward)
+    try:
+        evaluator = make_evaluator(pool, scorer, render, recipe.rollout, own.chunk_prompts, recipe.run.seed)
+        found = evaluator.accuracy(questions, own.modes)
+    finally:
+        scorer.pool.close()
+    modes = {mode: _mode_figures([group for group in found.groups if group.prompt.mode == mode]) for mode in own.modes}
+    return {"modes": modes, "errors": found.errors, "tokens": found.tokens, "table": accuracy_table(found.groups)}
+
+
+def _mode_figures(groups: Sequence[Group]) -> dict[str, float]:
+    """Accuracy, mean tokens a response, and the shares of responses that were cut and that think."""
+    responses = [group.responses[0] for group in groups]
+    return {
+        "accuracy": _mean([response.correct is True for response in responses]),
+        "tokens": _mean([len(response.token_ids) for response in responses]),
+        "truncated": _mean([response.finish == "length" for response in responses]),
+        "thinks": _mean([thinks(group.responses[0].text, group.prompt.mode) for group in groups]),
+    }
+
+
+def accuracy_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Return the accuracy of each mode and domain, over all languages and by language.
+
+    Rows are `{"mode", "domain", "questions", "all", "languages": {code: accuracy}}`; the domain `all` leads each mode.
+    """
+    rows = []
+    for mode in dict.fromkeys(group.prompt.mode for group in groups):
+        asked = [group for group in groups if group.prompt.mode == mode]
+        domains = list(dict.fromkeys(group.prompt.domain for group in asked))
+        rows.append(_row(mode, "all", asked))
+        if len(domains) > 1:
+            rows += [_row(mode, name, [group for group in asked if group.prompt.domain == name]) for name in domains]
+    return rows
+
+
+def _row(mode: str, domain: str, groups: Sequence[Group]) -> dict[str, Any]:
+    by_language: dict[str, list[bool]] = {}
+    for group in groups:
+        by_language.setdefault(group.prompt.language, []).append(group.responses[0].correct is True)
+    languages = {language: _mean(by_language[language]) for language in sorted(by_language)}
+    correct = _mean([group.responses[0].correct is True for group in groups])
+    return {"mode": mode, "domain": domain, "questions": len(groups), "all": correct, "languages": languages}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(1, len(values))
+
+
+def report_evaluation(run: RunDirectory) -> dict[str, Any]:
+    """Print the tables of a finished evaluation and where its files lie; return its summary."""
+    summary = read_json(run.summary) or {}
+    console = make_console()
+    if "accuracy" in summary:
+        _print_accuracy(summary["accuracy"], console)
+    if "needle" in summary:
+        print_needle(run.path, console)
+    console.print(f"Evaluated {summary['model']} in {format_duration(summary['wall_s'])}.", soft_wrap=True)
+    for name in ("summary.json", "needle.json", "needle.png"):
+        if (run.path / name).exists():
+            console.print(f"  {run.path / name}", soft_wrap=True)
+    return summary
+
+
+def _print_accuracy(accuracy: Mapping[str, Any], console: Console) -> None:
+    table = accuracy["table"]
+    languages = sorted({language for row in table for language in row["languages"]})
+    shown = languages if len(languages) > 1 else []
+    rows = [
+        [row["mode"], row["domain"], row["questions"], _percent(row["all"])]
+        + [_percent(row["languages"].get(language)) for language in shown]
+        for row in table
+    ]
+    print_table("Accuracy", ("mode", "domain", "questions", "correct", *shown), rows, console, left=(1,))
+    figures = [
+        (mode, f"{found['tokens']:.0f}", _percent(found["truncated"]), _percent(found["thinks"]))
+        for mode, found in accuracy["modes"].items()
+    ]
+    print_table("Responses", ("mode", "tokens", "cut", "think"), figures, console)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}%"

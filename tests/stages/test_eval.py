@@ -1,0 +1,147 @@
+"""`agapo eval` from end to end: tables, files, a grid that is not green, and a finished evaluation once more."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from agapo.errors import UserError
+from agapo.recipe import EvalRecipe, load_recipe
+from tests.stages.conftest import ROOT, agapo
+
+STOP = list("abcdefghijklmnopqrstuvwxyz")
+
+
+@pytest.fixture
+def recipe(tiny_model: Path, tmp_path: Path) -> Path:
+    """Both suites in seconds."""
+    content = {
+        "stage": "eval",
+        "model": {"path": str(tiny_model)},
+        "run": {"output": str(tmp_path)},
+        "accuracy": {
+            "prompts": {
+                "sources": {
+                    "sums": {"source": "data.arithmetic:prompts", "args": {"size": 64}, "weight": 3},
+                    "needles": {
+                        "source": "tests.fakes.needles:needles",
+                        "args": {"lengths": [8], "positions": [0.5], "per_cell": 6, "seed": 1},
+                    },
+                }
+            },
+            "reward": {"terms": [{"name": "even", "function": "tests.fakes.length_reward:score"}], "workers": 1},
+            "size": 16,
+        },
+        "needle": {
+            "source": "tests.fakes.needles:needles",
+            "lengths": [96, 160],
+            "positions": [0, 1],
+            "per_cell": 3,
+            "max_new_tokens": 8,
+            "reward": {
+                "terms": [{"name": "never", "function": "tests.fakes.rewards:constant", "args": {"value": 0.0}}],
+                "workers": 1,
+            },
+        },
+        "rollout": {"max_new_tokens": 32, "stop": STOP, "threads": 1},
+    }
+    path = tmp_path / "both.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_both_suites_and_a_second_time(recipe: Path, tmp_path: Path) -> None:
+    done = agapo("eval", recipe, "needle.reward.terms.0.args.value=1.0")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "eval" / "both"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["needle"] == {
+        "green": True,
+        "stop": True,
+        "threshold": 0.9,
+        "cells": 4,
+        "red": [],
+        "lowest": 1.0,
+        "found": {"non_reasoning": 1.0},
+    }
+    table = {(row["mode"], row["domain"]): row for row in summary["accuracy"]["table"]}
+    assert [name for _, name in table] == ["all", "long_context", "math"] * 2
+    assert [row["questions"] for row in table.values()] == [16, 4, 12] * 2
+    assert table["reasoning", "math"]["languages"].keys() == {"en"}
+    assert table["reasoning", "long_context"]["languages"].keys() == {"en", "ko"}
+    for mode, figures in summary["accuracy"]["modes"].items():
+        mine = table[mode, "all"]
+        parts = [table[mode, name] for name in ("math", "long_context")]
+        assert mine["all"] == pytest.approx(sum(part["all"] * part["questions"] for part in parts) / 16)
+        assert figures["accuracy"] == mine["all"]
+        assert 1 <= figures["tokens"] <= 32
+    assert (run / "needle.png").read_bytes().startswith(b"\x89PNG")
+    assert "long_context" in done.stdout and "160 tokens" in done.stdout and "needle.png" in done.stdout
+
+    (run / "needle.png").unlink()
+    again = agapo("eval", recipe, "needle.reward.terms.0.args.value=1.0")
+    assert again.returncode == 0, again.stderr
+    assert "long_context" in again.stdout and "160 tokens" in again.stdout
+    assert not (run / "needle.png").exists()
+    assert "another recipe" in agapo("eval", recipe, "needle.per_cell=2").stderr
+
+
+def test_a_grid_that_is_not_green_ends_with_an_error_each_time_after_its_files(recipe: Path, tmp_path: Path) -> None:
+    overrides = ("accuracy=null", "needle.green=1.0")
+    for _ in range(2):
+        done = agapo("eval", recipe, *overrides)
+        assert done.returncode == 1
+        assert done.stderr.startswith(
+            "error: needle: 4 of 4 cells below 1: length 96 at 0 %: 0.00, length 96 at 100 %: 0.00, length 160 at"
+        ), done.stderr
+        assert done.stderr.count("\n") == 1
+    stored = json.loads((tmp_path / "eval" / "both" / "needle.json").read_text())
+    assert [cell["share"] for cell in stored["grid"]] == [0.0] * 4
+
+
+def test_check_looks_at_names_and_context(recipe: Path) -> None:
+    found = agapo("check", recipe)
+    assert found.returncode == 0, found.stderr
+    assert "4 cells × 3 prompts of up to 160 tokens" in found.stdout and "context of 256" in found.stdout
+    far = agapo("check", recipe, "needle.lengths=[1024]")
+    assert far.returncode == 1 and "exceed the model's context of 256" in far.stderr
+    stretched = agapo("check", recipe, "needle.lengths=[1000]", "model.rope.factor=4")
+    assert stretched.returncode == 0, stretched.stderr
+    assert "context of 1024" in stretched.stdout
+    named = agapo("check", recipe, "needle.source=tests.fakes.needles:neddles")
+    assert named.returncode == 1 and "did you mean 'needles'" in named.stderr
+
+
+def test_a_stretched_context_takes_longer_needles_and_a_red_grid_can_be_accepted(recipe: Path, tmp_path: Path) -> None:
+    overrides = ("accuracy=null", "needle.lengths=[600]", "needle.stop=false", "model.rope.factor=4")
+    done = agapo("eval", recipe, *overrides)
+    assert done.returncode == 0, done.stderr
+    stored = json.loads((tmp_path / "eval" / "both" / "needle.json").read_text())
+    assert stored["green"] is False and "✗" in done.stdout
+    assert all(570 <= cell["tokens"][0] <= cell["tokens"][1] <= 600 for cell in stored["grid"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"model": {"path": "m"}}, "give a suite: 'accuracy', 'needle' or both"),
+        ({"model": {}, "needle": {"lengths": [8]}}, "give 'path' .* or 'start'"),
+        (
+            {"model": {"path": "m"}, "needle": {"lengths": [8]}, "data": {"source": "a.b:c"}},
+            r"data: an evaluation trains on nothing: give its questions as accuracy\.prompts",
+        ),
+        ({"model": {"path": "m"}, "needle": {"lengths": [8], "postions": [0]}}, "did you mean 'positions'"),
+        ({"model": {"start": "a.yaml", "rope": {"factor": 2}}, "needle": {"lengths": [8]}}, r"model\.rope: "),
+    ],
+)
+def test_recipes_that_make_no_sense(content: dict, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump({"stage": "eval", **content}))
+    with pytest.raises(UserError, match=message):
+        load_recipe(EvalRecipe, path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes/eval").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_recipes_fit_the_schema(path: Path) -> None:
+    load_recipe(EvalRecipe, path)
