@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from agapo.recipe.base import DataConfig, Recipe, Strict
+from agapo.recipe.curation import CurationConfig
 from agapo.recipe.rl import EvaluationConfig, RewardConfig, RolloutConfig
 
 
@@ -47,6 +48,8 @@ class SFTRecipe(Recipe):
     """Start from random weights instead of `model.path`."""
     data: DataConfig
     """Dialogues to train on: rows with `messages` that end with the assistant's turn, and `mode`."""
+    curation: CurationConfig = CurationConfig()
+    """Which of them are left out (docs/curation.md)."""
     prompts: DataConfig
     """Questions for the accuracy before and after."""
     reward: RewardConfig
