@@ -1,12 +1,13 @@
-"""The recipe of the SFT stage (thin: what the RL start needs; the full stage grows from here)."""
+"""The recipe of the SFT stage: both modes in one run, mixed by trained tokens."""
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from agapo.recipe.base import DataConfig, Recipe, Strict
+from agapo.recipe.base import DataConfig, Recipe, SourceConfig, Strict, check_modes
 from agapo.recipe.curation import CurationConfig
 from agapo.recipe.rl import EvaluationConfig, RewardConfig, RolloutConfig
+from agapo.schema import MODES, Mode
 
 
 class CreateModelConfig(Strict):
@@ -21,6 +22,75 @@ class CreateModelConfig(Strict):
     sliding_window_pattern: int = Field(default=4, ge=1)
     """Every so many layers one is global, the others local (EXAONE 4: 3 local : 1 global)."""
     max_position_embeddings: int = Field(default=4096, ge=16)
+    vocabulary: int = Field(default=0, ge=0)
+    """Entries of a tokenizer that is trained on the recipe's own dialogues; 0 takes a token a byte."""
+
+
+class MixConfig(Strict):
+    """What the run is made of, in trained tokens: after the chat template, truncation and the loss mask."""
+
+    modes: dict[Mode, float] = Field(default_factory=lambda: {"reasoning": 1.5, "non_reasoning": 1.0})
+    """Shares of the modes; the report's 1.5 : 1 (arXiv 2507.11407, §2.4.1)."""
+    domains: dict[str, float] | dict[Mode, dict[str, float]] = Field(default_factory=dict)
+    """Shares of the domains inside each mode, for both modes at once or by mode. Empty: whatever the sources'
+    weights give."""
+
+    _modes = field_validator("modes")(check_modes)
+
+    def domains_of(self, mode: str) -> dict[str, float]:
+        """Return the shares of the domains inside a mode; empty where the recipe leaves them to the sources."""
+        by_mode = {name: value for name, value in self.domains.items() if isinstance(value, dict)}
+        if by_mode:
+            return by_mode.get(mode, {})
+        return {name: value for name, value in self.domains.items() if isinstance(value, float | int)}
+
+    @model_validator(mode="after")
+    def _domains_are_one_form(self) -> "MixConfig":
+        by_mode = [name for name, value in self.domains.items() if isinstance(value, dict)]
+        if by_mode and set(by_mode) != set(self.domains):
+            raise ValueError("domains: give shares by domain, or by mode and domain, not both")
+        if unknown := set(by_mode) - set(MODES):
+            raise ValueError(f"domains: {', '.join(sorted(unknown))} should be {' or '.join(MODES)}")
+        shares = [share for mode in MODES for share in self.domains_of(mode).values()]
+        if shares and (min(shares) < 0 or max(shares) <= 0):
+            raise ValueError("domains: shares should be ≥ 0 with one above 0")
+        return self
+
+
+class DialogueSourceConfig(SourceConfig):
+    """One source of dialogues. `weight` is its share of the trained tokens inside each mode (or domain)."""
+
+    limit: int | None = Field(default=None, ge=1)
+    """Take only the first so many rows."""
+
+
+class DialogueDataConfig(DataConfig):
+    """Where dialogues come from, and what becomes of those that do not fit."""
+
+    sources: dict[str, DialogueSourceConfig] = Field(default_factory=dict)  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Instead of `source`: sources by name."""
+    mix: MixConfig = MixConfig()
+    order: Literal["shuffled", "source"] = "shuffled"
+    """Each pass in another order, or in the source's own, which may be a curriculum."""
+    overlong: Literal["refuse", "drop", "truncate"] = "drop"  # pyright: ignore[reportIncompatibleVariableOverride]
+    """What to do about dialogues longer than `training.row_tokens`: stop, leave out, or cut at the end."""
+    malformed: Literal["refuse", "drop"] = "refuse"
+    """What to do about rows that are no dialogues: stop, or leave out. Those left out are in `dropped.jsonl`."""
+
+    @property
+    def parts(self) -> dict[str, SourceConfig]:
+        """The sources by name; a single one goes by its own."""
+        return dict(self.sources) or super().parts
+
+
+class LoRAConfig(Strict):
+    """Low-rank adapters (arXiv 2106.09685) instead of all weights; merged into the exported model."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    targets: list[str] | Literal["all-linear"] = "all-linear"
+    """Names of the modules that get adapters."""
 
 
 class SFTTrainingConfig(Strict):
@@ -32,22 +102,58 @@ class SFTTrainingConfig(Strict):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     rows_per_step: int = Field(default=8, ge=1)
-    """Packed rows a step."""
+    """Packed rows a step, over all ranks."""
+    micro_batch_rows: int = Field(default=0, ge=0)
+    """Rows that a rank puts through the model at once; 0 takes its whole share of the step."""
     row_tokens: int = Field(default=128, ge=16)
-    """Tokens a packed row."""
+    """Tokens a packed row, and so the longest dialogue."""
+    ranks: int = Field(default=1, ge=1)
+    """Data-parallel workers (Ray Train)."""
+    gpus_per_rank: float = Field(default=0.0, ge=0)
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO: 1 shards the optimizer, 2 the gradients too, 3 the weights too; 0 goes without DeepSpeed."""
+    offload: bool = False
+    """Keep the optimizer, and under ZeRO-3 the weights, in the hosts' memory."""
+    lora: LoRAConfig | None = None
+    max_restarts: int = Field(default=3, ge=0)
+    """Times that dead workers are replaced; training goes on from the last checkpoint."""
     threads: int = Field(default=0, ge=0)
-    """CPU threads; 0 uses all cores."""
+    """CPU threads a rank; 0 shares this machine's cores among the ranks."""
+
+    @property
+    def micro_rows(self) -> int:
+        """Rows a rank puts through the model at once."""
+        return self.micro_batch_rows or self.rows_per_step // self.ranks
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of a rank a step."""
+        return self.rows_per_step // (self.ranks * self.micro_rows)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "SFTTrainingConfig":
+        if self.rows_per_step % self.ranks or self.rows_per_step % (self.ranks * self.micro_rows):
+            raise ValueError(
+                f"rows_per_step: {self.rows_per_step} is not a multiple of ranks {self.ranks} × "
+                f"micro_batch_rows {self.micro_batch_rows or 1}"
+            )
+        if self.offload and not self.zero_stage:
+            raise ValueError("offload: needs zero_stage 1, 2 or 3")
+        return self
 
 
 class SFTRecipe(Recipe):
     """`agapo sft RECIPE`."""
 
     stage: Literal["sft"] = "sft"  # pyright: ignore[reportIncompatibleVariableOverride]
-    steps: int = Field(ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps; or give `epochs`."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Train on so many times the tokens that the rows hold, mixed by share (a scarce domain comes more often)."""
     create: CreateModelConfig | None = None
-    """Start from random weights instead of `model.path`."""
-    data: DataConfig
-    """Dialogues to train on: rows with `messages` that end with the assistant's turn, and `mode`."""
+    """Start from random weights instead of `model.path` or `model.start`."""
+    data: DialogueDataConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Dialogues to train on (docs/data_format.md)."""
     curation: CurationConfig = CurationConfig()
     """Which of them are left out (docs/curation.md)."""
     prompts: DataConfig
@@ -60,6 +166,11 @@ class SFTRecipe(Recipe):
 
     @model_validator(mode="after")
     def _one_start(self) -> "SFTRecipe":
-        if bool(self.create) == bool(self.model.path):
-            raise ValueError("give either 'create' (random weights) or 'model.path' (a model), not both or neither")
+        starts = [bool(self.create), bool(self.model.path), bool(self.model.start)]
+        if sum(starts) != 1:
+            raise ValueError(
+                "give one of 'create' (random weights), 'model.path' (a model) and 'model.start' (another SFT recipe)"
+            )
+        if bool(self.steps) == bool(self.epochs):
+            raise ValueError("give either 'steps' or 'epochs', not both or neither")
         return self

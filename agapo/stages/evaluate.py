@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from agapo.chat import END_THINK, THINK, split_thinking
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.scoring import Scorer
 from agapo.rollouts.supervisor import RolloutPool
@@ -22,6 +23,12 @@ class Evaluation:
     """Tokens generated."""
     errors: int = 0
     """Responses whose reward met an error."""
+
+    @property
+    def thinking(self) -> dict[str, float]:
+        """By mode, the share of responses that think, 0 to 1: all should where the mode is reasoning, none else."""
+        modes = dict.fromkeys(group.prompt.mode for group in self.groups)
+        return {mode: _share_thinking([group for group in self.groups if group.prompt.mode == mode]) for mode in modes}
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,18 @@ def _by_mode_and_domain(groups: Sequence[Group], modes: Sequence[Mode]) -> dict[
 def _share_correct(groups: Sequence[Group]) -> float:
     responses = [response for group in groups for response in group.responses]
     return sum(response.correct is True for response in responses) / max(1, len(responses))
+
+
+def _share_thinking(groups: Sequence[Group]) -> float:
+    responses = [(response.text, group.prompt.mode) for group in groups for response in group.responses]
+    return sum(thinks(text, mode) for text, mode in responses) / max(1, len(responses))
+
+
+def thinks(text: str, mode: Mode) -> bool:
+    """Return whether a response thinks: it has thinking in it, or, in `non_reasoning` mode, so much as a tag of it."""
+    if mode == "reasoning":
+        return bool(split_thinking(text, mode)[0])
+    return THINK in text or END_THINK in text
 
 
 def mean_accuracy(accuracy: Mapping[str, float]) -> float:

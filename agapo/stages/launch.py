@@ -7,9 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from agapo.learner.group import LearnerGroup
 from agapo.learner.settings import LearnerSettings
 from agapo.model.loading import load_tokenizer
 from agapo.recipe import RLRecipe, SFTRecipe, fingerprint, load_recipe
+from agapo.recipe.rl import require_terms
 from agapo.stages.evaluate import Evaluation
 from agapo.stages.export import Exporter
 from agapo.stages.interrupt import StopRequest
@@ -45,6 +44,7 @@ from agapo.tracking import (
     learning_curve,
     read_json,
     stored_fingerprint,
+    thinking_table,
     write_json_atomic,
 )
 
@@ -56,6 +56,7 @@ if not torch.cuda.is_available():
 def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
     """Run the RL stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
     model_path = starting_model(recipe)
+    assert model_path
     with RunDirectory.open(recipe, recipe_path) as run:
         # More steps than a finished run has made: it goes on.
         if run.finished and (read_json(run.summary) or {}).get("steps", 0) >= recipe.steps:
@@ -215,82 +216,104 @@ def report_finished(run: RunDirectory) -> None:
     """Print the table before and after, and where things lie."""
     summary = read_json(run.summary) or {}
     before_after_table(summary["before"], summary["after"])
+    if thinking := summary.get("thinking"):
+        thinking_table(thinking["before"], thinking["after"])
     final_summary(run, steps=summary["steps"], total_steps=summary["steps"], wall_s=summary["wall_s"])
 
 
-def starting_model(recipe: RLRecipe) -> str:
-    """Return the model that RL starts from; where the recipe names an SFT recipe, run that first if need be."""
+def starting_model(recipe: RLRecipe | SFTRecipe) -> str | None:
+    """Return the model that a stage starts from; where the recipe names an SFT recipe, run that first if need be.
+
+    None where the recipe itself creates its model.
+    """
     if recipe.model.path:
         return recipe.model.path
-    assert recipe.model.start
-    overrides = [f"run.output={recipe.run.output}"]
-    sft = load_recipe(SFTRecipe, recipe.model.start, overrides)
+    return finished_model(recipe.model.start, recipe.run.output) if recipe.model.start else None
+
+
+def finished_model(start: Path, output: Path) -> str:
+    """Return the exported model of an SFT recipe's run below `output`; run it first when there is none."""
+    overrides = [f"run.output={output}"]
+    sft = load_recipe(SFTRecipe, start, overrides)
     if is_finished(sft.run_directory):
         if stored_fingerprint(sft.run_directory) != fingerprint(sft):
             raise UserError(
-                f"model.start: {sft.run_directory} was made by another version of {recipe.model.start}; "
+                f"model.start: {sft.run_directory} was made by another version of {start}; "
                 "delete it to make it anew, or give its model as model.path"
             )
-        return str(sft.hf_directory)
-    # A process of its own, so that nothing of the SFT stage (threads, memory) stays behind.
-    command = [sys.executable, "-m", "agapo", "sft", str(recipe.model.start), *overrides]
-    if subprocess.run(command, check=False).returncode:
-        raise UserError(f"model.start: the SFT stage that makes the start failed; see above ({recipe.model.start})")
+    else:
+        # A process of its own, so that nothing of the SFT stage (threads, memory) stays behind.
+        command = [sys.executable, "-m", "agapo", "sft", str(start), *overrides]
+        if subprocess.run(command, check=False).returncode:
+            raise UserError(f"model.start: the SFT stage that makes the start failed; see above ({start})")
     return str(sft.hf_directory)
 
 
 def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
-    """Run the SFT stage: train, then measure the model before and after."""
-    from agapo.stages import sft
-
+    """Run the SFT stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
+    parent = starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run:
         if run.finished:
             report_finished(run)
             return
-        started = time.monotonic()
-        questions = load_questions(recipe.prompts, recipe.evaluation)
-        check_rewards(recipe.reward)
-        start = sft.start_folder(recipe)
-        with sft_reporting(recipe, run) as report:
-            result = sft.train(recipe, report)
-        before, after = (measure(recipe, questions, folder) for folder in (start, run.hf))
-        summary = {
-            **_common(recipe, recipe_path, before.accuracy, after.accuracy),
-            "wall_s": round(time.monotonic() - started, 1),
-            "tokens_generated": before.tokens + after.tokens,
-            "reward_errors": before.errors + after.errors,
-            "parent": recipe.model.path,
-            **asdict(result),
-        }
-        write_json_atomic(run.summary, summary)
+        earlier = read_json(run.path / SO_FAR) or {"wall_s": 0.0}
+        started = time.monotonic() - earlier["wall_s"]
+        try:
+            summary = _fine_tune(recipe, run, parent, earlier)
+        except Interrupted:
+            wall_s = round(time.monotonic() - started, 1)
+            write_json_atomic(run.path / SO_FAR, (read_json(run.path / SO_FAR) or {}) | {"wall_s": wall_s})
+            raise
+        common = _common(recipe, recipe_path, summary.pop("before"), summary.pop("after"))
+        write_json_atomic(run.summary, common | {"wall_s": round(time.monotonic() - started, 1), **summary})
         report_finished(run)
 
 
-@contextmanager
-def sft_reporting(recipe: SFTRecipe, run: RunDirectory) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """Yield where the training's metrics go: the log and the progress line. (The thin stage does not resume.)"""
-    run.truncate_after(-1)
-    logger = MetricsLogger(run, recipe, None, resume=False)
-    with StepProgress(recipe.steps, name="sft", log_every=100) as view:
-        view.announce(f"fine-tuning for {recipe.steps} steps in {run.path}")
-
-        def report(step: int, metrics: dict[str, float]) -> None:
-            logger.log(step, metrics)
-            view.update(step, metrics)
-
-        yield report
-    logger.close()
+SO_FAR = "so_far.json"
+"""What an SFT run that goes on needs besides its checkpoint: the accuracy before, and the seconds spent."""
 
 
-def measure(recipe: SFTRecipe, questions: Questions, folder: Path) -> Evaluation:
-    """Return the greedy accuracy of an exported model on the test questions, through the rollout actors."""
+def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier: dict[str, Any]) -> dict[str, Any]:
+    """Measure, train, measure; return the summary's content."""
+    from agapo.stages import sft
+
+    questions = load_questions(recipe.prompts, recipe.evaluation)
+    check_rewards(recipe.reward)
+    require_terms(recipe.reward, {prompt.domain for prompt in questions.test})
+    with ExitStack() as stack:
+        start = sft.start_folder(recipe, run, parent)
+        stop = stack.enter_context(StopRequest())
+        with sft.sft_loop(recipe, run, start) as loop:
+            start_cluster(recipe.cluster.address)
+            stack.callback(stop_cluster)
+            before = earlier.get("before") or _measured(measure(recipe, questions, start, stop))
+            write_json_atomic(run.path / SO_FAR, {**earlier, "before": before})
+            loop.train(stop)
+        after = _measured(measure(recipe, questions, str(run.hf), stop))
+        learning_curve(run.metrics, run.curve)
+        return {
+            "before": before["accuracy"],
+            "after": after["accuracy"],
+            "steps": loop.data.steps,
+            "tokens_generated": before["tokens"] + after["tokens"],
+            "reward_errors": before["errors"] + after["errors"],
+            "thinking": {"before": before["thinking"], "after": after["thinking"]},
+            "parent": parent,
+            **sft.data_summary(loop.data),
+        }
+
+
+def _measured(found: Evaluation) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in ("accuracy", "thinking", "tokens", "errors")}
+
+
+def measure(recipe: SFTRecipe, questions: Questions, folder: str, stop: StopRequest) -> Evaluation:
+    """Return the greedy accuracy of a model on the test questions, through the rollout actors."""
     with ExitStack() as stack:
         render = make_renderer(load_tokenizer(folder))
-        stop = stack.enter_context(StopRequest())
-        start_cluster(recipe.cluster.address)
         scorer = start_scorer(recipe.reward)
         stack.callback(scorer.pool.close)
-        pool = start_rollouts(recipe.model, str(folder), recipe.rollout, stop)
+        pool = start_rollouts(recipe.model, folder, recipe.rollout, stop)
         stack.callback(pool.close)
         evaluator = make_evaluator(
             pool, scorer, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed

@@ -1,212 +1,209 @@
-"""Supervised fine-tuning: dialogues in, a Hugging Face folder out.
+"""Supervised fine-tuning: dialogues of both modes in, a Hugging Face folder out.
 
-    source ──rows──► tokens, loss mask ──pack──► rows ──► TRL's SFTTrainer ──► hf/
+    sources ──► training data (checked, curated, tokenised, mixed, packed) ──► TRL's SFTTrainer, a Ray Train
+    worker a rank ──► hf/ ──► accuracy and thinking by mode, before and after
 
-Dialogues are taken in the source's order, since the order may be a curriculum, and again from the start when they
-run out before `steps` is reached. Left out of this thin stage, on purpose: several hosts, ZeRO and resuming.
-Measuring the model before and after is `stages.launch`'s part.
+What can be wrong with the data is found before a worker starts. A run that was stopped goes on from its last
+checkpoint with the same rows, and ends with the same weights as one that was not.
 """
 
-import logging
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl.trainer.sft_config import SFTConfig
-from trl.trainer.sft_trainer import SFTTrainer
+from transformers import PreTrainedTokenizerBase
 
-from agapo.chat import dialogue_ids
-from agapo.curation.mixing import interleave
-from agapo.curation.prompts import read_rows
-from agapo.errors import UserError
+from agapo.chat import format_tool_call
+from agapo.cluster import threads_for
+from agapo.learner.checkpoint import latest_checkpoint
+from agapo.learner.fine_tuning import FineTuning
+from agapo.learner.ray_train import Report, run_ranks
 from agapo.model.loading import create_model, export_hf, load_model, load_tokenizer
-from agapo.model.tokenizer import build_tokenizer
+from agapo.model.tokenizer import build_tokenizer, train_tokenizer
 from agapo.recipe import SFTRecipe
-from agapo.schema import MODES
-from agapo.stages.packing import PackedRow, Tokenised, collate, pack
-from agapo.stages.sft_progress import ProgressCallback
-
-log = logging.getLogger(__name__)
-
-Report = Callable[[int, dict[str, float]], None]
-"""Called at each logged step (counted from 1) with its metrics."""
+from agapo.stages.interrupt import StopRequest
+from agapo.stages.sft_data import Tally, TrainingData, dialogues, token_ratio, training_data
+from agapo.tracking import MetricsLogger, RunDirectory, StepProgress
 
 
-@dataclass
-class SourceCount:
-    """What happened while the source was read."""
+def start_folder(recipe: SFTRecipe, run: RunDirectory, parent: str | None) -> str:
+    """Return the folder of the model before training; a created one is written to `start/` first."""
+    if parent:
+        return parent
+    folder = run.path / "start"
+    if not folder.exists():
+        assert recipe.create
+        tokenizer = start_tokenizer(recipe, run)
+        sizes = recipe.create.model_dump(exclude={"vocabulary"})
+        export_hf(create_model(tokenizer, seed=recipe.run.seed, **sizes), tokenizer, folder)
+    return str(folder)
 
-    too_long: int = 0
-    epochs: Counter[str] = field(default_factory=Counter)
-    """By source."""
+
+def start_tokenizer(recipe: SFTRecipe, run: RunDirectory) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a created model: a token a byte, or trained on the recipe's own dialogues."""
+    assert recipe.create
+    if not recipe.create.vocabulary:
+        return build_tokenizer()
+    tally = Tally(run.path / ".dropped.tmp")
+    texts = (text for _, row in dialogues(recipe, tally) for text in dialogue_texts(row))
+    tokenizer = train_tokenizer(texts, recipe.create.vocabulary)
+    tally.close()
+    (run.path / ".dropped.tmp").unlink()
+    return tokenizer
+
+
+def dialogue_texts(row: dict[str, Any]) -> Iterator[str]:
+    """Yield the texts of a dialogue, tools and tool calls as JSON included."""
+    for turn in row["messages"]:
+        yield from (str(turn[name]) for name in ("content", "reasoning_content") if turn.get(name))
+        yield from map(format_tool_call, turn.get("tool_calls") or [])
+    yield from (json.dumps(tool, ensure_ascii=False) for tool in row.get("tools") or [])
 
 
 @dataclass(frozen=True)
-class TrainResult:
-    """What training did."""
+class SFTLoop:
+    """A fine-tuning run with everything that it needs."""
 
-    steps: int
-    loss: float
-    """Mean loss in nats a trained token over the last logged steps."""
-    train_s: float
-    token_ratio: float | None
-    """Reasoning tokens to non-reasoning tokens, of those trained; None without any of the latter."""
-    trained_tokens: dict[str, int]
-    """By mode."""
-    dialogues: int
-    dialogues_too_long: int
-    """Left out because they are longer than a row."""
-    epochs: int
-    """Times the source was started; the last pass may have been cut."""
+    recipe: SFTRecipe
+    run: RunDirectory
+    start: str
+    """Folder or hub name of the model before training."""
+    data: TrainingData
+    logger: MetricsLogger
+    view: StepProgress
+    done: int
+    """Steps that an earlier process made."""
+
+    def train(self, stop: StopRequest) -> None:
+        """Train to the last step and export. Raises Interrupted after saving when a stop was asked for."""
+        training = self.recipe.training
+        run_ranks(
+            self.settings(),
+            ranks=training.ranks,
+            gpus_per_rank=training.gpus_per_rank,
+            max_restarts=training.max_restarts,
+            storage=self.run.path,
+            done=self.done,
+            report=self.report,
+            should_stop=stop,
+        )
+        shutil.rmtree(self.run.path / "ray_train", ignore_errors=True)
+        if training.lora:
+            merge_adapter(self.start, self.run.path / "adapter", self.run.hf, self.recipe.model.dtype)
+
+    def settings(self) -> FineTuning:
+        """Return what every rank is told."""
+        recipe, training = self.recipe, self.recipe.training
+        return FineTuning(
+            model_path=self.start,
+            data=self.data.folder,
+            checkpoints=self.run.checkpoints,
+            weights=self.run.path / "adapter" if training.lora else self.run.hf,
+            steps=self.data.steps,
+            learning_rate=training.learning_rate,
+            schedule=training.schedule,
+            warmup_steps=training.warmup_steps,
+            weight_decay=training.weight_decay,
+            max_grad_norm=training.max_grad_norm,
+            micro_rows=training.micro_rows,
+            accumulation=training.accumulation,
+            seed=recipe.run.seed,
+            save_every=recipe.checkpoint.every,
+            keep=recipe.checkpoint.keep,
+            threads=threads_for(training.threads, training.ranks),
+            dtype=recipe.model.dtype,
+            attention=recipe.model.attention,
+            gradient_checkpointing=recipe.model.gradient_checkpointing,
+            rope=recipe.model.rope.model_dump() if recipe.model.rope else None,
+            zero_stage=training.zero_stage,
+            offload=training.offload,
+            lora=training.lora.model_dump() if training.lora else None,
+            device="cuda" if training.gpus_per_rank else "cpu",
+            state={"wandb_id": self.logger.wandb_id},
+        )
+
+    def report(self, step: int, metrics: dict[str, float]) -> None:
+        """Write a step's numbers down, with what has been trained on so far."""
+        metrics = metrics | mix_metrics(self.data, step)
+        self.logger.log(step, metrics)
+        self.view.update(step, metrics)
 
 
-def start_folder(recipe: SFTRecipe) -> Path:
-    """Return the folder of the model before training; a created one is written to `start/` first."""
-    if recipe.model.path:
-        return Path(recipe.model.path)
-    folder = recipe.run_directory / "start"
-    export_hf(*load_start(recipe), folder)
-    return folder
+@contextmanager
+def sft_loop(recipe: SFTRecipe, run: RunDirectory, start: str) -> Iterator[SFTLoop]:
+    """Yield the loop: training data read, logs open, where the run is known."""
+    with StepProgress(recipe.steps or 0, name="sft", log_every=100) as view:
+        data = training_data(recipe, load_tokenizer(start), run.path / "data", view.announce)
+        view.announce(describe(data, run))
+    checkpoint = latest_checkpoint(run.checkpoints)
+    done = int(checkpoint.state["step"]) if checkpoint else 0
+    run.truncate_after(done if checkpoint else -1)
+    logger = MetricsLogger(run, recipe, checkpoint.state["wandb_id"] if checkpoint else None, run.resumed)
+    failed = 1
+    try:
+        with StepProgress(data.steps, done, name="sft", log_every=100) as view:
+            verb = f"going on from step {done} of" if done else "fine-tuning for"
+            view.announce(f"{verb} {data.steps} steps in {run.path}")
+            yield SFTLoop(recipe, run, start, data, logger, view, done)
+        failed = 0
+    finally:
+        logger.close(failed)
 
 
-def load_start(recipe: SFTRecipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return model and tokenizer to train: created from the recipe's seed, or loaded."""
-    if recipe.create:
-        tokenizer = build_tokenizer()
-        return create_model(tokenizer, seed=recipe.run.seed, **recipe.create.model_dump()), tokenizer
-    assert recipe.model.path
-    settings = recipe.model.model_dump(include={"dtype", "attention", "gradient_checkpointing"})
-    return load_model(recipe.model.path, **settings), load_tokenizer(recipe.model.path)
-
-
-def train(recipe: SFTRecipe, report: Report) -> TrainResult:
-    """Train for `recipe.steps` steps and export to `recipe.hf_directory`; `report` gets the metrics.
-
-    The same recipe gives the same weights (on the same hardware and thread count). Raises UserError for rows that
-    cannot be trained on.
-    """
-    if recipe.training.threads:
-        torch.set_num_threads(recipe.training.threads)
-    model, tokenizer = load_start(recipe)
-    count = SourceCount()
-    rows = _packed_rows(recipe, tokenizer, count)
-    started = time.monotonic()
-    loss = _fit(recipe, report, model, tokenizer, rows)
-    export_hf(model, tokenizer, recipe.hf_directory)
-    return _result(recipe.steps, loss, time.monotonic() - started, rows, count)
-
-
-def _result(steps: int, loss: float, train_s: float, rows: list[PackedRow], count: SourceCount) -> TrainResult:
-    trained: Counter[str] = sum((row.trained for row in rows), Counter())
-    plain = trained["non_reasoning"]
-    return TrainResult(
-        steps=steps,
-        loss=loss,
-        train_s=train_s,
-        token_ratio=trained["reasoning"] / plain if plain else None,
-        trained_tokens=dict(trained),
-        dialogues=sum(row.dialogues for row in rows),
-        dialogues_too_long=count.too_long,
-        epochs=max(count.epochs.values(), default=0),
+def describe(data: TrainingData, run: RunDirectory) -> str:
+    """Return one line on the data, for the start of a run."""
+    read = sum(source["read"] for source in data.report.values())
+    left_out: dict[str, int] = {}
+    for source in data.report.values():
+        for reason, count in source["dropped"].items():
+            left_out[reason] = left_out.get(reason, 0) + count
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+    ratio = token_ratio(data.totals("mode"))
+    return (
+        f"{read:,} dialogues read{f' ({dropped}: {data.folder}/dropped.jsonl)' if dropped else ''}, "
+        f"{int(data.trained.sum()):,} trained tokens, {data.passes():.2f} passes over them"
+        + (f", reasoning : non-reasoning {ratio:.3f} : 1" if ratio is not None else "")
     )
 
 
-def _fit(
-    recipe: SFTRecipe,
-    report: Report,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    rows: list[PackedRow],
-) -> float:
-    progress = ProgressCallback(report)
-    trainer = SFTTrainer(
-        model=model,
-        args=_trainer_config(recipe),
-        train_dataset=Dataset.from_list([row.tensors() for row in rows]),
-        data_collator=partial(collate, pad_token_id=tokenizer.pad_token_id),  # pyright: ignore[reportArgumentType]
-        processing_class=tokenizer,
-    )
-    progress.take_over(trainer)
-    trainer.train()
-    return progress.loss
+def mix_metrics(data: TrainingData, step: int) -> dict[str, float]:
+    """Return the trained tokens so far, and the ratio of the modes, after `step` steps."""
+    by_mode = data.totals("mode", until=step)
+    ratio = token_ratio(by_mode)
+    metrics = {f"data/tokens/{mode}": float(count) for mode, count in by_mode.items()}
+    metrics |= {f"data/share/{domain}": share for domain, share in _shares(data, step).items()}
+    return metrics | ({"data/token_ratio": ratio} if ratio is not None else {})
 
 
-def _trainer_config(recipe: SFTRecipe) -> SFTConfig:
-    training = recipe.training
-    return SFTConfig(
-        output_dir=str(recipe.run_directory),
-        max_steps=recipe.steps,
-        per_device_train_batch_size=training.rows_per_step,
-        learning_rate=training.learning_rate,
-        lr_scheduler_type=training.schedule,
-        warmup_steps=training.warmup_steps,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        seed=recipe.run.seed,
-        train_sampling_strategy="sequential",
-        bf16=recipe.model.dtype == "bfloat16",
-        gradient_checkpointing=recipe.model.gradient_checkpointing,
-        use_cpu=not torch.cuda.is_available(),
-        logging_steps=max(1, min(10, recipe.steps // 20)),
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-    )
+def _shares(data: TrainingData, step: int) -> dict[str, float]:
+    counts = data.totals("domain", until=step) | data.totals("language", until=step)
+    whole = max(1, sum(data.totals("language", until=step).values()))
+    return {name: count / whole for name, count in counts.items()}
 
 
-def _packed_rows(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: SourceCount) -> list[PackedRow]:
-    """As many packed rows as training takes, and no more: the source may be endless."""
-    row_tokens = recipe.training.row_tokens
-    dialogues = _tokenised(recipe, tokenizer, count)
-    rows = list(islice(pack(dialogues, row_tokens=row_tokens), recipe.steps * recipe.training.rows_per_step))
-    if count.too_long:
-        log.warning("left out %d dialogues longer than training.row_tokens (%d)", count.too_long, row_tokens)
-    return rows
+def data_summary(data: TrainingData) -> dict[str, Any]:
+    """Return what the run was made of, for `summary.json`."""
+    trained = data.totals("mode")
+    return {
+        "token_ratio": token_ratio(trained),
+        "trained_tokens": trained,
+        "trained_tokens_by_domain": data.totals("mode", "domain"),
+        "trained_tokens_by_language": data.totals("mode", "language"),
+        "passes": round(data.passes(), 3),
+        "fill": round(data.fill(), 4),
+        "sources": data.report,
+    }
 
 
-def _tokenised(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, count: SourceCount) -> Iterator[Tokenised]:
-    """Yield the dialogues that fit a row, over and over; of several sources each has its share of them."""
-    parts = {name: source for name, source in recipe.data.parts.items() if source.weight}
-    streams = {name: _dialogues(recipe, name, tokenizer, count) for name in parts}
-    for name in interleave({name: source.weight for name, source in parts.items()}):
-        yield next(streams[name])
+def merge_adapter(base: str, adapter: Path, folder: Path, dtype: str) -> None:
+    """Export the base model with a LoRA adapter merged into its weights."""
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(load_model(base, dtype=dtype), str(adapter))
+    export_hf(model.merge_and_unload(), load_tokenizer(base), folder)  # pyright: ignore[reportArgumentType]
 
 
-def _dialogues(
-    recipe: SFTRecipe, name: str, tokenizer: PreTrainedTokenizerBase, count: SourceCount
-) -> Iterator[Tokenised]:
-    data, row_tokens = recipe.data.parts[name], recipe.training.row_tokens
-    key = f"data.sources.{name}" if recipe.data.sources else "data"
-    while True:
-        count.epochs[name] += 1
-        usable = False
-        for number, row in enumerate(read_rows(data.source, "train", data.args, data.path, key), start=1):
-            check_dialogue(row, f"{data.source}: row {number}")
-            token_ids, mask = dialogue_ids(tokenizer, row["messages"], row["mode"], row.get("tools"))
-            if len(token_ids) > row_tokens:
-                count.too_long += 1
-                continue
-            usable = True
-            yield Tokenised(token_ids, mask, row["mode"])
-        if not usable:
-            raise UserError(f"{data.source}: no dialogue fits training.row_tokens ({row_tokens})")
-
-
-def check_dialogue(row: dict[str, Any], place: str) -> None:
-    """Raise UserError unless the row is a dialogue in a known mode that ends with the assistant's turn."""
-    messages = row.get("messages")
-    if not messages or messages[-1].get("role") != "assistant":
-        raise UserError(f"{place}: column 'messages' should be a chat that ends with the assistant's turn")
-    if row.get("mode") not in MODES:
-        raise UserError(f"{place}: column 'mode' is {row.get('mode')!r}; should be {' or '.join(MODES)}")

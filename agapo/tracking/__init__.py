@@ -12,7 +12,7 @@ Knows recipes and records, and nothing of models: it imports no torch, and W&B a
 from agapo.tracking.files import read_json, write_json_atomic
 from agapo.tracking.logger import MetricsLogger
 from agapo.tracking.progress import StepProgress, make_console
-from agapo.tracking.report import before_after_table, final_summary, learning_curve
+from agapo.tracking.report import before_after_table, final_summary, learning_curve, thinking_table
 from agapo.tracking.run_directory import RunDirectory, is_finished, stored_fingerprint
 
 __all__ = [
@@ -26,5 +26,6 @@ __all__ = [
     "make_console",
     "read_json",
     "stored_fingerprint",
+    "thinking_table",
     "write_json_atomic",
 ]

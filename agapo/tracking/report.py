@@ -70,6 +70,15 @@ def before_after_table(
     return rows
 
 
+def thinking_table(
+    before: Mapping[str, float], after: Mapping[str, float], console: Console | None = None
+) -> list[tuple[str, str, str]]:
+    """Print the share of responses that think by mode, before and after; return the rows."""
+    rows = [(mode, f"{100 * before[mode]:.1f}%", f"{100 * after[mode]:.1f}%") for mode in after if mode in before]
+    print_table("Responses that think", ("mode", "before", "after"), rows, console or make_console())
+    return rows
+
+
 def solve_rate_table(counts: Mapping[str, int], console: Console | None = None) -> None:
     """Print `solve_rate_counts` with a bar for each."""
     most = max(counts.values(), default=0)

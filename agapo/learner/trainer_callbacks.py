@@ -1,0 +1,105 @@
+"""What a TRL trainer does after each step, for SFT and preference learning alike: tell the driver, and save.
+
+Checkpoints have the guarantees of the RL stage's (`checkpoint.py`): complete or not there, `latest` moved last, and a
+run that goes on from one is equal to one that was never stopped (weights, optimizer, schedule, random states, place in
+the data).
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from agapo.errors import UserError
+from agapo.learner.checkpoint import save_checkpoint
+
+NAMES = {
+    "loss": "train/loss",
+    "grad_norm": "train/grad_norm",
+    "learning_rate": "train/learning_rate",
+    "entropy": "train/entropy",
+    "mean_token_accuracy": "train/token_accuracy",
+}
+"""TRL's name of each metric, and ours."""
+
+STATE = "state"
+"""The trainer's own files, inside a checkpoint."""
+
+
+class CheckpointCallback(TrainerCallback):
+    """Turns the folder that transformers has written into a checkpoint that is complete or not there at all."""
+
+    def __init__(self, directory: Path, *, keep: int, state: Mapping[str, Any]) -> None:
+        self._directory, self._keep, self._state = directory, keep, dict(state)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the files to their place, on rank 0, once every rank has written its own."""
+        wait_for_all()
+        if state.is_world_process_zero:
+            assert args.output_dir
+            written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            content = {**self._state, "step": state.global_step}
+
+            def take(folder: Path) -> None:
+                written.rename(folder / STATE)
+
+            save_checkpoint(self._directory, state.global_step, content, take, keep=self._keep)
+        wait_for_all()
+
+
+class ReportCallback(TrainerCallback):
+    """Reports each step's metrics to the driver, and stops, saving, when the driver asks to."""
+
+    def __init__(self, report: Callable[[int, dict[str, float]], bool], names: Mapping[str, str] = NAMES) -> None:
+        self._report, self._names = report, names
+        self._stop = False
+        self._started = time.monotonic()
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        """Hand the step's metrics on. Raises UserError on every rank when the loss is not a number."""
+        if not logs or "loss" not in logs:
+            return
+        now = time.monotonic()
+        metrics = {ours: float(logs[theirs]) for theirs, ours in self._names.items() if theirs in logs}
+        metrics["time/step"], self._started = now - self._started, now
+        if not math.isfinite(metrics["train/loss"]):
+            raise UserError(
+                f"step {state.global_step}: the loss became {metrics['train/loss']}; lower training.learning_rate or "
+                "training.max_grad_norm, and run again to go on from the last checkpoint"
+            )
+        if state.is_world_process_zero:
+            self._stop = self._report(state.global_step, metrics)
+        if any_rank(self._stop):
+            # Saved now, since transformers looks at `should_save` after it has logged.
+            control.should_save = control.should_training_stop = True
+
+
+def wait_for_all() -> None:
+    """Return once every rank is here."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def any_rank(flag: bool) -> bool:
+    """Return whether the flag is set on any rank. Collective."""
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return flag
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    found = torch.tensor(int(flag), device=device)
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+    return bool(found.item())

@@ -1,0 +1,157 @@
+"""Training through Ray Train: the same losses for any ranks, ZeRO stage and micro-batches, and across a stop."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from agapo.cluster import start_cluster, stop_cluster
+from agapo.errors import Interrupted, UserError
+from agapo.learner.fine_tuning import FineTuning
+from agapo.learner.ray_train import run_ranks
+from agapo.model.loading import load_tokenizer
+from agapo.recipe import SFTRecipe
+from agapo.stages.sft_data import training_data
+
+STEPS = 20
+Losses = dict[int, float]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    start_cluster(None)
+    yield
+    stop_cluster()
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> FineTuning:
+    """20 steps of 4 packed rows, with warm-up, decay and weight decay, on one rank without DeepSpeed."""
+    folder = tmp_path_factory.mktemp("data")
+    recipe = SFTRecipe.model_validate({
+        "model": {"path": str(tiny_model)},
+        "run": {"name": "ranks"},
+        "steps": STEPS,
+        "data": {"source": "data.arithmetic:dialogues", "args": {"phases": [{"size": 300}]}},
+        "prompts": {"source": "data.arithmetic:prompts"},
+        "reward": {"terms": [{"name": "answer", "function": "rewards.math_answer:score"}]},
+        "training": {"rows_per_step": 4, "row_tokens": 96},
+    })  # fmt: skip
+    data = training_data(recipe, load_tokenizer(tiny_model), folder / "data")
+    return FineTuning(
+        model_path=str(tiny_model),
+        data=data.folder,
+        checkpoints=folder,
+        weights=folder,
+        steps=data.steps,
+        learning_rate=3e-3,
+        schedule="linear",
+        warmup_steps=3,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        micro_rows=4,
+        accumulation=1,
+        seed=0,
+        save_every=100,
+        keep=2,
+        threads=1,
+    )
+
+
+def train(
+    settings: FineTuning,
+    folder: Path,
+    *,
+    ranks: int = 1,
+    done: int = 0,
+    should_stop: Callable[[Losses], bool] = lambda losses: False,
+    max_restarts: int = 0,
+) -> Losses:
+    """Train in `folder`; return the loss of each step that was reported."""
+    losses: Losses = {}
+
+    def report(step: int, metrics: dict[str, float]) -> None:
+        assert step not in losses
+        losses[step] = metrics["train/loss"]
+
+    try:
+        run_ranks(
+            replace(settings, checkpoints=folder / "checkpoints", weights=folder / "hf"),
+            ranks=ranks,
+            gpus_per_rank=0,
+            max_restarts=max_restarts,
+            storage=folder,
+            done=done,
+            report=report,
+            should_stop=lambda: should_stop(losses),
+        )
+    except Interrupted:
+        assert max(losses) < STEPS
+    return losses
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder / "hf").state_dict()
+
+
+@pytest.fixture(scope="module")
+def alone(cluster: None, settings: FineTuning, tmp_path_factory: pytest.TempPathFactory) -> tuple[Losses, Path]:
+    """One rank, undisturbed, with the whole step as one micro-batch."""
+    folder = tmp_path_factory.mktemp("alone")
+    return train(settings, folder), folder
+
+
+def test_learns(alone: tuple[Losses, Path]) -> None:
+    losses, _ = alone
+    assert list(losses) == list(range(1, STEPS + 1))
+    assert losses[STEPS] < 0.7 * losses[1]
+
+
+@pytest.mark.parametrize(
+    ("ranks", "zero_stage", "micro_rows"), [(1, 0, 1), (2, 0, 2), (2, 1, 2), (2, 2, 1), (2, 3, 2)]
+)
+def test_ranks_stages_and_micro_batches_give_the_same_losses(
+    alone: tuple[Losses, Path], settings: FineTuning, tmp_path: Path, ranks: int, zero_stage: int, micro_rows: int
+) -> None:
+    own = replace(settings, zero_stage=zero_stage, micro_rows=micro_rows, accumulation=4 // (ranks * micro_rows))
+    losses = train(own, tmp_path, ranks=ranks)
+    saved = tmp_path / "checkpoints" / f"step-{STEPS:06d}" / "state"
+    assert (saved / f"global_step{STEPS}").is_dir() == (zero_stage > 0), "DeepSpeed writes such a folder"
+    assert losses == pytest.approx(alone[0], rel=1e-4)
+    for name, expected in weights(alone[1]).items():
+        torch.testing.assert_close(weights(tmp_path)[name], expected, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(("ranks", "zero_stage"), [(1, 0), (2, 2)])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    alone: tuple[Losses, Path],
+    settings: FineTuning,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ranks: int,
+    zero_stage: int,
+) -> None:
+    monkeypatch.setattr("agapo.learner.ray_train.POLL_S", 0.002)
+    own = replace(settings, zero_stage=zero_stage, micro_rows=4 // ranks)
+    undisturbed = alone[0] if ranks == 1 else train(own, tmp_path / "whole", ranks=ranks)
+    first = train(own, tmp_path, ranks=ranks, should_stop=lambda losses: len(losses) >= 3)
+    stopped = max(first)
+    assert 3 <= stopped < STEPS
+    state = json.loads((tmp_path / "checkpoints" / f"step-{stopped:06d}" / "state.json").read_text())
+    assert state["step"] == stopped
+    rest = train(own, tmp_path, ranks=ranks, done=stopped)
+    assert first | rest == undisturbed
+    whole = alone[1] if ranks == 1 else tmp_path / "whole"
+    for name, expected in weights(whole).items():
+        assert torch.equal(weights(tmp_path)[name], expected), name
+
+
+def test_what_a_new_start_cannot_mend_is_not_tried_again(cluster: None, settings: FineTuning, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="loss became (nan|inf)"):
+        train(replace(settings, learning_rate=1e30, max_grad_norm=1e30), tmp_path, max_restarts=3)
+    with pytest.raises(UserError, match=r"no such folder"):
+        train(replace(settings, model_path="/nowhere/model"), tmp_path, max_restarts=3)
