@@ -7,16 +7,16 @@ A finished evaluation prints its result again. Left out on purpose: resuming (an
 again) and W&B (the numbers are in `summary.json`).
 """
 
+import hashlib
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from transformers import PreTrainedConfig
 
 from agapo.cluster import start_cluster, stop_cluster
@@ -30,14 +30,15 @@ from agapo.recipe.evaluation import AccuracyConfig
 from agapo.recipe.rl import require_terms
 from agapo.resolve import resolve
 from agapo.rollouts.supervisor import RolloutPool
-from agapo.schema import Group, Prompt
-from agapo.stages.evaluate import thinks
+from agapo.schema import Prompt
+from agapo.stages.accuracy import accuracy_table, mode_figures, print_accuracy
 from agapo.stages.interrupt import StopRequest
-from agapo.stages.needle import check_needle, needle_prompts, needle_test, print_needle, refuse_red
+from agapo.stages.needle import needle_test, print_needle, refuse_red
+from agapo.stages.needle_prompts import check_needle, context_of, needle_prompts
 from agapo.stages.rendering import Renderer, check_lengths, make_renderer
 from agapo.stages.system import check_rewards, make_evaluator, start_rollouts, start_scorer
 from agapo.tracking import RunDirectory, is_finished, make_console, read_json, stored_fingerprint, write_json_atomic
-from agapo.tracking.progress import format_duration, print_table
+from agapo.tracking.progress import format_duration
 
 
 def run_eval(recipe: EvalRecipe, recipe_path: Path) -> None:
@@ -121,11 +122,6 @@ def _checked_model(recipe: EvalRecipe) -> str:
     return f"{folder}: a context of {context or 'any number of'} tokens"
 
 
-def context_of(config: PreTrainedConfig) -> int | None:
-    """Return the most tokens that a model takes, None where its config does not say."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
-
-
 def evaluated_model(recipe: EvalRecipe) -> str:
     """Return the model's folder or name; where the recipe names another that makes it, run that first if need be.
 
@@ -158,11 +154,10 @@ def _start(recipe: EvalRecipe) -> Recipe:
 
 
 def _model_version(recipe: EvalRecipe) -> str | None:
-    """Return when the run that made the model ended, None for a model that is given as such."""
+    """Return what tells one run that made the model from the next, None for a model that is given as such."""
     if not recipe.model.start:
         return None
-    summary = _start(recipe).run_directory / "summary.json"
-    return f"{stored_fingerprint(summary.parent)}/{summary.stat().st_mtime_ns}"
+    return hashlib.sha256((_start(recipe).run_directory / "summary.json").read_bytes()).hexdigest()[:16]
 
 
 def _require_same_model(run: RunDirectory, recipe: EvalRecipe) -> None:
@@ -214,47 +209,8 @@ def _accuracy(
         found = evaluator.accuracy(questions, own.modes)
     finally:
         scorer.pool.close()
-    modes = {mode: _mode_figures([group for group in found.groups if group.prompt.mode == mode]) for mode in own.modes}
+    modes = {mode: mode_figures([group for group in found.groups if group.prompt.mode == mode]) for mode in own.modes}
     return {"modes": modes, "errors": found.errors, "tokens": found.tokens, "table": accuracy_table(found.groups)}
-
-
-def _mode_figures(groups: Sequence[Group]) -> dict[str, float]:
-    """Accuracy, mean tokens a response, and the shares of responses that were cut and that think."""
-    responses = [group.responses[0] for group in groups]
-    return {
-        "accuracy": _mean([response.correct is True for response in responses]),
-        "tokens": _mean([len(response.token_ids) for response in responses]),
-        "truncated": _mean([response.finish == "length" for response in responses]),
-        "thinks": _mean([thinks(group.responses[0].text, group.prompt.mode) for group in groups]),
-    }
-
-
-def accuracy_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Return the accuracy of each mode and domain, over all languages and by language.
-
-    Rows are `{"mode", "domain", "questions", "all", "languages": {code: accuracy}}`; the domain `all` leads each mode.
-    """
-    rows = []
-    for mode in dict.fromkeys(group.prompt.mode for group in groups):
-        asked = [group for group in groups if group.prompt.mode == mode]
-        domains = list(dict.fromkeys(group.prompt.domain for group in asked))
-        rows.append(_row(mode, "all", asked))
-        if len(domains) > 1:
-            rows += [_row(mode, name, [group for group in asked if group.prompt.domain == name]) for name in domains]
-    return rows
-
-
-def _row(mode: str, domain: str, groups: Sequence[Group]) -> dict[str, Any]:
-    by_language: dict[str, list[bool]] = {}
-    for group in groups:
-        by_language.setdefault(group.prompt.language, []).append(group.responses[0].correct is True)
-    languages = {language: _mean(by_language[language]) for language in sorted(by_language)}
-    correct = _mean([group.responses[0].correct is True for group in groups])
-    return {"mode": mode, "domain": domain, "questions": len(groups), "all": correct, "languages": languages}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / max(1, len(values))
 
 
 def report_evaluation(run: RunDirectory) -> dict[str, Any]:
@@ -262,7 +218,7 @@ def report_evaluation(run: RunDirectory) -> dict[str, Any]:
     summary = read_json(run.summary) or {}
     console = make_console()
     if "accuracy" in summary:
-        _print_accuracy(summary["accuracy"], console)
+        print_accuracy(summary["accuracy"], console)
     if "needle" in summary:
         print_needle(run.path, console)
     console.print(f"Evaluated {summary['model']} in {format_duration(summary['wall_s'])}.", soft_wrap=True)
@@ -270,24 +226,3 @@ def report_evaluation(run: RunDirectory) -> dict[str, Any]:
         if (run.path / name).exists():
             console.print(f"  {run.path / name}", soft_wrap=True)
     return summary
-
-
-def _print_accuracy(accuracy: Mapping[str, Any], console: Console) -> None:
-    table = accuracy["table"]
-    languages = sorted({language for row in table for language in row["languages"]})
-    shown = languages if len(languages) > 1 else []
-    rows = [
-        [row["mode"], row["domain"], row["questions"], _percent(row["all"])]
-        + [_percent(row["languages"].get(language)) for language in shown]
-        for row in table
-    ]
-    print_table("Accuracy", ("mode", "domain", "questions", "correct", *shown), rows, console, left=(1,))
-    figures = [
-        (mode, f"{found['tokens']:.0f}", _percent(found["truncated"]), _percent(found["thinks"]))
-        for mode, found in accuracy["modes"].items()
-    ]
-    print_table("Responses", ("mode", "tokens", "cut", "think"), figures, console)
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}%"

@@ -1,53 +1,33 @@
-"""The needle test: prompts fitted to lengths in tokens, asked greedily, counted by cell of length × position.
+"""The needle test: prompts of many lengths asked greedily, and counted by cell of length × position.
 
-    source(words) ──render──► tokens ──fit──► prompts ──► rollout actors ──► verdicts ──► needle.json, needle.png
+    source ──fit to tokens──► prompts ──► rollout actors ──► verdicts ──► needle.json, needle.png
 
-A source knows words and a recipe tokens: how many words make a prompt of so many tokens is searched for with the
-model's own tokenizer and template. Responses are greedy and one a prompt, so the same model gives the same grid.
+Responses are greedy and one a prompt, so the same model gives the same grid.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from transformers import PreTrainedTokenizerBase
 
-from agapo.chat import prompt_ids
-from agapo.curation.prompts import read_prompts
 from agapo.errors import UserError
 from agapo.recipe.needle import NeedleConfig
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.scoring import Scorer
 from agapo.rollouts.supervisor import RolloutPool
-from agapo.schema import Group, Mode, Prompt
-from agapo.stages.system import check_rewards, start_scorer
+from agapo.schema import Group, Mode
+from agapo.stages.needle_prompts import NeedlePrompt, needle_prompts
+from agapo.stages.system import start_scorer
 from agapo.tracking import read_json, write_json_atomic
 from agapo.tracking.heatmap import Grid, needle_heatmap, print_grid
 
-CLOSE = 0.95
-"""A prompt with this share of the wanted tokens is long enough."""
-LEAST = 0.75
-"""One with less is no test of that length."""
-MOST_TRIES = 12
 SHOWN = 6
 """Red cells that the error names."""
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class NeedlePrompt:
-    """A prompt of a cell, in one mode."""
-
-    prompt: Prompt
-    token_ids: tuple[int, ...]
-    length: int
-    """The recipe's, in tokens; that of `token_ids` is the prompt's own."""
-    position: float
 
 
 @dataclass(frozen=True)
@@ -172,128 +152,6 @@ def describe_red(needle: Mapping[str, Any]) -> str:
     more = f", and {len(red) - SHOWN} more" if len(red) > SHOWN else ""
     shown = ", ".join(red[:SHOWN]) + more
     return f"{len(red)} of {needle['cells']} cells below {needle['threshold']:g}: {shown}"
-
-
-def check_needle(needle: NeedleConfig, context: int | None) -> None:
-    """Raise UserError where the verdict cannot work here, or a length does not fit the model's context."""
-    check_rewards(needle.reward)
-    for length in needle.lengths:
-        _room(needle, length, context)
-
-
-def needle_prompts(
-    needle: NeedleConfig, tokenizer: PreTrainedTokenizerBase, *, context: int | None, seed: int = 0
-) -> list[NeedlePrompt]:
-    """Return the prompts of every cell and mode, each fitted to its length. Raises UserError where one cannot be."""
-    check_needle(needle, context)
-    rates: dict[int, float] = {}
-    return [
-        found
-        for length in needle.lengths
-        for position in needle.positions
-        for found in _cell_prompts(needle, tokenizer, length, position, _room(needle, length, context), seed, rates)
-    ]
-
-
-def _room(needle: NeedleConfig, length: int, context: int | None) -> int:
-    """Return the most tokens that a prompt of a length may have."""
-    if context is None or length + needle.max_new_tokens <= context:
-        return length
-    room = context - needle.max_new_tokens
-    if length > context or room < LEAST * length:
-        raise UserError(
-            f"needle.lengths: {length} tokens and needle.max_new_tokens {needle.max_new_tokens} exceed the model's "
-            f"context of {context}; lower them, or stretch the context with model.rope"
-        )
-    return room
-
-
-def _cell_prompts(
-    needle: NeedleConfig,
-    tokenizer: PreTrainedTokenizerBase,
-    length: int,
-    position: float,
-    room: int,
-    seed: int,
-    rates: dict[int, float],
-) -> list[NeedlePrompt]:
-    """`rates`: words a token of the prompts fitted so far, by their number in the cell (they differ by language)."""
-
-    @cache
-    def ask(words: int) -> list[Prompt]:
-        return _rows(needle, words, position, seed)
-
-    found = []
-    for number in range(needle.per_cell):
-        start = rates.get(number, rates.get(number - 1, 0.5))
-        words, prompt = _fit(lambda words, number=number: ask(words)[number], tokenizer, needle.modes, room, start)
-        longest = _tokens(tokenizer, prompt, needle.modes)
-        if longest < LEAST * room:
-            raise UserError(
-                f"needle.source: {needle.source} gives {longest} tokens at most where {room} are wanted; it should "
-                "lengthen its context with the words that it is asked for"
-            )
-        rates[number] = words / longest
-        found += [_needle_prompt(tokenizer, prompt, mode, length, position) for mode in needle.modes]
-    return found
-
-
-def _rows(needle: NeedleConfig, words: int, position: float, seed: int) -> list[Prompt]:
-    grid = {"lengths": [words], "positions": [position], "per_cell": needle.per_cell, "seed": seed}
-    rows = read_prompts(needle.source, "test", {**needle.args, **grid}, None, key="needle")
-    if len(rows) != needle.per_cell:
-        raise UserError(f"needle.source: {needle.source} gives {len(rows)} rows for per_cell={needle.per_cell}")
-    return rows
-
-
-def _needle_prompt(
-    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, mode: Mode, length: int, position: float
-) -> NeedlePrompt:
-    own = replace(prompt, mode=mode)
-    return NeedlePrompt(own, tuple(prompt_ids(tokenizer, own)), length, position)
-
-
-def _tokens(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, modes: Sequence[Mode]) -> int:
-    return max(len(prompt_ids(tokenizer, replace(prompt, mode=mode))) for mode in modes)
-
-
-def _fit(
-    row: Callable[[int], Prompt],
-    tokenizer: PreTrainedTokenizerBase,
-    modes: Sequence[Mode],
-    room: int,
-    rate: float,
-) -> tuple[int, Prompt]:
-    """Return how many words make a prompt that is as long as `room` tokens allow, and that prompt.
-
-    Tokens are about proportional to words, so each try goes where the last one points, and halves what is left where
-    that leads out of it. `rate`: words a token, a guess.
-    """
-    below, above = 0, math.inf
-    best: tuple[int, int, Prompt] | None = None
-    words = _rounded(rate * room)
-    for _ in range(MOST_TRIES):
-        prompt = row(words)
-        tokens = _tokens(tokenizer, prompt, modes)
-        if tokens > room:
-            above = min(above, words)
-        else:
-            below = max(below, words)
-            best = max(best or (0, 0, prompt), (tokens, words, prompt), key=lambda item: item[0])
-        if CLOSE * room <= tokens <= room or above - below <= 1:
-            break
-        words = _rounded(words * room / tokens * (1 + CLOSE) / 2)
-        if not below < words < above:
-            words = below + 1 if above == math.inf else int(below + above) // 2
-    if best is None:
-        raise UserError(f"needle.lengths: {room} tokens are too few for a needle of the source: raise the shortest")
-    return best[1], best[2]
-
-
-def _rounded(words: float) -> int:
-    """Three digits are enough, so that rows which need about as many words are made together."""
-    whole = max(1, round(words))
-    return round(whole, min(0, 3 - len(str(whole))))
 
 
 def _ask(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agapo.recipe import RLRecipe, SFTRecipe, load_recipe
+from agapo.recipe import EvalRecipe, RLRecipe, SFTRecipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -49,9 +49,10 @@ def test_commands_name_what_exists(page: str, line: str) -> None:
 
 def check_make(variables: dict[str, str], target: str) -> None:
     """The recipe loads with the overrides of ARGS."""
-    if target in ("sft", "rl"):
+    kinds = {"sft": SFTRecipe, "rl": RLRecipe, "eval": EvalRecipe}
+    if target in kinds:
         path = ROOT / variables.get("RECIPE", f"recipes/{target}/tiny.yaml")
-        load_recipe({"sft": SFTRecipe, "rl": RLRecipe}[target], path, shlex.split(variables.get("ARGS", "")))
+        load_recipe(kinds[target], path, shlex.split(variables.get("ARGS", "")))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

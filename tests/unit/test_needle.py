@@ -11,8 +11,9 @@ from agapo.errors import UserError
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe.needle import NeedleConfig
 from agapo.schema import Group, Response, Segment
-from agapo.stages import needle as stage
-from agapo.stages.needle import needle_prompts, needle_test, print_needle, require_green, require_green_start
+from agapo.stages import needle_prompts as fitting
+from agapo.stages.needle import needle_test, print_needle, require_green, require_green_start
+from agapo.stages.needle_prompts import needle_prompts
 from agapo.tracking.progress import make_console
 
 TOKENIZER = build_tokenizer()
@@ -66,8 +67,10 @@ def test_prompts_have_the_tokens_asked_for_in_every_language_and_mode() -> None:
 
 def test_a_source_is_asked_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    plain = stage._rows
-    monkeypatch.setattr(stage, "_rows", lambda needle, words, *rest: asked.append(words) or plain(needle, words, *rest))
+    plain = fitting._rows
+    monkeypatch.setattr(
+        fitting, "_rows", lambda needle, words, *rest: asked.append(words) or plain(needle, words, *rest)
+    )
     needle_prompts(config(lengths=[3000], positions=[0, 0.25, 0.5, 0.75, 1]), TOKENIZER, context=None)
     assert len(asked) <= 14  # two for each position, and some to find out how long words are
 

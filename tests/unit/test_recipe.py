@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from agapo.errors import UserError
-from agapo.recipe import RLRecipe, SFTRecipe, fingerprint, load_recipe
+from agapo.recipe import EvalRecipe, RLRecipe, SFTRecipe, fingerprint, load_recipe
 
 ROOT = Path(__file__).parents[2]
-KINDS = {"rl": RLRecipe, "sft": SFTRecipe}
+KINDS = {"rl": RLRecipe, "sft": SFTRecipe, "eval": EvalRecipe}
 MINIMAL = {
     "stage": "rl",
     "steps": 3,
