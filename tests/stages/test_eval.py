@@ -8,6 +8,8 @@ import yaml
 
 from agapo.errors import UserError
 from agapo.recipe import EvalRecipe, load_recipe
+from agapo.stages.check import check_recipe
+from agapo.stages.evaluating import run_eval
 from tests.stages.conftest import agapo
 
 STOP = list("abcdefghijklmnopqrstuvwxyz")
@@ -51,7 +53,7 @@ def recipe(tiny_model: Path, tmp_path: Path) -> Path:
     return path
 
 
-def test_both_suites_and_a_second_time(recipe: Path, tmp_path: Path) -> None:
+def test_both_suites_and_a_second_time(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = agapo("eval", recipe, "needle.reward.terms.0.args.value=1.0")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "eval" / "both"
@@ -80,37 +82,35 @@ def test_both_suites_and_a_second_time(recipe: Path, tmp_path: Path) -> None:
     assert "long_context" in done.stdout and "160 tokens" in done.stdout and "needle.png" in done.stdout
 
     (run / "needle.png").unlink()
-    again = agapo("eval", recipe, "needle.reward.terms.0.args.value=1.0")
-    assert again.returncode == 0, again.stderr
-    assert "long_context" in again.stdout and "160 tokens" in again.stdout
+    run_eval(load_recipe(EvalRecipe, recipe, ["needle.reward.terms.0.args.value=1.0"]), recipe)
+    again = capsys.readouterr().out
+    assert "long_context" in again and "160 tokens" in again
     assert not (run / "needle.png").exists()
-    assert "another recipe" in agapo("eval", recipe, "needle.per_cell=2").stderr
+    with pytest.raises(UserError, match="another recipe"):
+        run_eval(load_recipe(EvalRecipe, recipe, ["needle.per_cell=2"]), recipe)
 
 
 def test_a_grid_that_is_not_green_ends_with_an_error_each_time_after_its_files(recipe: Path, tmp_path: Path) -> None:
     overrides = ("accuracy=null", "needle.green=1.0")
-    for _ in range(2):
-        done = agapo("eval", recipe, *overrides)
-        assert done.returncode == 1
-        assert done.stderr.startswith(
-            "error: needle: 4 of 4 cells below 1: length 96 at 0 %: 0.00, length 96 at 100 %: 0.00, length 160 at"
-        ), done.stderr
-        assert done.stderr.count("\n") == 1
+    done = agapo("eval", recipe, *overrides)
+    assert done.returncode == 1
+    named = "needle: 4 of 4 cells below 1: length 96 at 0 %: 0.00, length 96 at 100 %: 0.00, length 160 at"
+    assert done.stderr.startswith(f"error: {named}") and done.stderr.count("\n") == 1
+    with pytest.raises(UserError, match=named):
+        run_eval(load_recipe(EvalRecipe, recipe, list(overrides)), recipe)
     stored = json.loads((tmp_path / "eval" / "both" / "needle.json").read_text())
     assert [cell["share"] for cell in stored["grid"]] == [0.0] * 4
 
 
-def test_check_looks_at_names_and_context(recipe: Path) -> None:
-    found = agapo("check", recipe)
-    assert found.returncode == 0, found.stderr
-    assert "4 cells × 3 prompts of up to 160 tokens" in found.stdout and "context of 256" in found.stdout
-    far = agapo("check", recipe, "needle.lengths=[1024]")
-    assert far.returncode == 1 and "exceed the model's context of 256" in far.stderr
-    stretched = agapo("check", recipe, "needle.lengths=[1000]", "model.rope.factor=4")
-    assert stretched.returncode == 0, stretched.stderr
-    assert "context of 1024" in stretched.stdout
-    named = agapo("check", recipe, "needle.source=tests.fakes.needles:neddles")
-    assert named.returncode == 1 and "did you mean 'needles'" in named.stderr
+def test_check_looks_at_names_and_context(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    check_recipe(recipe, [], schema_only=False)
+    found = capsys.readouterr().out
+    assert "4 cells × 3 prompts of up to 160 tokens" in found and "context of 256" in " ".join(found.split())
+    with pytest.raises(UserError, match="exceed the model's context of 256"):
+        check_recipe(recipe, ["needle.lengths=[1024]"], schema_only=False)
+    check_recipe(recipe, ["needle.lengths=[1000]", "model.rope.factor=4"], schema_only=False)
+    with pytest.raises(UserError, match="did you mean 'needles'"):
+        check_recipe(recipe, ["needle.source=tests.fakes.needles:neddles"], schema_only=False)
 
 
 def test_a_stretched_context_takes_longer_needles_and_a_red_grid_can_be_accepted(recipe: Path, tmp_path: Path) -> None:
