@@ -1,21 +1,26 @@
 """Rows from where public data sets lie: JSON lines, gzipped or not, parquet, or the Hugging Face hub.
 
-`prompts` is itself a data source, for files that hold chats already, as `agapo filter` writes them.
+`prompts` is itself a data source, for files that hold chats already, as `agapo filter` writes them; `dialogues` is one
+for SFT, for chats in any of the common layouts (`data.layouts`).
 """
 
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agapo.errors import UserError
+from data.layouts import CHATS, PAIRS, chat_of, thinks, tools_of
 
 TEST_SHARE = 8
 """One row in so many of a single local file is for testing."""
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+
+Key = str | Sequence[str] | Callable[[Any], str | None]
+"""What the split of a single file goes by: a column, the first of several that is there, or a function of the row."""
 
 
 @dataclass(frozen=True)
@@ -37,17 +42,16 @@ def read(
     path: str | Path | None,
     hub: str,
     config: str | None = None,
-    key: str | Sequence[str],
+    key: Key,
     only_split: str = "",
 ) -> Iterator[Row]:
     """Yield the rows of a split, `train` or `test`.
 
     Without `path` they come from the hub's data set `hub` (and `config`). A folder holds `<split>.jsonl`, `.jsonl.gz`
-    or `.parquet`. A single file, and a set of the hub with `only_split`, serves both splits: a hash of the column
-    `key` (of several, the first that is there) gives one row in eight to `test`. Raises UserError naming the file, and
-    ValueError for another split.
+    or `.parquet`. A single file, and a set of the hub with `only_split`, serves both splits: a hash of `key` gives one
+    row in eight to `test`. Raises UserError naming the file, and ValueError for another split.
     """
-    keys = (key,) if isinstance(key, str) else tuple(key)
+    shared_by = key if callable(key) else _of_columns((key,) if isinstance(key, str) else tuple(key))
     if split not in ("train", "test"):
         raise ValueError(f"split should be 'train' or 'test', is {split!r}")
     if path is None:
@@ -56,8 +60,9 @@ def read(
     else:
         place = Path(path)
         file = _split_file(place, split) if place.is_dir() else place
-        rows, where, shared = _from_file(file, " or ".join(keys)), str(file), not place.is_dir()
-    return _rows(rows, split, where, keys if shared else ())
+        needed = "a chat" if callable(key) else f"the column {key if isinstance(key, str) else ' or '.join(key)}"
+        rows, where, shared = _from_file(file, needed), str(file), not place.is_dir()
+    return _rows(rows, split, where, shared_by if shared else None)
 
 
 def text_of(row: Row, column: str, needed: Sequence[str]) -> str:
@@ -84,23 +89,98 @@ def _chat(row: Row) -> dict[str, Any]:
     return row.content
 
 
-def _rows(items: Iterator[tuple[int, Any]], split: str, where: str, shared_by: Sequence[str]) -> Iterator[Row]:
+def dialogues(
+    split: str,
+    *,
+    path: str | Path | None = None,
+    name: str = "",
+    config: str | None = None,
+    only_split: str = "",
+    mode: str = "non_reasoning",
+    domain: str = "world",
+    task: str = "chat",
+    language: str = "en",
+    columns: Mapping[str, str] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yield rows for SFT from a folder, a file, or the hub's data set `name`, in any of the layouts of `data.layouts`.
+
+    `mode`, `domain`, `task` and `language` are for rows that have no such column; a turn that thinks makes a row
+    `reasoning`. `columns` renames columns, {theirs: ours}. `place` is `file:line`. The other options: see `read`; a
+    hash of the first user turn parts a single file. Turns that cannot be read are passed on, for the stage to name or
+    drop; raises UserError, naming file and line, for rows in no known layout.
+    """
+    if path is None and not name:
+        raise UserError("data.path: data.files:dialogues needs a file or folder (or args: {name: HUB_NAME})")
+    renamed, about = dict(columns or {}), {"mode": mode, "domain": domain, "task": task, "language": language}
+    rows = read(
+        split,
+        path=path,
+        hub=name,
+        config=config,
+        only_split=only_split,
+        key=lambda content: first_question(_renamed(content, renamed)),
+    )
+    return (dialogue(row, _renamed(row.content, renamed), about) for row in rows)
+
+
+def dialogue(row: Row, content: Any, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an SFT row of the content of `row`; `about` holds what the content may lack.
+
+    Raises UserError, naming file and line, where the content is in no known layout.
+    """
+    messages = chat_of(content) if isinstance(content, dict) else None
+    if messages is None:
+        pairs = ", ".join(f"'{question}' and '{answer}'" for question, answer in PAIRS)
+        raise UserError(
+            f"{row.place}: no chat; rows need a list in {' or '.join(map(repr, CHATS))}, or texts in {pairs}"
+        )
+    taken = {*CHATS, "tools", "functions", *(name for pair in PAIRS for name in pair if pair[0] in content)}
+    others = {key: value for key, value in content.items() if key not in taken - {"answer"} and value is not None}
+    found = {**about, **others, "messages": messages, "place": row.place}
+    if "mode" not in content and thinks(messages):
+        found["mode"] = "reasoning"
+    tools = tools_of(content)
+    return found | {"tools": tools} if tools else found
+
+
+def _renamed(content: Any, names: Mapping[str, str]) -> Any:
+    if not names or not isinstance(content, dict):
+        return content
+    return {names.get(key, key): value for key, value in content.items()}
+
+
+def first_question(content: Any) -> str | None:
+    """The text of the first user turn: other responses to it belong to the same split."""
+    turns = (chat_of(content) if isinstance(content, dict) else None) or ()
+    asked = (turn.get("content") for turn in turns if isinstance(turn, dict) and turn.get("role") == "user")
+    return next((text for text in asked if isinstance(text, str) and text), None)
+
+
+def _rows(
+    items: Iterator[tuple[int, Any]], split: str, where: str, shared_by: Callable[[Any], str | None] | None
+) -> Iterator[Row]:
     found = False
     for line, content in items:
-        if not shared_by or _split_of(content, shared_by) in (split, None):
+        if not shared_by or _split_of(shared_by(content)) in (split, None):
             found = True
             yield Row(content, split, line, f"{where}:{line}")
     if not found:
         raise UserError(f"{where}: holds no questions for the split '{split}'; give a file with rows")
 
 
-def _split_of(content: Any, keys: Sequence[str]) -> str | None:
+def _split_of(value: str | None) -> str | None:
     """The split that a row of a single file belongs to; None (both) for a malformed row, so it is reported."""
-    value = next((content[key] for key in keys if content.get(key)), None) if isinstance(content, dict) else None
     if value is None:
         return None
-    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
-    return "test" if hashlib.sha256(text.encode()).digest()[0] % TEST_SHARE == 0 else "train"
+    return "test" if hashlib.sha256(value.encode()).digest()[0] % TEST_SHARE == 0 else "train"
+
+
+def _of_columns(keys: Sequence[str]) -> Callable[[Any], str | None]:
+    def value(content: Any) -> str | None:
+        found = next((content[key] for key in keys if content.get(key)), None) if isinstance(content, dict) else None
+        return found if found is None or isinstance(found, str) else json.dumps(found, sort_keys=True)
+
+    return value
 
 
 def _split_file(folder: Path, split: str) -> Path:
@@ -110,10 +190,10 @@ def _split_file(folder: Path, split: str) -> Path:
     raise UserError(f"{folder}: has no {split}.jsonl, {split}.jsonl.gz or {split}.parquet")
 
 
-def _from_file(path: Path, key: str) -> Iterator[tuple[int, Any]]:
+def _from_file(path: Path, needed: str) -> Iterator[tuple[int, Any]]:
     """Yield (line number, row)."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file or folder; give one with rows that have the column {key}")
+        raise UserError(f"{path}: no such file or folder; give one with rows that have {needed}")
     if not path.name.endswith(_SUFFIXES):
         raise UserError(f"{path}: should end with {', '.join(_SUFFIXES)}")
     return _from_parquet(path) if path.suffix == ".parquet" else _from_jsonl(path)

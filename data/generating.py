@@ -1,0 +1,146 @@
+"""What the generators share: which split a question is in, drawing questions that are new, and the rows they make.
+
+A generator is a set of makers, functions that draw one `Item`. Whether it is for training or for testing is decided by
+a hash of its key, so no question is in both splits, whatever the seed and the size.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+TEST_SHARE = 8
+"""One question in so many is for testing."""
+LANGUAGES = ("en", "ko", "es")
+_MOST_DRAWS = 2000
+"""Draws without a new question before a maker is taken for exhausted."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """One right way to respond."""
+
+    content: str
+    """The answer that follows the thinking, and the whole response where there is no other without thinking."""
+    thinking: str = ""
+    """The derivation, for rows in reasoning mode; empty where the question needs none."""
+    direct: str = ""
+    """The response without thinking, where it is another, such as the steps and the answer."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question, right responses to it, and what its rows carry."""
+
+    question: str
+    responses: tuple[Response, ...]
+    """Different ones, the plainest first."""
+    domain: str
+    task: str
+    language: str = "en"
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """What a reward reads, and `context_length` and the like."""
+    key: str = ""
+    """What the split goes by, where it is not the question."""
+
+
+Maker = Callable[[Random], Item]
+
+
+def checked(split: str) -> str:
+    """Return the split. Raises ValueError where it is neither `train` nor `test`."""
+    if split not in ("train", "test"):
+        raise ValueError(f"split should be 'train' or 'test', is {split!r}")
+    return split
+
+
+def chosen(option: str, wanted: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
+    """Return the wanted ones, all without a wish. Raises ValueError naming the option and what is not known."""
+    unknown = [name for name in wanted or () if name not in known]
+    if unknown or (wanted is not None and not wanted):
+        raise ValueError(f"{option}: {', '.join(unknown) or 'none'}; known are {', '.join(known)}")
+    return tuple(wanted or known)
+
+
+def is_test(key: str) -> bool:
+    """Is the question with this key for testing?"""
+    return hashlib.sha256(key.encode()).digest()[0] % TEST_SHARE == 0
+
+
+def digest(text: str) -> str:
+    """Return a short name for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def items(makers: Mapping[str, Maker], split: str, draw: Random, size: int) -> Iterator[Item]:
+    """Yield up to `size` different questions of a split, the makers taking turns by chance.
+
+    Where a maker runs out of new questions, the others take its place.
+    """
+    left, seen = dict(makers), set[str]()
+    while left and len(seen) < size:
+        name = draw.choice(list(left))
+        item = _new_item(left[name], draw, split, seen)
+        if item is None:
+            del left[name]
+            continue
+        seen.add(item.question)
+        yield item
+
+
+def _new_item(make: Maker, draw: Random, split: str, seen: set[str]) -> Item | None:
+    for _ in range(_MOST_DRAWS):
+        item = make(draw)
+        if item.question not in seen and is_test(item.key or item.question) == (split == "test"):
+            return item
+    return None
+
+
+def prompt_rows(name: str, makers: Mapping[str, Maker], split: str, seed: int, size: int) -> Iterator[dict[str, Any]]:
+    """Yield the questions of a split as prompts, with what their reward reads. Raises ValueError for another split."""
+    found = items(makers, checked(split), Random(f"{name}/prompts/{split}/{seed}"), size)
+    return (_prompt_row(name, item) for item in found)
+
+
+def _prompt_row(name: str, item: Item) -> dict[str, Any]:
+    return {
+        "id": f"{name}/{item.task}/{digest(item.question)}",
+        "messages": [{"role": "user", "content": item.question}],
+        **_about(item),
+    }
+
+
+def dialogue_rows(
+    name: str, makers: Mapping[str, Maker], split: str, seed: int, size: int, reasoning: float, responses: int = 1
+) -> Iterator[dict[str, Any]]:
+    """Yield up to `responses` different rows for each of `size` questions, in reasoning mode with that probability.
+
+    Raises ValueError for another split.
+    """
+    return _dialogue_rows(
+        makers, checked(split), Random(f"{name}/dialogues/{split}/{seed}"), size, reasoning, responses
+    )
+
+
+def _dialogue_rows(
+    makers: Mapping[str, Maker], split: str, draw: Random, size: int, reasoning: float, responses: int
+) -> Iterator[dict[str, Any]]:
+    for item in items(makers, split, draw, size):
+        for response in draw.sample(item.responses, min(responses, len(item.responses))):
+            thinks = bool(response.thinking) and draw.random() < reasoning
+            yield _dialogue_row(item, response, thinks=thinks)
+
+
+def _dialogue_row(item: Item, response: Response, *, thinks: bool) -> dict[str, Any]:
+    turn = {"role": "assistant", "content": response.content}
+    if thinks:
+        turn["reasoning_content"] = response.thinking
+    else:
+        turn["content"] = response.direct or response.content
+    messages = [{"role": "user", "content": item.question}, turn]
+    return {"messages": messages, "mode": "reasoning" if thinks else "non_reasoning", **_about(item)}
+
+
+def _about(item: Item) -> dict[str, Any]:
+    return {"domain": item.domain, "task": item.task, "language": item.language, **item.columns}
