@@ -27,10 +27,13 @@ _LEAST_LOOP = 80
 """Characters in all that make a loop."""
 _PASSAGE = 16
 """Words from which a repeated stretch is a passage: half the repetitions tell."""
+_NUMBERS_PATIENCE = 10
+_LINES, _BLOCK_PATIENCE = 4, 4
+"""Lines from which repeated code is a block: a quarter of the repetitions tell."""
 _PHRASE, _PHRASE_TIMES = 8, 4
 _LEAST_WORDS = 100
 _BLOCK, _BLOCK_TIMES = 5, 6
-_LEAST_CODE_LOOP = 400
+_LEAST_CODE_LOOP = 200
 _LEAST_CODE_LINES = 40
 _WINDOW = 4
 _MOST_UNITS = 12_000
@@ -38,12 +41,14 @@ _MOST_UNITS = 12_000
 
 _CLOSING = re.compile(r"[.!?。！？…:;)\]}>\"'”’»」』*_`~|$=\-–—^]$|\d$|[^\w\s,]$")
 _NO_ENDINGS = """
-the a an of to and or but nor with from into by for at in on as than that which whose because although while if is are
-was were has have had will would should could can may might must therefore thus let's i'll we'll
+the a an of to and or but nor with from into by for at on as than that which whose because although while if is are
+was were has have had would should could might must therefore thus let's i'll we'll
 el la los las un una unos unas de del al y o u e pero ni con sin por para en sobre entre que cuyo porque aunque es son
 era eran ha han había será sería debe puede su sus nuestro muy
 그리고 그러나 하지만 그래서 따라서 그러므로 그런데 왜냐하면 즉 및 또는 혹은 만약 만일
 """
+_REPEAT = re.compile(r"\b(?:repeat\w*|times|repit\w+|repet\w+|veces)\b|반복|번 ", re.IGNORECASE)
+_INNER_ENDS = re.compile(r"[.!?。！？][\"'”’»」』)*]*\s+(?=[^\W\da-z])")
 _UNFINISHED = frozenset(_NO_ENDINGS.split())
 """Words that do not end a sentence."""
 _SENTENCE_WORDS = 6
@@ -76,9 +81,11 @@ def _loop_or_repetition(row: dict[str, Any], part: Part, times: int, code_times:
     if len(part.text) < _LEAST_LOOP:
         return None
     code, prose = code_and_prose(part.text)
-    if (phrase := prose_loop(prose, times)) and not _is_quoted(phrase, row):
+    phrase = prose_loop(prose, times)
+    asked_for = phrase and _is_asked_for(phrase, row)
+    if phrase and not asked_for:
         return Finding(f"loop in the {part.name}", shorten(phrase))
-    if (share := repeated_share(prose)) >= most:
+    if (share := repeated_share(prose)) >= most and not asked_for:
         return Finding(f"repeated phrases in the {part.name}", f"{share:.0%} of the words")
     if lines := code_loop(code, code_times):
         return Finding(f"loop in code of the {part.name}", shorten(lines))
@@ -90,8 +97,8 @@ def _loop_or_repetition(row: dict[str, Any], part: Part, times: int, code_times:
 def prose_loop(text: str, times: int) -> str:
     """Return the phrase that a text says over and over, `times` times in a row or more; empty where none.
 
-    A passage of 16 words and more is a loop from half as many on. Phrases of numbers, signs and single letters are
-    none, nor are loops of fewer than 80 characters in all.
+    A passage of 16 words and more is a loop from half as many on, a phrase of numbers and single letters from ten times
+    as many, and signs alone are none, nor are loops of fewer than 80 characters in all.
     """
     for word in _LONG_WORD.findall(text):
         if match := _LOOPING_WORD.search(word):
@@ -101,7 +108,10 @@ def prose_loop(text: str, times: int) -> str:
     for loop in find_loops(words, times, _PASSAGE):
         phrase = words[loop.start : loop.start + loop.period]
         last = spans[loop.start + round(loop.times * loop.period) - 1]
-        if last.end() - spans[loop.start].start() >= _LEAST_LOOP and any(map(_REAL_WORD.fullmatch, phrase)):
+        worded = any(map(_REAL_WORD.fullmatch, phrase))
+        if not worded and (loop.times < _NUMBERS_PATIENCE * times or not any(map(str.isalnum, phrase))):
+            continue
+        if last.end() - spans[loop.start].start() >= _LEAST_LOOP:
             return text[spans[loop.start].start() : spans[loop.start + loop.period - 1].end()]
     return ""
 
@@ -109,11 +119,11 @@ def prose_loop(text: str, times: int) -> str:
 def code_loop(code: str, times: int) -> str:
     """Return the lines that come over and over in code, `times` times in a row or more; empty where none.
 
-    Blocks of four lines and more are a loop from half as many on. Lines without a word (zeros of a table), and loops of
-    fewer than 400 characters in all, are none.
+    Blocks of four lines and more are a loop from a quarter as many on. Lines without a word (zeros of a table), and
+    loops of fewer than 200 characters in all, are none.
     """
     lines = [line.strip() for line in code.splitlines() if line.strip()][-_MOST_UNITS:]
-    for loop in find_loops(lines, times, 4):
+    for loop in find_loops(lines, times, _LINES, _BLOCK_PATIENCE):
         block = lines[loop.start : loop.start + loop.period]
         size = sum(map(len, block)) * loop.times
         if size >= _LEAST_CODE_LOOP and any(map(_REAL_WORD.search, block)):
@@ -121,15 +131,16 @@ def code_loop(code: str, times: int) -> str:
     return ""
 
 
-def find_loops(units: Sequence[str], times: int, passage: int) -> list[Loop]:
+def find_loops(units: Sequence[str], times: int, passage: int, part: int = 2) -> list[Loop]:
     """Return the stretches of units that repeat at least `times` times in a row, shortest periods first.
 
-    From a period of `passage` units on, half as many turns are enough. Linear for texts that do not repeat themselves.
+    From a period of `passage` units on, turns / `part` are enough. Linear for texts that do not repeat themselves.
     """
-    enough = max(2, (times + 1) // 2)
+    enough = max(3, -(-times // part))
     if len(units) < max(times, _WINDOW) or len(units) - len(set(units)) < enough - 1:
         return []
-    numbers = np.unique(np.asarray(units, dtype=object), return_inverse=True)[1]
+    known: dict[str, int] = {}
+    numbers = np.array([known.setdefault(unit, len(known)) for unit in units])
     loops = []
     for period in _candidate_periods(numbers, enough):
         needed = times if period < passage else enough
@@ -144,8 +155,9 @@ def _candidate_periods(numbers: np.ndarray, turns: int) -> list[int]:
 
     Four, since inside a period single ones may come again: `a a b b` never has the same one four later next.
     """
-    windows = np.lib.stride_tricks.sliding_window_view(numbers, _WINDOW)
-    names = np.unique(windows, axis=0, return_inverse=True)[1].ravel()
+    names = np.zeros(len(numbers) - _WINDOW + 1, dtype=np.int64)
+    for offset in range(_WINDOW):  # at most 12,000 units: four of them have a place each in 64 bits
+        names = names * _MOST_UNITS + numbers[offset : offset + len(names)]
     order = np.argsort(names, kind="stable")
     gaps = np.diff(order)[np.diff(names[order]) == 0]
     # The last window of a loop begins four units before its end.
@@ -195,11 +207,14 @@ def _share(units: Sequence[str], size: int, times: int, counts: Any) -> float:
     return sum(inside) / len(units)
 
 
-def _is_quoted(phrase: str, row: dict[str, Any]) -> bool:
-    """Whether the last question has the phrase in quotation marks: saying it again and again was asked for."""
-    asked = next((str(turn.get("content")) for turn in reversed(row["messages"]) if turn.get("role") == "user"), "")
+def _is_asked_for(phrase: str, row: dict[str, Any]) -> bool:
+    """Whether the last question quotes the phrase, or speaks of repeating and has it: it is meant to come again."""
+    question = next((str(turn.get("content")) for turn in reversed(row["messages"]) if turn.get("role") == "user"), "")
     bare = re.escape(phrase.strip(" .,!?。"))
-    return bool(bare) and bool(re.search(rf"[\"'“‘«「『`]{bare}[.,!?。]?[\"'”’»」』`]", asked))
+    if not bare or not re.search(bare, question, re.IGNORECASE):
+        return False
+    quoted = re.search(rf"[\"'“‘«「『`]{bare}[.,!?。]?[\"'”’»」』`]", question, re.IGNORECASE)
+    return bool(quoted or _REPEAT.search(question))
 
 
 def cut_off(row: dict[str, Any]) -> Finding | None:
@@ -218,8 +233,9 @@ def cut_off(row: dict[str, Any]) -> Finding | None:
 def unfinished(text: str) -> str:
     """Return the end of a text that stops in mid-sentence; empty where it may well be its end.
 
-    It does when its last word is one that ends no sentence (an article, a conjunction), or when its last line is a
-    sentence without an end while at least four other lines are sentences and all of them have theirs.
+    It does when its last line is a sentence whose last word ends none (an article, a conjunction) or is followed by a
+    comma, or one without an end, while at least four lines before are sentences and all have theirs, or four sentences
+    before it on its own line.
     """
     prose = code_and_prose(text)[1]
     lines = [line.strip() for line in prose.splitlines() if line.strip()]
@@ -233,7 +249,10 @@ def unfinished(text: str) -> str:
         return shorten(last, 80)
     others = [line for line in lines[:-1] if len(line.split()) >= _SENTENCE_WORDS]
     all_end = len(others) >= _LEAST_SENTENCES and all(map(_CLOSING.search, others))
+    sentences = _INNER_ENDS.split(last)
+    all_end = all_end or len(sentences) > _LEAST_SENTENCES
     # Notes on a sum end as they like: "In total 96 apples + 72 bananas".
-    if is_sentence and all_end and not _CLOSING.search(last) and not any(map(str.isdigit, last)):
-        return shorten(last, 80)
-    return ""
+    if any(map(str.isdigit, sentences[-1])) or last[-1].isupper():
+        return ""
+    open_ended = last.endswith(",") or (all_end and not _CLOSING.search(last))
+    return shorten(last, 80) if is_sentence and open_ended else ""

@@ -31,8 +31,9 @@ class ExactDuplicates:
 
     def __call__(self, row: dict[str, Any], place: str) -> Finding | None:
         """Return where the row came before, or None; then it is remembered."""
-        about = {name: row.get(name) for name in ("tools", "mode", "messages")}
-        key = digest(normalised(json.dumps(about, sort_keys=True, ensure_ascii=False, default=str)))
+        turns = [{name: normalised(v) if isinstance(v, str) else v for name, v in t.items()} for t in row["messages"]]
+        about = {"tools": row.get("tools"), "mode": row.get("mode"), "turns": turns}
+        key = digest(json.dumps(about, sort_keys=True, default=str))
         if key in self._places:
             return Finding("same row again", self._places[key])
         self._places[key] = place

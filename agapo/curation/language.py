@@ -55,15 +55,16 @@ _NAMES = {
 """How a question names a language, or speaks of one."""
 _QUOTED = re.compile(r'"[^"\n]{1,300}"|“[^”\n]{1,300}”|«[^»\n]{1,300}»|「[^」\n]{1,300}」|\*[^*\n]{1,200}\*')
 _SENTENCE = re.compile(r"[^.!?。！？\n]+[.!?。！？]*")
-_MOST = 12_000
+_MOST = 6_000
 """Characters that are looked at, half from the start and half from the end."""
 _SURE = 0.95
 _TELLING_WORDS, _TELLING_LETTERS = 6, 25
 _LEAST_LETTERS = 60
 """Letters in another language's sentences that make a verdict; of scripts with syllables, a third."""
 _DENSE = frozenset({"ko", "ja", "zh"})
-_OWN_SHARE = 0.3
-"""A sentence with this share of its letters in a language's own script is in that language: terms come in Latin."""
+_OWN_SHARE, _TERMS_SHARE = 0.3, 0.1
+"""A sentence with this share of its letters in a language's own script is in that language: terms come in Latin, and
+where the language is the expected one, they may come in a sentence that is mostly terms."""
 
 
 def language_mismatch(row: dict[str, Any], *, tolerated: float, thinking: str) -> Finding | None:
@@ -107,7 +108,10 @@ def _sentences(text: str) -> list[str]:
 
 def _language_of(sentence: str, scripts: Counter[str], expected: str) -> str:
     """The language of a sentence where it is sure, else the expected one."""
+    own = sum(count for name, count in scripts.items() if _SCRIPTS.get(name) == expected)
     script = _main_script(scripts)
+    if own >= _TERMS_SHARE * scripts.total() and script in _SHARED:
+        return expected  # its terms are in another script
     if script in _SCRIPTS:
         found = _SCRIPTS[script]
         return expected if (found, expected) == ("zh", "ja") else found

@@ -37,8 +37,8 @@ class DegenerationConfig(Strict):
 
     times: int = Field(default=8, ge=3)
     """A phrase so many times in a row (a passage of 16 words and more: half as often) is a loop."""
-    code_times: int = Field(default=24, ge=3)
-    """The same in code, in lines: tables and tests repeat themselves by nature."""
+    code_times: int = Field(default=16, ge=3)
+    """A line of code so many times in a row (a block of four lines and more: a quarter as often) is a loop."""
     repetition: float = Field(default=0.5, gt=0, le=1)
     """Dropped from this share of words on that lie in phrases of eight words said four times or more."""
     truncated: bool = True

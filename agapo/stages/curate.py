@@ -92,19 +92,24 @@ def verify_by(scorer: Scorer, report: CurationReport) -> Filter:
             errors.append(response.reward_error if response else None)
             if len(errors) % _ENOUGH == 0:
                 _check_errors(errors, scorer.reward.max_error_rate)
-            verdict = response.correct if response else None
-            report.verdicts["no verdict" if verdict is None else "correct" if verdict else "wrong"] += 1
-            yield item, _wrong(group, scorer) if group and verdict is False else None
+            finding = _wrong(group, scorer) if group else None
+            verdict = "wrong" if finding else "correct" if response and response.correct else "no verdict"
+            report.verdicts[verdict] += 1
+            yield item, finding
         if len(errors) >= _FEW:
             _check_errors(errors, scorer.reward.max_error_rate)
 
     return judged
 
 
-def _wrong(group: Group, scorer: Scorer) -> Finding:
-    error = group.responses[0].reward_error
-    kind = f" ({error.partition(':')[0]})" if error else ""
-    return Finding(f"wrong by {scorer.reward.verdict_for(group.prompt.domain)}{kind}", error or "")
+def _wrong(group: Group, scorer: Scorer) -> Finding | None:
+    """What a verdict of wrong says. A reward that raises (over a column that is not there, say) has none."""
+    response = group.responses[0]
+    kind = (response.reward_error or "").partition(":")[0]
+    if response.correct is not False or kind == "exception":
+        return None
+    by = f"wrong by {scorer.reward.verdict_for(group.prompt.domain)}"
+    return Finding(f"{by} ({kind})" if kind else by, response.reward_error or "")
 
 
 def _check_errors(errors: list[str | None], most: float) -> None:
