@@ -83,7 +83,14 @@ def _cases(
     known, forms = chosen("kinds", kinds, tuple(KINDS)), chosen("formats", formats, tuple(FORMATS))
     split = checked(split)
     return (
-        _case(split, kind, form, length, position, Random(f"korean/{split}/{seed}/{kind}/{form}/{position}/{number}"))
+        _case(
+            split,
+            kind,
+            form,
+            length,
+            position,
+            Random(f"korean/{split}/{seed}/{kind}/{form}/{length}/{position}/{number}"),
+        )
         for number in range(per_cell)
         for position in positions
         for length in lengths

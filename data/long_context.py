@@ -1,9 +1,9 @@
 """Long contexts of systematically varied length and position: needles, questions of several documents, public chats.
 
 Each row carries `context_length` (the words wanted, those between spaces; the context has at most as many) and
-`position` (where the answer lies, from 0, the start, to 1, the end). For the same seed, a longer context has the same
-question. `rewards.needle:score` and `rewards.science:score` judge the answers. Korean legal, administrative and
-technical documents are in `data.korean_documents`.
+`position` (where the answer lies, from 0, the start, to 1, the end). `needles` asks the same at every length, the other
+functions something else. `rewards.needle:score` and `rewards.science:score` judge the answers. Korean legal,
+administrative and technical documents are in `data.korean_documents`.
 
 `public` reads `THUDM/LongAlign-10k` (Apache-2.0; `messages` and `length`): 8k to 64k tokens, one row in ten Chinese.
 """
@@ -98,7 +98,7 @@ def dialogues(
     *,
     lengths: Sequence[int] = LENGTHS,
     positions: Sequence[float] = POSITIONS,
-    per_cell: int = 16,
+    per_cell: int = 24,
     seed: int = 0,
     reasoning: float = 0.5,
     languages: Sequence[str] | None = None,
@@ -126,7 +126,7 @@ def _cases(
     makers = {kind: _KINDS[kind] for kind in chosen("kinds", kinds, tuple(_KINDS))}
     spoken, split = chosen("languages", languages, LANGUAGES), checked(split)
     return (
-        make(split, language, length, position, number, seed=seed)
+        make(split, language, length, position, number, seed=f"{seed}/{length}")
         for number in range(per_cell)
         for position in positions
         for length in lengths
@@ -136,7 +136,7 @@ def _cases(
 
 
 def _needle(
-    split: str, language: str, length: int, position: float, number: int, *, seed: int, rivals: int = _RIVALS
+    split: str, language: str, length: int, position: float, number: int, *, seed: int | str, rivals: int = _RIVALS
 ) -> Case:
     draw = Random(f"long_context/needle/{language}/{split}/{seed}/{position}/{number}")
     needle = _of_split(split, lambda: draw_needle(language, draw), lambda found: found.question)
@@ -154,7 +154,7 @@ def _needle(
     }
 
 
-def _two_documents(split: str, language: str, length: int, position: float, number: int, *, seed: int) -> Case:
+def _two_documents(split: str, language: str, length: int, position: float, number: int, *, seed: int | str) -> Case:
     draw = Random(f"long_context/documents/{language}/{split}/{seed}/{position}/{number}")
     chain = _of_split(split, lambda: draw_chain(language, draw, _RIVALS), lambda found: "".join(found.facts))
     return {

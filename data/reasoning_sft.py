@@ -2,7 +2,7 @@
 
 `public` reads `open-thoughts/OpenThoughts3-1.2M` (Apache-2.0; `conversations` with `from` and `value`, `domain`,
 `source`, `difficulty`): 16 responses a question, thinking in `<think>` tags. `open-r1/Mixture-of-Thoughts` (`messages`)
-is read the same way with `config: all`.
+is read the same way with `config: math`, `code` or `science`.
 
 `dialogues` and `prompts` make up word problems (en, ko, es), functions on lists (en) and logic puzzles (en), each with
 up to three different ways to the answer. `rewards.math_answer:score` judges math and logic, `rewards.unit_tests:score`
@@ -44,18 +44,19 @@ def public(
     rows = files.dialogues(
         split, path=path, name=name, config=config, only_split=only_split, domain="", task="reasoning"
     )
-    found = (_placed(row, wanted) for row in rows)
+    found = (_placed(row, wanted, config or "") for row in rows)
     return (row for row in found if row is not None)
 
 
-def _placed(row: dict[str, Any], wanted: Sequence[str] | None) -> dict[str, Any] | None:
+def _placed(row: dict[str, Any], wanted: Sequence[str] | None, config: str) -> dict[str, Any] | None:
     """Return the row with this project's domain, None where it is not wanted."""
-    theirs = row["domain"] or str(row.get("source", "")).rpartition("/")[2]
-    if wanted and theirs not in _DOMAINS:
-        raise UserError(f"{row['place']}: domain is {theirs!r}, so kinds cannot choose; leave kinds out")
+    named = f"{row['domain']} {config} {row.get('source', '')}".lower()
+    theirs = next((name for name in _DOMAINS if name in named), None)
+    if wanted and theirs is None:
+        raise UserError(f"{row['place']}: 'domain' and 'source' name none of {', '.join(_DOMAINS)}; leave kinds out")
     if wanted and theirs not in wanted:
         return None
-    return row | {"domain": _DOMAINS.get(theirs, "math"), "task": theirs or row["task"]}
+    return row | {"domain": _DOMAINS[theirs] if theirs else "world", "task": theirs or row["task"]}
 
 
 def prompts(

@@ -189,3 +189,76 @@ def test_nothing_chosen_is_an_error() -> None:
     assert chosen("kinds", None, ("a", "b")) == ("a", "b")
     with pytest.raises(ValueError, match="kinds: none; known are a, b"):
         chosen("kinds", [], ("a", "b"))
+
+
+def test_a_regular_expression() -> None:
+    (row,) = software.dialogues("test", size=1, kinds=["regex"], reasoning=0.0)
+    asked = (
+        "Write a Python function `is_code(text)` that says whether a text is exactly 3 capital letters from A to "
+        "Z, then "
+        "`/`, then 2 digits, and optionally `/` and 1 to 4 more digits. Use a regular expression. Give it in one "
+        "```python "
+        "block."
+    )
+    program = (
+        "```python\nimport re\n\n\ndef is_code(text):\n"
+        '    return re.fullmatch(r"[A-Z]{3}[/][0-9]{2}(?:[/][0-9]{1,4})?", text) is not None\n```'
+    )
+    assert row == {
+        "messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": program}],
+        "mode": "non_reasoning",
+        "domain": "code",
+        "task": "regex",
+        "language": "en",
+        "test_list": [
+            "assert is_code('QQQ/77')",
+            "assert is_code('QQQ/00/1111')",
+            "assert not is_code('QQQ77')",
+            "assert not is_code('QQQ/77/')",
+            "assert not is_code('QQQxQQQ/77')",
+            "assert not is_code('QQQ/77/11111')",
+            "assert not is_code('QQ/77')",
+        ],
+        "test_setup_code": "",
+    }
+
+
+def test_two_derivations_of_a_puzzle() -> None:
+    two, one = reasoning_sft.dialogues("test", size=1, kinds=["logic"], responses=2, reasoning=1.0)
+    asked = (
+        "Knights always tell the truth, knaves always lie. Ann says: Dan and I are of the same kind. Ida says: "
+        "Ann is a "
+        "knave. Hal says: Dan is a knight. Dan says: Ida is a knight. How many knights are there? Put the answer "
+        "within "
+        "\\boxed{}."
+    )
+    thought = (
+        "Ann's claim is false and Ann is a knave. Ida's claim is true and Ida is a knight. Hal's claim is true "
+        "and Hal is a "
+        "knight. Dan's claim is true and Dan is a knight. So Ann a knave, Ida a knight, Hal a knight, Dan a "
+        "knight; no other "
+        "assignment fits. Knights: 3."
+    )
+    turn = {"role": "assistant", "content": "The answer is \\boxed{3}.", "reasoning_content": thought}
+    about = {"mode": "reasoning", "domain": "logic", "task": "knights", "language": "en", "answer": "3"}
+    assert one == {"messages": [{"role": "user", "content": asked}, turn], **about}
+    assert question(two) == asked and two["messages"][-1]["content"] == turn["content"]
+    other = two["messages"][-1]["reasoning_content"]
+    assert (
+        other.startswith("Cases for Ann/Ida/Hal/Dan (T is a knight): T/T/T/T: Ida contradicts.")
+        and "F/T/T/T: fits." in other
+    )
+
+
+def test_a_korean_notice() -> None:
+    args = {"lengths": [50], "positions": [0.5], "kinds": ["notice"], "formats": ["clauses"]}
+    (row,) = korean_documents.dialogues("test", per_cell=1, reasoning=1.0, **args)
+    assert question(row) == (
+        "다음 문서를 읽고 질문에 답하세요.\n\n【지역 창업 시행 공고】\n\n1번 어르신 전통시장 장학\n  ① 모집 "
+        "인원: 114명\n"
+        "  ② 지원 금액: 2680만원\n  ③ 접수 마감: 1월 25일\n  ④ 접수 부서: 산업지원과\n\n2번 소상공인 건강 인증\n"
+        "  ① 모집 인원: 101명\n  ② 지원 금액: 180만원\n  ③ 접수 마감: 6월 19일\n  ④ 접수 부서: 농업기술과\n\n"
+        "질문: 1번(어르신 전통시장 장학)에서 접수 부서는 무엇입니까? 값만 쓰세요."
+    )
+    assert row["messages"][-1]["content"] == row["answer"] == "산업지원과"
+    assert (row["format"], row["context_length"], row["position"], row["task"]) == ("clauses", 50, 0.5, "notice")

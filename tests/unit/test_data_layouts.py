@@ -233,8 +233,11 @@ def test_reasoning_sets_are_chosen_by_domain(tmp_path: Path) -> None:
         ("world", "science", "reasoning"),
     ]
     assert [row["domain"] for row in reasoning_sft.public("train", path=tmp_path, kinds=["code"])] == ["code"]
+    (tmp_path / "train.jsonl").write_text(json.dumps({"messages": [ASKED, SAID], "source": "open-r1/codeforces-cots"}))
+    assert [row["domain"] for row in reasoning_sft.public("train", path=tmp_path)] == ["code"]
     (tmp_path / "train.jsonl").write_text(json.dumps({"messages": [ASKED, SAID]}))
-    with pytest.raises(UserError, match=r"train\.jsonl:1: domain is '', so kinds cannot choose"):
+    assert [row["domain"] for row in reasoning_sft.public("train", path=tmp_path)] == ["world"]
+    with pytest.raises(UserError, match=r"train\.jsonl:1: 'domain' and 'source' name none of math, code, science"):
         list(reasoning_sft.public("train", path=tmp_path, kinds=["code"]))
 
 
