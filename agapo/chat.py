@@ -132,22 +132,6 @@ def _thinking(turn: Message) -> str:
     return (turn.get("reasoning_content") or "").strip("\n")
 
 
-def dialogue_ids(
-    tokenizer: "PreTrainedTokenizerBase",
-    messages: Sequence[Message],
-    mode: Mode,
-    tools: Sequence[Any] | None = None,
-) -> tuple[list[int], list[int]]:
-    """Return the token ids [T] of a dialogue and the loss mask [T] of its last turn alone, the assistant's.
-
-    Raises ValueError when the last turn is not the assistant's.
-    """
-    if not messages or messages[-1]["role"] != "assistant":
-        raise ValueError("a dialogue to train on should end with the assistant's turn")
-    context, said = _turn_ids(tokenizer, messages, mode, tools)
-    return context + said, [0] * len(context) + [1] * len(said)
-
-
 def _turn_ids(
     tokenizer: "PreTrainedTokenizerBase", messages: Sequence[Message], mode: Mode, tools: Any
 ) -> tuple[list[int], list[int]]:

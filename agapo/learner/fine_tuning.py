@@ -142,10 +142,7 @@ def training_arguments(settings: FineTuning) -> TrainingArguments:
     """Return TRL's configuration."""
     from trl.trainer.sft_config import SFTConfig
 
-    bf16 = settings.dtype == "bfloat16"
-    # transformers wants a GPU for bfloat16, or `use_cpu`, under which accelerate forgets about DeepSpeed.
-    hidden = bf16 and settings.sharded and settings.device == "cpu"
-    arguments = SFTConfig(
+    return SFTConfig(
         output_dir=str(settings.checkpoints / ".unfinished"),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.micro_rows,
@@ -157,9 +154,10 @@ def training_arguments(settings: FineTuning) -> TrainingArguments:
         max_grad_norm=settings.max_grad_norm,
         seed=settings.seed,
         train_sampling_strategy="sequential",
-        bf16=bf16 and not hidden,
+        bf16=settings.dtype == "bfloat16",
         gradient_checkpointing=settings.gradient_checkpointing,
-        use_cpu=settings.device == "cpu" and not settings.sharded,
+        # Not by ACCELERATE_USE_CPU, with which accelerate forgets about DeepSpeed.
+        use_cpu=settings.device == "cpu",
         deepspeed=deepspeed_config(settings) if settings.sharded else None,
         ddp_find_unused_parameters=False,
         # Each step is logged, so that a resumed run's record is that of an undisturbed one.
@@ -173,9 +171,6 @@ def training_arguments(settings: FineTuning) -> TrainingArguments:
         dataloader_pin_memory=settings.device != "cpu",
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    if hidden:
-        arguments.bf16 = arguments.hf_deepspeed_config.config["bf16"]["enabled"] = True
-    return arguments
 
 
 def deepspeed_config(settings: FineTuning) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class LearnerRank:
             dtype=own.dtype,
             attention=own.attention,
             gradient_checkpointing=own.gradient_checkpointing,
+            rope=own.rope,
         )
         nn.Module.to(model, own.device)
         return model

@@ -114,7 +114,8 @@ def _trainer(
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     on_gpu = settings.device != "cpu"
     resources = {"CPU": 0.1} | ({"GPU": gpus_per_rank} if on_gpu else {})
-    environment = {} if on_gpu else {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+    cpu_only = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "false"}
+    environment = {} if on_gpu else cpu_only
     return TorchTrainer(
         rank_main,
         train_loop_config={"settings": settings, "mailbox": mailbox},

@@ -1,8 +1,9 @@
 """What a learner rank needs to know: plain values, so that ranks never see the recipe."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from agapo.algorithm.objective import Objective
 from agapo.learner.batching import Layout
@@ -18,6 +19,7 @@ class LearnerSettings:
     dtype: str = "float32"
     attention: str = "sdpa"
     gradient_checkpointing: bool = False
+    rope: Mapping[str, Any] | None = None
     zero_stage: int = 0
     learning_rate: float = 1e-6
     betas: tuple[float, float] = (0.9, 0.999)

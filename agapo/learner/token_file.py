@@ -1,8 +1,8 @@
 """Tokenised examples on disk, read through memory maps: every rank sees all of them, and none holds them.
 
-    tokens.bin   every example's token ids, one after another (int32)
-    mask.bin     1 where a token is trained (uint8)
-    ends.bin     where each example ends (int64)
+tokens.bin   every example's token ids, one after another (int32)
+mask.bin     1 where a token is trained (uint8)
+ends.bin     where each example ends (int64)
 """
 
 from pathlib import Path

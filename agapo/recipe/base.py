@@ -86,6 +86,11 @@ class ModelConfig(Strict):
     rope: RopeConfig | None = None
     """Stretch the model's context; None takes the model as it is."""
 
+    @property
+    def rope_fields(self) -> dict[str, Any] | None:
+        """`rope` as plain values, for `load_model` and `load_config`."""
+        return self.rope.model_dump() if self.rope else None
+
 
 class SourceConfig(Strict):
     """One source of a mixture."""

@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from agapo.recipe.base import DataConfig, Recipe, SourceConfig, Strict, check_modes
 from agapo.recipe.curation import CurationConfig
+from agapo.recipe.needle import NeedleConfig
 from agapo.recipe.rl import EvaluationConfig, RewardConfig, RolloutConfig
 from agapo.schema import MODES, Mode
 
@@ -31,7 +32,7 @@ class MixConfig(Strict):
 
     modes: dict[Mode, float] = Field(default_factory=lambda: {"reasoning": 1.5, "non_reasoning": 1.0})
     """Shares of the modes; the report's 1.5 : 1 (arXiv 2507.11407, §2.4.1)."""
-    domains: dict[str, float] | dict[Mode, dict[str, float]] = Field(default_factory=dict)
+    domains: dict[str, float | dict[str, float]] = Field(default_factory=dict)
     """Shares of the domains inside each mode, for both modes at once or by mode. Empty: whatever the sources'
     weights give."""
 
@@ -110,6 +111,8 @@ class SFTTrainingConfig(Strict):
     ranks: int = Field(default=1, ge=1)
     """Data-parallel workers (Ray Train)."""
     gpus_per_rank: float = Field(default=0.0, ge=0)
+    gpu_gib: float | None = Field(default=None, gt=0)
+    """Memory of a GPU, which `agapo check` compares its estimate with; nothing else reads it."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO: 1 shards the optimizer, 2 the gradients too, 3 the weights too; 0 goes without DeepSpeed."""
     offload: bool = False
@@ -163,6 +166,8 @@ class SFTRecipe(Recipe):
     rollout: RolloutConfig = RolloutConfig()
     """How the evaluation samples."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    needle: NeedleConfig | None = None
+    """The needle test after training: facts found again at every length and place of the context."""
 
     @model_validator(mode="after")
     def _one_start(self) -> "SFTRecipe":

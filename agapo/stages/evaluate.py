@@ -92,8 +92,8 @@ def _share_correct(groups: Sequence[Group]) -> float:
 
 
 def _share_thinking(groups: Sequence[Group]) -> float:
-    responses = [(response.text, group.prompt.mode) for group in groups for response in group.responses]
-    return sum(thinks(text, mode) for text, mode in responses) / max(1, len(responses))
+    found = [thinks(response.text, group.prompt.mode) for group in groups for response in group.responses]
+    return sum(found) / max(1, len(found))
 
 
 def thinks(text: str, mode: Mode) -> bool:

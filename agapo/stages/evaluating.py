@@ -8,8 +8,6 @@ again) and W&B (the numbers are in `summary.json`).
 """
 
 import hashlib
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -24,8 +22,7 @@ from agapo.curation.mixing import share_out
 from agapo.curation.prompts import read_prompts, require_own_ids
 from agapo.errors import UserError
 from agapo.model.loading import load_config, load_tokenizer
-from agapo.recipe import EvalRecipe, Recipe, RLRecipe, SFTRecipe, fingerprint, load_recipe
-from agapo.recipe.base import recipe_stage
+from agapo.recipe import EvalRecipe
 from agapo.recipe.evaluation import AccuracyConfig
 from agapo.recipe.rl import require_terms
 from agapo.resolve import resolve
@@ -36,14 +33,15 @@ from agapo.stages.interrupt import StopRequest
 from agapo.stages.needle import needle_test, print_needle, refuse_red
 from agapo.stages.needle_prompts import check_needle, context_of, needle_prompts
 from agapo.stages.rendering import Renderer, check_lengths, make_renderer
+from agapo.stages.starting import start_folder, start_recipe, starting_model
 from agapo.stages.system import check_rewards, make_evaluator, start_rollouts, start_scorer
-from agapo.tracking import RunDirectory, is_finished, make_console, read_json, stored_fingerprint, write_json_atomic
+from agapo.tracking import RunDirectory, make_console, read_json, write_json_atomic
 from agapo.tracking.progress import format_duration
 
 
 def run_eval(recipe: EvalRecipe, recipe_path: Path) -> None:
     """Evaluate, or print the finished evaluation again. Raises UserError where the needle test is not green."""
-    model = evaluated_model(recipe)
+    model = starting_model(recipe, green=False)
     with RunDirectory.open(recipe, recipe_path) as run:
         if run.finished:
             _require_same_model(run, recipe)
@@ -59,7 +57,7 @@ def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: s
     started = time.monotonic()
     say = make_console().print
     tokenizer = load_tokenizer(model)
-    config = load_config(model, recipe.model.rope.model_dump() if recipe.model.rope else None)
+    config = load_config(model, recipe.model.rope_fields)
     render, context = make_renderer(tokenizer), context_of(config)
     questions = checked_questions(recipe, render, config)
     needles = needle_prompts(recipe.needle, tokenizer, context=context, seed=recipe.run.seed) if recipe.needle else []
@@ -113,51 +111,20 @@ def check_evaluation(recipe: EvalRecipe) -> list[tuple[str, str]]:
 
 def _checked_model(recipe: EvalRecipe) -> str:
     """Return what there is to say of the model; its context is looked at where it lies on this machine."""
-    folder = Path(recipe.model.path or _start(recipe).hf_directory)
+    folder = start_folder(recipe)
     if not folder.is_dir():
         return f"not looked at: {recipe.model.path or f'{recipe.model.start} makes it'}"
-    context = context_of(load_config(folder, recipe.model.rope.model_dump() if recipe.model.rope else None))
+    context = context_of(load_config(folder, recipe.model.rope_fields))
     if recipe.needle:
         check_needle(recipe.needle, context)
     return f"{folder}: a context of {context or 'any number of'} tokens"
-
-
-def evaluated_model(recipe: EvalRecipe) -> str:
-    """Return the model's folder or name; where the recipe names another that makes it, run that first if need be.
-
-    Raises UserError when that run fails, or was made by another version of its recipe.
-    """
-    if recipe.model.path:
-        return recipe.model.path
-    start = _start(recipe)
-    if is_finished(start.run_directory):
-        if stored_fingerprint(start.run_directory) != fingerprint(start):
-            raise UserError(
-                f"model.start: {start.run_directory} was made by another version of {recipe.model.start}; "
-                "delete it to make it anew, or give its model as model.path"
-            )
-        return str(start.hf_directory)
-    # A process of its own, so that nothing of the other stage (threads, memory) stays behind.
-    command = [sys.executable, "-m", "agapo", start.stage, str(recipe.model.start), f"run.output={recipe.run.output}"]
-    if subprocess.run(command, check=False).returncode:
-        raise UserError(f"model.start: the run that makes the model failed; see above ({recipe.model.start})")
-    return str(start.hf_directory)
-
-
-def _start(recipe: EvalRecipe) -> Recipe:
-    assert recipe.model.start
-    stage = recipe_stage(recipe.model.start)
-    if stage not in ("sft", "rl"):
-        raise UserError(f"model.start: {recipe.model.start} is a recipe for '{stage}', which makes no model")
-    kind = SFTRecipe if stage == "sft" else RLRecipe
-    return load_recipe(kind, recipe.model.start, [f"run.output={recipe.run.output}"])
 
 
 def _model_version(recipe: EvalRecipe) -> str | None:
     """Return what tells one run that made the model from the next, None for a model that is given as such."""
     if not recipe.model.start:
         return None
-    return hashlib.sha256((_start(recipe).run_directory / "summary.json").read_bytes()).hexdigest()[:16]
+    return hashlib.sha256((start_recipe(recipe).run_directory / "summary.json").read_bytes()).hexdigest()[:16]
 
 
 def _require_same_model(run: RunDirectory, recipe: EvalRecipe) -> None:

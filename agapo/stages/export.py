@@ -1,6 +1,8 @@
 """From the learner's flat weights to a Hugging Face folder, and back."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +13,9 @@ from agapo.model.weights import WeightLayout, load_weights, pack_weights, weight
 class Exporter:
     """Knows the model's architecture and tokenizer, and puts weights into it."""
 
-    def __init__(self, model_path: str, dtype: str):
+    def __init__(self, model_path: str, dtype: str, rope: Mapping[str, Any] | None = None):
         self.dtype = dtype
-        self.model = load_model(model_path, dtype=dtype)
+        self.model = load_model(model_path, dtype=dtype, rope=rope)
         self.tokenizer = load_tokenizer(model_path)
         self.layout = weight_layout(self.model, self.model.dtype)
 

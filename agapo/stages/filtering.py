@@ -26,9 +26,9 @@ from agapo.rollouts.scoring import Scorer
 from agapo.rollouts.supervisor import RolloutPool
 from agapo.schema import Group, Prompt
 from agapo.stages.interrupt import StopRequest
-from agapo.stages.launch import starting_model
 from agapo.stages.questions import check_questions, load_questions, without_overlong
 from agapo.stages.rendering import Renderer, make_renderer
+from agapo.stages.starting import starting_model
 from agapo.stages.system import check_rewards, sampling_params, start_rollouts, start_scorer
 from agapo.tracking import RunDirectory, StepProgress, make_console, read_json, write_json_atomic
 from agapo.tracking.files import json_line, read_json_lines, write_text_atomic

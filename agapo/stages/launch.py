@@ -4,10 +4,9 @@ Every stage ends the same way: the model is exported, measured on the test quest
 """
 
 import os
-import subprocess
-import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,22 @@ import torch
 
 from agapo.algorithm.objective import Objective
 from agapo.cluster import fetch, start_cluster, stop_cluster, threads_for
-from agapo.errors import Interrupted, UserError
+from agapo.errors import Interrupted
 from agapo.learner.group import LearnerGroup
 from agapo.learner.settings import LearnerSettings
-from agapo.model.loading import load_tokenizer
-from agapo.recipe import RLRecipe, SFTRecipe, fingerprint, load_recipe
+from agapo.model.loading import load_config, load_tokenizer
+from agapo.recipe import RLRecipe, SFTRecipe
 from agapo.recipe.rl import require_terms
-from agapo.stages.evaluate import Evaluation
+from agapo.rollouts.supervisor import RolloutPool
+from agapo.stages.evaluate import Evaluation, Evaluator
 from agapo.stages.export import Exporter
 from agapo.stages.interrupt import StopRequest
-from agapo.stages.questions import Questions, check_questions, describe_questions, load_questions, without_overlong
+from agapo.stages.needle import needle_test, print_needle, refuse_red
+from agapo.stages.needle_prompts import NeedlePrompt, context_of, needle_prompts
+from agapo.stages.questions import check_questions, describe_questions, load_questions, without_overlong
 from agapo.stages.rendering import make_renderer
 from agapo.stages.rl import Progress, RLLoop, resume, use_export
+from agapo.stages.starting import starting_model
 from agapo.stages.system import (
     check_rewards,
     make_evaluator,
@@ -40,10 +43,9 @@ from agapo.tracking import (
     StepProgress,
     before_after_table,
     final_summary,
-    is_finished,
     learning_curve,
+    make_console,
     read_json,
-    stored_fingerprint,
     thinking_table,
     write_json_atomic,
 )
@@ -56,7 +58,6 @@ if not torch.cuda.is_available():
 def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
     """Run the RL stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
     model_path = starting_model(recipe)
-    assert model_path
     with RunDirectory.open(recipe, recipe_path) as run:
         # More steps than a finished run has made: it goes on.
         if run.finished and (read_json(run.summary) or {}).get("steps", 0) >= recipe.steps:
@@ -78,7 +79,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     started = time.monotonic()
     render = make_renderer(load_tokenizer(model_path))
     questions = without_overlong(load_questions(recipe.data, recipe.evaluation), render, recipe.data)
-    exporter = Exporter(model_path, recipe.model.dtype)
+    exporter = Exporter(model_path, recipe.model.dtype, recipe.model.rope_fields)
     check_questions(recipe, questions, render, exporter.model.config)
     check_rewards(recipe.reward)
     stop = stack.enter_context(StopRequest())
@@ -129,6 +130,7 @@ def start_learner(recipe: RLRecipe, model_path: str) -> LearnerGroup:
         dtype=recipe.model.dtype,
         attention=recipe.model.attention,
         gradient_checkpointing=recipe.model.gradient_checkpointing,
+        rope=recipe.model.rope_fields,
         zero_stage=own.zero_stage,
         learning_rate=own.learning_rate,
         betas=own.betas,
@@ -221,40 +223,12 @@ def report_finished(run: RunDirectory) -> None:
     final_summary(run, steps=summary["steps"], total_steps=summary["steps"], wall_s=summary["wall_s"])
 
 
-def starting_model(recipe: RLRecipe | SFTRecipe) -> str | None:
-    """Return the model that a stage starts from; where the recipe names an SFT recipe, run that first if need be.
-
-    None where the recipe itself creates its model.
-    """
-    if recipe.model.path:
-        return recipe.model.path
-    return finished_model(recipe.model.start, recipe.run.output) if recipe.model.start else None
-
-
-def finished_model(start: Path, output: Path) -> str:
-    """Return the exported model of an SFT recipe's run below `output`; run it first when there is none."""
-    overrides = [f"run.output={output}"]
-    sft = load_recipe(SFTRecipe, start, overrides)
-    if is_finished(sft.run_directory):
-        if stored_fingerprint(sft.run_directory) != fingerprint(sft):
-            raise UserError(
-                f"model.start: {sft.run_directory} was made by another version of {start}; "
-                "delete it to make it anew, or give its model as model.path"
-            )
-    else:
-        # A process of its own, so that nothing of the SFT stage (threads, memory) stays behind.
-        command = [sys.executable, "-m", "agapo", "sft", str(start), *overrides]
-        if subprocess.run(command, check=False).returncode:
-            raise UserError(f"model.start: the SFT stage that makes the start failed; see above ({start})")
-    return str(sft.hf_directory)
-
-
 def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
     """Run the SFT stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
-    parent = starting_model(recipe)
+    parent = None if recipe.create else starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run:
         if run.finished:
-            report_finished(run)
+            report_sft(run)
             return
         earlier = read_json(run.path / SO_FAR) or {"wall_s": 0.0}
         started = time.monotonic() - earlier["wall_s"]
@@ -266,7 +240,15 @@ def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
             raise
         common = _common(recipe, recipe_path, summary.pop("before"), summary.pop("after"))
         write_json_atomic(run.summary, common | {"wall_s": round(time.monotonic() - started, 1), **summary})
-        report_finished(run)
+        report_sft(run)
+
+
+def report_sft(run: RunDirectory) -> None:
+    """Print what a finished SFT run came to. Raises UserError where its needle test should be green and is not."""
+    report_finished(run)
+    if needle := (read_json(run.summary) or {}).get("needle"):
+        print_needle(run.path)
+        refuse_red(needle, run.path)
 
 
 SO_FAR = "so_far.json"
@@ -282,14 +264,20 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
     require_terms(recipe.reward, {prompt.domain for prompt in questions.test})
     with ExitStack() as stack:
         start = sft.start_folder(recipe, run, parent)
+        needles = _needles(recipe, start)
         stop = stack.enter_context(StopRequest())
         with sft.sft_loop(recipe, run, start) as loop:
             start_cluster(recipe.cluster.address)
             stack.callback(stop_cluster)
-            before = earlier.get("before") or _measured(measure(recipe, questions, start, stop))
-            write_json_atomic(run.path / SO_FAR, {**earlier, "before": before})
+            before = earlier.get("before")
+            if before is None:
+                with measuring(recipe, start, stop) as evaluator:
+                    before = _measured(evaluator.accuracy(questions.test, recipe.evaluation.modes))
+                write_json_atomic(run.path / SO_FAR, {**earlier, "before": before})
             loop.train(stop)
-        after = _measured(measure(recipe, questions, str(run.hf), stop))
+        with measuring(recipe, str(run.hf), stop) as evaluator:
+            after = _measured(evaluator.accuracy(questions.test, recipe.evaluation.modes))
+            needle = _needle_test(recipe, run, evaluator.pool, needles)
         learning_curve(run.metrics, run.curve)
         return {
             "before": before["accuracy"],
@@ -300,22 +288,42 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
             "thinking": {"before": before["thinking"], "after": after["thinking"]},
             "parent": parent,
             **sft.data_summary(loop.data),
+            **needle,
         }
+
+
+def _needles(recipe: SFTRecipe, start: str) -> list[NeedlePrompt]:
+    """Return the needle test's prompts, made before the training so that what is wrong with them is known."""
+    if recipe.needle is None:
+        return []
+    context = context_of(load_config(start, recipe.model.rope_fields))
+    return needle_prompts(recipe.needle, load_tokenizer(start), context=context, seed=recipe.run.seed)
+
+
+def _needle_test(
+    recipe: SFTRecipe, run: RunDirectory, pool: RolloutPool, prompts: Sequence[NeedlePrompt]
+) -> dict[str, Any]:
+    """Return the needle test's part of the summary, empty where the recipe has none."""
+    if recipe.needle is None:
+        return {}
+    tokenizer, context = load_tokenizer(run.hf), context_of(load_config(run.hf))
+    say, seed = make_console().print, recipe.run.seed
+    found = needle_test(recipe.needle, pool, tokenizer, run.path, context=context, seed=seed, prompts=prompts, say=say)
+    return {"needle": found.summary}
 
 
 def _measured(found: Evaluation) -> dict[str, Any]:
     return {name: getattr(found, name) for name in ("accuracy", "thinking", "tokens", "errors")}
 
 
-def measure(recipe: SFTRecipe, questions: Questions, folder: str, stop: StopRequest) -> Evaluation:
-    """Return the greedy accuracy of a model on the test questions, through the rollout actors."""
+@contextmanager
+def measuring(recipe: SFTRecipe, folder: str, stop: StopRequest) -> Iterator[Evaluator]:
+    """Yield what measures a model, through rollout actors and verifier workers that live as long."""
     with ExitStack() as stack:
         render = make_renderer(load_tokenizer(folder))
         scorer = start_scorer(recipe.reward)
         stack.callback(scorer.pool.close)
         pool = start_rollouts(recipe.model, folder, recipe.rollout, stop)
         stack.callback(pool.close)
-        evaluator = make_evaluator(
-            pool, scorer, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed
-        )
-        return evaluator.accuracy(questions.test, recipe.evaluation.modes)
+        chunk, seed = recipe.evaluation.chunk_prompts, recipe.run.seed
+        yield make_evaluator(pool, scorer, render, recipe.rollout, chunk, seed)

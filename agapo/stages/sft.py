@@ -19,14 +19,16 @@ from transformers import PreTrainedTokenizerBase
 
 from agapo.chat import format_tool_call
 from agapo.cluster import threads_for
+from agapo.curation.report import CurationReport
 from agapo.learner.checkpoint import latest_checkpoint
 from agapo.learner.fine_tuning import FineTuning
-from agapo.learner.ray_train import Report, run_ranks
+from agapo.learner.ray_train import run_ranks
 from agapo.model.loading import create_model, export_hf, load_model, load_tokenizer
 from agapo.model.tokenizer import build_tokenizer, train_tokenizer
 from agapo.recipe import SFTRecipe
+from agapo.stages.dialogues import read_dialogues
 from agapo.stages.interrupt import StopRequest
-from agapo.stages.sft_data import Tally, TrainingData, dialogues, token_ratio, training_data
+from agapo.stages.sft_data import TrainingData, token_ratio, training_data
 from agapo.tracking import MetricsLogger, RunDirectory, StepProgress
 
 
@@ -37,23 +39,19 @@ def start_folder(recipe: SFTRecipe, run: RunDirectory, parent: str | None) -> st
     folder = run.path / "start"
     if not folder.exists():
         assert recipe.create
-        tokenizer = start_tokenizer(recipe, run)
+        tokenizer = start_tokenizer(recipe)
         sizes = recipe.create.model_dump(exclude={"vocabulary"})
         export_hf(create_model(tokenizer, seed=recipe.run.seed, **sizes), tokenizer, folder)
     return str(folder)
 
 
-def start_tokenizer(recipe: SFTRecipe, run: RunDirectory) -> PreTrainedTokenizerBase:
+def start_tokenizer(recipe: SFTRecipe) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a created model: a token a byte, or trained on the recipe's own dialogues."""
     assert recipe.create
     if not recipe.create.vocabulary:
         return build_tokenizer()
-    tally = Tally(run.path / ".dropped.tmp")
-    texts = (text for _, row in dialogues(recipe, tally) for text in dialogue_texts(row))
-    tokenizer = train_tokenizer(texts, recipe.create.vocabulary)
-    tally.close()
-    (run.path / ".dropped.tmp").unlink()
-    return tokenizer
+    rows = read_dialogues(recipe, CurationReport())
+    return train_tokenizer((text for _, row in rows for text in dialogue_texts(row)), recipe.create.vocabulary)
 
 
 def dialogue_texts(row: dict[str, Any]) -> Iterator[str]:
@@ -81,6 +79,8 @@ class SFTLoop:
     def train(self, stop: StopRequest) -> None:
         """Train to the last step and export. Raises Interrupted after saving when a stop was asked for."""
         training = self.recipe.training
+        if self.done == self.data.steps and self.run.hf.exists():
+            return
         run_ranks(
             self.settings(),
             ranks=training.ranks,
@@ -118,7 +118,7 @@ class SFTLoop:
             dtype=recipe.model.dtype,
             attention=recipe.model.attention,
             gradient_checkpointing=recipe.model.gradient_checkpointing,
-            rope=recipe.model.rope.model_dump() if recipe.model.rope else None,
+            rope=recipe.model.rope_fields,
             zero_stage=training.zero_stage,
             offload=training.offload,
             lora=training.lora.model_dump() if training.lora else None,
@@ -138,7 +138,7 @@ def sft_loop(recipe: SFTRecipe, run: RunDirectory, start: str) -> Iterator[SFTLo
     """Yield the loop: training data read, logs open, where the run is known."""
     with StepProgress(recipe.steps or 0, name="sft", log_every=100) as view:
         data = training_data(recipe, load_tokenizer(start), run.path / "data", view.announce)
-        view.announce(describe(data, run))
+        view.announce(describe(data))
     checkpoint = latest_checkpoint(run.checkpoints)
     done = int(checkpoint.state["step"]) if checkpoint else 0
     run.truncate_after(done if checkpoint else -1)
@@ -154,17 +154,17 @@ def sft_loop(recipe: SFTRecipe, run: RunDirectory, start: str) -> Iterator[SFTLo
         logger.close(failed)
 
 
-def describe(data: TrainingData, run: RunDirectory) -> str:
+def describe(data: TrainingData) -> str:
     """Return one line on the data, for the start of a run."""
-    read = sum(source["read"] for source in data.report.values())
+    report = data.report
     left_out: dict[str, int] = {}
-    for source in data.report.values():
-        for reason, count in source["dropped"].items():
-            left_out[reason] = left_out.get(reason, 0) + count
-    dropped = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+    for item in report["dropped"]:
+        left_out[item["filter"]] = left_out.get(item["filter"], 0) + item["rows"]
+    dropped = ", ".join(f"{name} {count:,}" for name, count in left_out.items())
     ratio = token_ratio(data.totals("mode"))
+    where = data.folder / "dropped.jsonl"
     return (
-        f"{read:,} dialogues read{f' ({dropped}: {data.folder}/dropped.jsonl)' if dropped else ''}, "
+        f"{report['seen']:,} dialogues read{f' (left out: {dropped}; see {where})' if dropped else ''}, "
         f"{int(data.trained.sum()):,} trained tokens, {data.passes():.2f} passes over them"
         + (f", reasoning : non-reasoning {ratio:.3f} : 1" if ratio is not None else "")
     )
@@ -175,14 +175,10 @@ def mix_metrics(data: TrainingData, step: int) -> dict[str, float]:
     by_mode = data.totals("mode", until=step)
     ratio = token_ratio(by_mode)
     metrics = {f"data/tokens/{mode}": float(count) for mode, count in by_mode.items()}
-    metrics |= {f"data/share/{domain}": share for domain, share in _shares(data, step).items()}
+    for field in ("domain", "language"):
+        counts = data.totals(field, until=step)
+        metrics |= {f"data/{field}/{name}": count / sum(counts.values()) for name, count in counts.items()}
     return metrics | ({"data/token_ratio": ratio} if ratio is not None else {})
-
-
-def _shares(data: TrainingData, step: int) -> dict[str, float]:
-    counts = data.totals("domain", until=step) | data.totals("language", until=step)
-    whole = max(1, sum(data.totals("language", until=step).values()))
-    return {name: count / whole for name, count in counts.items()}
 
 
 def data_summary(data: TrainingData) -> dict[str, Any]:
@@ -195,7 +191,7 @@ def data_summary(data: TrainingData) -> dict[str, Any]:
         "trained_tokens_by_language": data.totals("mode", "language"),
         "passes": round(data.passes(), 3),
         "fill": round(data.fill(), 4),
-        "sources": data.report,
+        "curation": {name: value for name, value in data.report.items() if name != "samples"},
     }
 
 
@@ -205,5 +201,3 @@ def merge_adapter(base: str, adapter: Path, folder: Path, dtype: str) -> None:
 
     model = PeftModel.from_pretrained(load_model(base, dtype=dtype), str(adapter))
     export_hf(model.merge_and_unload(), load_tokenizer(base), folder)  # pyright: ignore[reportArgumentType]
-
-

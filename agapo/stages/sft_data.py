@@ -6,34 +6,30 @@ What is left out on the way, and why, stands in `dropped.jsonl`. The result lies
 run trains on the same rows without reading anything again.
 """
 
-import json
 import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import islice
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from agapo.curation.dialogues import normal_dialogue, row_examples
-from agapo.curation.prompts import read_rows
+from agapo.curation.dialogues import row_examples
+from agapo.curation.report import CurationReport, Dropped, Finding
 from agapo.curation.token_mix import Stratum, mixed
 from agapo.errors import UserError
 from agapo.learner.packing import Example, flatten, pack, unflatten
 from agapo.learner.token_file import TokenWriter
 from agapo.recipe import SFTRecipe
-from agapo.recipe.sft import DialogueSourceConfig
+from agapo.stages.curate import curated
+from agapo.stages.dialogues import read_dialogues
 from agapo.tracking.files import json_line, read_json, write_json_atomic
 
 log = logging.getLogger(__name__)
-
-SHOWN_MISTAKES = 5
-"""So many malformed rows are named before the run refuses."""
 
 
 class Kind(NamedTuple):
@@ -62,7 +58,7 @@ class TrainingData:
     """The packed rows in order: indices of examples."""
     rows_per_step: int
     report: dict[str, Any]
-    """Rows read and left out, by source and reason."""
+    """Rows read and left out, by source, filter and reason (`CurationReport`)."""
 
     @property
     def steps(self) -> int:
@@ -79,10 +75,15 @@ class TrainingData:
             np.add.at(counts[step], self.codes[indices], self.trained[indices])
         return counts
 
+    @cached_property
+    def _so_far(self) -> np.ndarray:
+        """[steps + 1, kinds] trained tokens of the first so many steps."""
+        return np.concatenate([np.zeros((1, len(self.kinds)), dtype=np.int64), self.tokens_by_step.cumsum(axis=0)])
+
     def totals(self, *fields: str, until: int | None = None) -> dict[str, int]:
         """Return the trained tokens of the first `until` steps (all by default) by e.g. mode, or mode/domain."""
         found: Counter[str] = Counter()
-        sums = self.tokens_by_step[:until].sum(axis=0)
+        sums = self._so_far[self.steps if until is None else until]
         for kind, count in zip(self.kinds, sums, strict=True):
             found["/".join(getattr(kind, name) for name in fields)] += int(count)
         return dict(found)
@@ -124,86 +125,22 @@ def training_data(
     return _load(folder, recipe.training.rows_per_step)
 
 
-def dialogues(recipe: SFTRecipe, tally: "Tally") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (source's name, row) of every row that is a dialogue and passes the recipe's filters."""
-    for name, source in recipe.data.parts.items():
-        if source.weight:
-            yield from ((name, row) for row in _source_rows(recipe, name, source, tally))
-
-
-def _source_rows(recipe: SFTRecipe, name: str, source: Any, tally: "Tally") -> Iterator[dict[str, Any]]:
-    key = f"data.sources.{name}" if recipe.data.sources else "data"
-    rows = read_rows(source.source, "train", source.args, source.path, key)
-    limit = source.limit if isinstance(source, DialogueSourceConfig) else None
-    checked = _checked(islice(rows, limit), source.source, tally.of(name), refuse=recipe.data.malformed == "refuse")
-    yield from checked
-
-
-def _checked(
-    rows: Iterator[dict[str, Any]], source: str, tally: "SourceTally", *, refuse: bool
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows that are dialogues, normalised. Raises UserError naming the first few that are not."""
-    mistakes: list[str] = []
-    for number, row in enumerate(rows, start=1):
-        place = str(row.get("place") or f"{source}: row {number}")
-        tally.read += 1
-        try:
-            yield {**normal_dialogue(row, place), "place": place}
-        except UserError as error:
-            mistakes.append(str(error))
-            tally.drop(place, "malformed", str(error))
-        if refuse and len(mistakes) == SHOWN_MISTAKES:
-            break
-    if refuse and mistakes:
-        raise UserError("\n".join([*mistakes, "(data.malformed: drop leaves such rows out)"]))
-
-
-class SourceTally:
-    """What became of a source's rows."""
-
-    def __init__(self, write: Callable[[dict[str, Any]], None]) -> None:
-        self.read = self.examples = 0
-        self.dropped: Counter[str] = Counter()
-        self.truncated = 0
-        self._write = write
-
-    def drop(self, place: str, reason: str, detail: str = "") -> None:
-        """Note a row that is left out."""
-        self.dropped[reason] += 1
-        self._write({"place": place, "reason": reason, "detail": detail})
-
-
-class Tally:
-    """What became of all rows; those left out are written to a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.sources: dict[str, SourceTally] = {}
-        self._file = path.open("w", encoding="utf-8")
-
-    def of(self, name: str) -> SourceTally:
-        """Return a source's tally."""
-        write = lambda record: self._file.write(json_line({"source": name, **record}))  # noqa: E731
-        return self.sources.setdefault(name, SourceTally(write))
-
-    def close(self) -> dict[str, Any]:
-        """Return the figures by source, and close the file."""
-        self._file.close()
-        return {
-            name: {"read": own.read, "examples": own.examples, "truncated": own.truncated, "dropped": dict(own.dropped)}
-            for name, own in self.sources.items()
-        }
-
-
 def _tokenise(
     recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, folder: Path, announce: Callable[[str], None]
-) -> tuple[list[Kind], list[int], list[int], list[int], dict[str, Any]]:
+) -> tuple[list[Kind], list[int], list[int], list[int], CurationReport]:
     """Write the examples' tokens; return (kinds, codes, lengths, trained tokens, what was left out)."""
     kinds: dict[Kind, int] = {}
     codes, lengths, trained = [], [], []
-    tally = Tally(folder / "dropped.jsonl")
-    with TokenWriter(folder) as writer:
-        for name, row in dialogues(recipe, tally):
-            for example in _examples(row, recipe, tokenizer, tally.of(name)):
+    with TokenWriter(folder) as writer, (folder / "dropped.jsonl").open("w", encoding="utf-8") as dropped:
+        report = CurationReport(on_drop=partial(_write_dropped, dropped))
+        for name, row in curated(
+            read_dialogues(recipe, report),
+            recipe.curation,
+            seed=recipe.run.seed,
+            report=report,
+            count=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
+        ):
+            for example in _examples(name, row, recipe, tokenizer, report):
                 writer.add(example)
                 kind = Kind(row["mode"], row.get("domain", "general"), name, row.get("language", "en"))
                 codes.append(kinds.setdefault(kind, len(kinds)))
@@ -211,42 +148,48 @@ def _tokenise(
                 trained.append(sum(example.mask[1:]))
                 if writer.count % 50_000 == 0:
                     announce(f"{writer.count:,} examples tokenised")
-    return list(kinds), codes, lengths, trained, tally.close()
+    return list(kinds), codes, lengths, trained, report
+
+
+def _write_dropped(file: IO[str], dropped: Dropped) -> None:
+    file.write(json_line({name: value for name, value in vars(dropped).items() if name != "messages"}))
 
 
 def _examples(
-    row: dict[str, Any], recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, tally: SourceTally
+    source: str,
+    row: dict[str, Any],
+    recipe: SFTRecipe,
+    tokenizer: PreTrainedTokenizerBase,
+    report: CurationReport,
 ) -> Iterator[Example]:
     """Yield a row's examples that fit, cut where the recipe says so."""
-    longest, place = recipe.training.row_tokens, row["place"]
     try:
-        found = row_examples(tokenizer, row, place)
+        found = row_examples(tokenizer, row, row["place"])
     except UserError as error:
         if recipe.data.malformed == "refuse":
             raise
-        tally.drop(place, "malformed", str(error))
+        report.drop(row, row["place"], source, "template", Finding("refused by the chat template", str(error)))
         return
     for ids, mask in found:
-        if len(ids) > longest:
-            ids, mask = _cut(ids, mask, place, recipe, tally)
-        if any(mask[1:]):
-            tally.examples += 1
+        if len(ids) <= recipe.training.row_tokens:
             yield Example(ids, mask)
+        elif cut := _cut(Example(ids, mask), source, row, recipe, report):
+            yield cut
 
 
 def _cut(
-    ids: list[int], mask: list[int], place: str, recipe: SFTRecipe, tally: SourceTally
-) -> tuple[list[int], list[int]]:
-    longest, long = recipe.training.row_tokens, f"{len(ids)} tokens, training.row_tokens is"
-    if recipe.data.overlong == "refuse":
-        raise UserError(
-            f"{place}: {long} {longest}; raise it, or set data.overlong to drop or truncate ({recipe.run.name})"
-        )
-    if recipe.data.overlong == "truncate" and any(mask[1:longest]):
-        tally.truncated += 1
-        return ids[:longest], mask[:longest]
-    tally.drop(place, "overlong", f"{long} {longest}")
-    return [], []
+    example: Example, source: str, row: dict[str, Any], recipe: SFTRecipe, report: CurationReport
+) -> Example | None:
+    """Return the start of an example that is too long, where the recipe says so and there is something to train."""
+    longest, wish = recipe.training.row_tokens, recipe.data.overlong
+    problem = f"{len(example.token_ids)} tokens, training.row_tokens is {longest}"
+    if wish == "refuse":
+        raise UserError(f"{row['place']}: {problem}; raise it, or set data.overlong to drop or truncate")
+    if wish == "truncate" and any(example.mask[1:longest]):
+        report.verdicts["truncated"] += 1
+        return Example(example.token_ids[:longest], example.mask[:longest])
+    report.drop(row, row["place"], source, "overlong", Finding("longer than a row", problem))
+    return None
 
 
 def _save(
@@ -255,14 +198,15 @@ def _save(
     codes: list[int],
     lengths: list[int],
     trained: list[int],
-    report: dict[str, Any],
+    report: CurationReport,
     recipe: SFTRecipe,
 ) -> None:
     if not codes:
-        raise UserError(f"data: no dialogue is left to train on: {json.dumps(report)}; see data.overlong, curation")
+        why = ", ".join(f"{count} {name} ({reason})" for (_, name, reason), count in report.dropped.items())
+        raise UserError(f"data: no dialogue is left to train on, of {report.seen.total()}: {why or 'there were none'}")
     indices, ends = flatten(plan_rows(recipe, kinds, codes, lengths, trained))
     np.savez(folder / "plan.npz", codes=codes, lengths=lengths, trained=trained, indices=indices, ends=ends)
-    write_json_atomic(folder / "about.json", {"kinds": kinds, "sources": report})
+    write_json_atomic(folder / "about.json", {"kinds": kinds, "curation": report.as_dict()})
 
 
 def plan_rows(
@@ -316,5 +260,5 @@ def _load(folder: Path, rows_per_step: int) -> TrainingData:
             codes=plan["codes"],
             rows=unflatten(plan["indices"], plan["ends"]),
             rows_per_step=rows_per_step,
-            report=about["sources"],
+            report=about["curation"],
         )

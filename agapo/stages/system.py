@@ -38,7 +38,7 @@ def start_rollouts(
         model_path=model_path,
         dtype=model.dtype,
         attention=model.attention,
-        rope=model.rope.model_dump() if model.rope else None,
+        rope=model.rope_fields,
         threads=threads_for(rollout.threads, rollout.actors),
         device="cuda" if rollout.gpus_per_actor else "cpu",
     )

@@ -32,7 +32,8 @@ MIX = (
 def learning_curve(metrics_path: Path, png_path: Path) -> None:
     """Draw `metrics.jsonl` as a PNG of four panels; metrics that a run does not have are left out.
 
-    Accuracy (training, held-out), the mix of groups, KL and entropy, response length and truncation.
+    RL: accuracy (training, held-out), the mix of groups, KL and entropy, response length and truncation. SFT: loss,
+    token accuracy and entropy, tokens by mode, shares of the domains.
     """
     picture = io.BytesIO()
     draw_curves(read_curves(metrics_path)).savefig(picture, format="png", dpi=110)
@@ -45,7 +46,9 @@ def draw_curves(curves: Mapping[str, Points]) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7.5), layout="constrained")
-    for axes, draw in zip(figure.subplots(2, 2).flat, (_accuracy, _group_mix, _divergence, _length), strict=True):
+    supervised = "train/token_accuracy" in curves
+    panels = (_loss, _tokens, _mode_mix, _domain_mix) if supervised else (_accuracy, _group_mix, _divergence, _length)
+    for axes, draw in zip(figure.subplots(2, 2).flat, panels, strict=True):
         draw(axes, curves)
         _finish(axes)
     return figure
@@ -225,6 +228,41 @@ def _length(axes: Any, curves: Mapping[str, Points]) -> None:
         twin.set_ylabel("share cut at the limit", color=ORANGE)
         twin.set_ylim(-0.02, 1.02)
         _noisy(twin, curves, "rollout/truncated", "truncated", ORANGE)
+
+
+def _loss(axes: Any, curves: Mapping[str, Points]) -> None:
+    axes.set_title("Loss")
+    axes.set_ylabel("nats a trained token", color=BLUE)
+    _noisy(axes, curves, "train/loss", "loss", BLUE)
+    twin = axes.twinx()
+    twin.set_ylabel("learning rate", color=GREY)
+    _noisy(twin, curves, "train/learning_rate", "learning rate", GREY)
+
+
+def _tokens(axes: Any, curves: Mapping[str, Points]) -> None:
+    axes.set_title("Next-token accuracy and entropy")
+    axes.set_ylim(-0.02, 1.02)
+    _noisy(axes, curves, "train/token_accuracy", "accuracy", GREEN)
+    twin = axes.twinx()
+    twin.set_ylabel("entropy a token, nats", color=BLUE)
+    _noisy(twin, curves, "train/entropy", "entropy", BLUE)
+
+
+def _mode_mix(axes: Any, curves: Mapping[str, Points]) -> None:
+    axes.set_title("Trained tokens by mode")
+    for mode, color in (("reasoning", BLUE), ("non_reasoning", ORANGE)):
+        _noisy(axes, curves, f"data/tokens/{mode}", mode, color)
+    twin = axes.twinx()
+    twin.set_ylabel("reasoning : non-reasoning", color=GREY)
+    _noisy(twin, curves, "data/token_ratio", "ratio", GREY)
+
+
+def _domain_mix(axes: Any, curves: Mapping[str, Points]) -> None:
+    axes.set_title("Shares of the trained tokens so far")
+    axes.set_ylim(-0.02, 1.02)
+    shares = [name for name in curves if name.startswith("data/domain/")]
+    for name, color in zip(shares, _cycle(BLUE, GREEN, ORANGE, RED, GREY, "#7b5ea7", "#4aa3a2"), strict=False):
+        axes.plot(*curves[name], color=color, label=name.removeprefix("data/domain/"))
 
 
 def _noisy(axes: Any, curves: Mapping[str, Points], name: str, label: str, color: str) -> None:

@@ -111,9 +111,7 @@ def test_learns(alone: tuple[Losses, Path]) -> None:
     assert losses[STEPS] < 0.7 * losses[1]
 
 
-@pytest.mark.parametrize(
-    ("ranks", "zero_stage", "micro_rows"), [(1, 0, 1), (2, 0, 2), (2, 1, 2), (2, 2, 1), (2, 3, 2)]
-)
+@pytest.mark.parametrize(("ranks", "zero_stage", "micro_rows"), [(1, 0, 1), (2, 0, 2), (2, 1, 2), (2, 2, 1), (2, 3, 2)])
 def test_ranks_stages_and_micro_batches_give_the_same_losses(
     alone: tuple[Losses, Path], settings: FineTuning, tmp_path: Path, ranks: int, zero_stage: int, micro_rows: int
 ) -> None:
@@ -151,7 +149,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
 
 
 def test_what_a_new_start_cannot_mend_is_not_tried_again(cluster: None, settings: FineTuning, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="loss became (nan|inf)"):
+    with pytest.raises(UserError, match=r"loss became (nan|inf)"):
         train(replace(settings, learning_rate=1e30, max_grad_norm=1e30), tmp_path, max_restarts=3)
     with pytest.raises(UserError, match=r"no such folder"):
         train(replace(settings, model_path="/nowhere/model"), tmp_path, max_restarts=3)

@@ -5,7 +5,7 @@ from subprocess import run
 
 import pytest
 
-from agapo.chat import chat_template, dialogue_ids, format_tool_call, parse_tool_calls, prompt_ids, split_thinking
+from agapo.chat import chat_template, format_tool_call, parse_tool_calls, prompt_ids, split_thinking
 from agapo.model.tokenizer import build_tokenizer
 from agapo.schema import Prompt
 
@@ -103,43 +103,6 @@ class TestTemplate:
 
     def test_is_the_tokenizers(self):
         assert TOKENIZER.chat_template == chat_template()
-
-
-class TestDialogueIds:
-    def test_reasoning(self):
-        ids, mask = dialogue_ids(TOKENIZER, [USER, {**ASSISTANT, "reasoning_content": "1"}], "reasoning")
-        context = tokens("[|user|]¦~¦1¦+¦1¦[|endofturn|]¦~¦[|assistant|]¦~¦<think>¦~")
-        trained = tokens("1¦~¦</think>¦~¦~¦2¦[|endofturn|]")
-        assert decoded(ids) == context + trained
-        assert mask == [0] * len(context) + [1] * len(trained)
-
-    def test_non_reasoning(self):
-        ids, mask = dialogue_ids(TOKENIZER, [USER, ASSISTANT], "non_reasoning")
-        assert decoded([i for i, on in zip(ids, mask, strict=True) if on]) == ["2", "[|endofturn|]"]
-
-    @pytest.mark.parametrize("mode", ["reasoning", "non_reasoning"])
-    def test_context_is_what_the_sampler_sees(self, mode):
-        messages = [{"role": "system", "content": "S"}, USER, ASSISTANT, USER]
-        ids, mask = dialogue_ids(TOKENIZER, [*messages, {**ASSISTANT, "reasoning_content": "hm"}], mode)
-        assert ids[: mask.index(1)] == prompt_ids(TOKENIZER, prompt(*messages, mode=mode))
-
-    def test_is_what_the_template_renders_with_thinking_shown(self):
-        last = {"role": "assistant", "reasoning_content": "hm", "content": "so", "tool_calls": [CALL]}
-        ids, _ = dialogue_ids(TOKENIZER, [USER, last], "reasoning", tools=[{"name": "f"}])
-        shown = rendered([USER, last], tools=[{"name": "f"}], skip_think=False)
-        assert TOKENIZER.decode(ids) + "\n" == shown
-
-    def test_a_template_that_leaves_opening_the_block_to_the_model(self):
-        other = build_tokenizer()
-        other.chat_template = "{{ messages[0].content }}{{ '>' if add_generation_prompt }}"
-        ids, mask = dialogue_ids(other, [USER, {**ASSISTANT, "reasoning_content": "hm"}], "reasoning")
-        assert other.decode(ids) == "1+1><think>\nhm\n</think>\n\n2[|endofturn|]"
-        assert mask.index(1) == 4
-
-    @pytest.mark.parametrize("messages", [[], [USER]])
-    def test_needs_the_assistants_turn_last(self, messages):
-        with pytest.raises(ValueError, match="assistant's turn"):
-            dialogue_ids(TOKENIZER, messages, "reasoning")
 
 
 CALL = {"name": "f", "arguments": {"a": [1, "é"]}}

@@ -76,6 +76,7 @@ def test_tasks_import_little_of_the_engine(folder: str) -> None:
                 "rollouts/supervisor.py",
                 "rollouts/verifier_cluster.py",
                 "learner/group.py",
+                "learner/ray_train.py",
             },
         ),
         ("deepspeed", {"learner/rank.py"}),

@@ -1,87 +1,209 @@
-"""The SFT stage's training on a model of a few thousand parameters: repeatable, counted, and exported."""
+"""What the SFT stage trains on, before any of it is trained: read, checked, tokenised, mixed, packed, counted."""
+
+import json
+from pathlib import Path
 
 import pytest
-import torch
 
 from agapo.errors import UserError
-from agapo.model.loading import load_model
+from agapo.learner.token_file import TokenFile
+from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe import SFTRecipe
-from agapo.stages.sft import check_dialogue, load_start, train
+from agapo.stages.sft import data_summary, dialogue_texts, mix_metrics
+from agapo.stages.sft_data import TrainingData, training_data
 
-PHASES = [{"size": 40, "reasoning": 0.5}]
+TOKENIZER = build_tokenizer()
+LONG = "It was a bright cold day in April, and the clocks were striking thirteen; a man slipped quickly through doors."
 
 
-def recipe(tmp_path, *, steps: int = 3, row_tokens: int = 96, args: dict | None = None, **fields) -> SFTRecipe:
+def recipe(*, data: dict | None = None, training: dict | None = None, **fields) -> SFTRecipe:
     content = {
-        "run": {"name": "test", "output": tmp_path},
+        "run": {"name": "test"},
         "model": {},
-        "create": {"hidden_size": 16, "intermediate_size": 16, "heads": 2, "kv_heads": 1, "layers": 2},
-        "steps": steps,
-        "data": {"source": "data.arithmetic:dialogues", "args": {"phases": PHASES} if args is None else args},
+        "create": {},
+        "data": {"source": "data.arithmetic:dialogues", "args": {"phases": [{"size": 400}]}} | (data or {}),
         "prompts": {"source": "data.arithmetic:prompts"},
         "reward": {"terms": [{"name": "answer", "function": "rewards.math_answer:score"}]},
-        "training": {"rows_per_step": 2, "row_tokens": row_tokens, "warmup_steps": 0, "threads": 1},
+        "training": {"rows_per_step": 4, "row_tokens": 96} | (training or {}),
     }
-    return SFTRecipe.model_validate(content | fields)
+    return SFTRecipe.model_validate(content | ({} if "epochs" in fields else {"steps": 50}) | fields)
 
 
-def trained_weights(tmp_path, name: str, **settings) -> dict[str, torch.Tensor]:
-    own = recipe(tmp_path / name, **settings)
-    train(own, ignore)
-    return load_model(own.hf_directory).state_dict()
+def prepared(folder: Path, **changes) -> TrainingData:
+    return training_data(recipe(**changes), TOKENIZER, folder / "data")
 
 
-def ignore(step: int, metrics: dict[str, float]) -> None:
-    """A report that nobody reads."""
+def rows_file(folder: Path, *rows: dict | str) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
 
 
-def test_trains_counts_and_exports(tmp_path):
-    own, records = recipe(tmp_path), []
-    result = train(own, lambda step, metrics: records.append((step, metrics["train/loss"])))
-    start = load_start(own)[0].state_dict()
-    end = load_model(own.hf_directory).state_dict()
-    assert not torch.equal(start["lm_head.weight"], end["lm_head.weight"])
-    assert result.token_ratio == result.trained_tokens["reasoning"] / result.trained_tokens["non_reasoning"]
-    assert (result.epochs, result.dialogues_too_long) == (1, 0) and 0 < result.dialogues <= 40
-    assert [step for step, _ in records] == [1, 2, 3]
-    assert records[0][1] > records[-1][1] > 0
+def dialogue(question: str, answer: str, *, thinking: str = "", **columns) -> dict:
+    turn = {"role": "assistant", "content": answer} | ({"reasoning_content": thinking} if thinking else {})
+    mode = "reasoning" if thinking else "non_reasoning"
+    return {"messages": [{"role": "user", "content": question}, turn], "mode": mode, **columns}
 
 
-def test_same_seed_same_weights(tmp_path):
-    first, second, other = (
-        trained_weights(tmp_path, name, run={"seed": seed, "name": name, "output": tmp_path})
-        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+def from_file(path: Path, **data) -> dict:
+    return {"source": "data.files:dialogues", "args": {}, "path": path, **data}
+
+
+class TestMix:
+    def test_ratio_and_steps(self, tmp_path):
+        data = prepared(tmp_path)
+        assert (data.steps, len(data.rows)) == (50, 200)
+        assert data_summary(data)["token_ratio"] == pytest.approx(1.5, rel=0.01)
+        assert data.fill() > 0.85
+
+    def test_counts_are_those_of_the_masks(self, tmp_path):
+        data = prepared(tmp_path)
+        examples = TokenFile(data.folder)
+        trained = sum(sum(examples[index].mask[1:]) for row in data.rows[:40] for index in row)
+        assert sum(data.totals("mode", until=10).values()) == trained
+        metrics = mix_metrics(data, 10)
+        assert metrics["data/tokens/reasoning"] + metrics["data/tokens/non_reasoning"] == trained
+        assert metrics["data/domain/math"] == metrics["data/language/en"] == 1
+
+    def test_never_far_off_in_any_window(self, tmp_path):
+        by_step = prepared(tmp_path).tokens_by_step
+        data = prepared(tmp_path)
+        modes = [kind.mode for kind in data.kinds]
+        for start in range(40):
+            window = by_step[start : start + 10].sum(axis=0)
+            counts = {mode: sum(n for m, n in zip(modes, window, strict=True) if m == mode) for mode in set(modes)}
+            assert counts["reasoning"] / counts["non_reasoning"] == pytest.approx(1.5, rel=0.12)
+
+    def test_is_repeatable_and_differs_by_seed(self, tmp_path):
+        first, again = prepared(tmp_path / "a"), prepared(tmp_path / "b")
+        assert first.rows == again.rows
+        assert first.rows != prepared(tmp_path / "c", run={"name": "test", "seed": 1}).rows
+
+    def test_epochs_are_passes_over_the_trained_tokens(self, tmp_path):
+        data = prepared(tmp_path, epochs=2.0)
+        assert data.passes() == pytest.approx(2, rel=0.05)
+
+    def test_domains_and_languages_are_counted(self, tmp_path):
+        path = rows_file(
+            tmp_path,
+            *(dialogue(f"q{i}", "a" * 10, domain="world", language="ko") for i in range(8)),
+            *(dialogue(f"p{i}", "b", thinking="c" * 10, domain="math", language="es") for i in range(8)),
+        )
+        summary = data_summary(prepared(tmp_path, data=from_file(path)))
+        assert set(summary["trained_tokens_by_domain"]) == {"reasoning/math", "non_reasoning/world"}
+        assert set(summary["trained_tokens_by_language"]) == {"reasoning/es", "non_reasoning/ko"}
+
+    def test_is_made_once(self, tmp_path):
+        rows = prepared(tmp_path).rows
+        (tmp_path / "data" / "tokens.bin").touch()
+        other = recipe(data={"args": {"phases": [{"size": 7}]}})
+        assert training_data(other, TOKENIZER, tmp_path / "data").rows == rows
+
+
+class TestBadRows:
+    def test_all_are_named_by_file_and_line(self, tmp_path):
+        path = rows_file(
+            tmp_path,
+            dialogue("q", "a"),
+            {"mode": "reasoning"},
+            {"messages": [{"role": "user", "content": "q"}, {"role": "robot", "content": "a"}], "mode": "reasoning"},
+            dialogue("q", ""),
+        )
+        with pytest.raises(UserError) as caught:
+            prepared(tmp_path, data=from_file(path))
+        message = str(caught.value)
+        for line in (2, 3, 4):
+            assert f"{path}:{line}" in message
+        assert "'robot'" in message
+
+    def test_wrong_json_names_the_line(self, tmp_path):
+        path = rows_file(tmp_path, dialogue("q", "a"), '{"messages": [')
+        with pytest.raises(UserError, match=r"rows\.jsonl:2: not JSON"):
+            prepared(tmp_path, data=from_file(path))
+
+    def test_those_left_out_are_written_down(self, tmp_path):
+        good = [dialogue("q", "a"), dialogue("q", "a", thinking="t")]
+        path = rows_file(tmp_path, *good, {"messages": []}, dialogue("q", LONG))
+        data = prepared(tmp_path, data=from_file(path, malformed="drop"))
+        left_out = [json.loads(line) for line in (data.folder / "dropped.jsonl").read_text().splitlines()]
+        assert [(row["place"], row["filter"]) for row in left_out] == [
+            (f"{path}:3", "malformed"),
+            (f"{path}:4", "overlong"),
+        ]
+        assert (data.report["seen"], len(data.lengths)) == (4, 2)
+
+    def test_overlong_refused_or_cut(self, tmp_path):
+        path = rows_file(tmp_path, dialogue("q", "a"), dialogue("q", LONG, thinking="t"))
+        with pytest.raises(UserError, match=r"rows\.jsonl:2: \d+ tokens, training\.row_tokens is 96"):
+            prepared(tmp_path / "x", data=from_file(path, overlong="refuse"))
+        data = prepared(tmp_path / "y", data=from_file(path, overlong="truncate"))
+        assert max(data.lengths) == 96
+        assert data.report["verdicts"] == {"truncated": 1}
+        last = TokenFile(data.folder)[1]
+        assert last.mask[-1] == 1
+        assert TOKENIZER.eos_token_id not in last.token_ids[-1:]
+
+    def test_a_context_that_fills_the_row_cannot_be_cut(self, tmp_path):
+        path = rows_file(tmp_path, dialogue("q", "a"), dialogue("q", "a", thinking="t"), dialogue("q" * 200, "a"))
+        data = prepared(tmp_path, data=from_file(path, overlong="truncate"))
+        assert [item["filter"] for item in data.report["dropped"]] == ["overlong"]
+
+    def test_nothing_left(self, tmp_path):
+        with pytest.raises(UserError, match="no dialogue is left to train on"):
+            prepared(tmp_path, training={"row_tokens": 16})
+
+    def test_a_mode_without_dialogues(self, tmp_path):
+        path = rows_file(tmp_path, dialogue("q", "a"))
+        with pytest.raises(UserError, match=r"data\.mix\.modes: no dialogues in mode 'reasoning'"):
+            prepared(tmp_path, data=from_file(path))
+
+    def test_misspelt_argument_names_the_key(self, tmp_path):
+        with pytest.raises(UserError, match=r"data\.args: data\.arithmetic:dialogues got an unexpected .*'sise'"):
+            prepared(tmp_path, data={"args": {"sise": 1}})
+
+    def test_failure_leaves_no_half_made_data(self, tmp_path):
+        path = rows_file(tmp_path, {"messages": []})
+        with pytest.raises(UserError):
+            prepared(tmp_path, data=from_file(path))
+        assert not (tmp_path / "data").exists()
+
+
+class TestRecipe:
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"training": {"rows_per_step": 6, "ranks": 4}}, "6 is not a multiple of ranks 4"),
+            ({"training": {"rows_per_step": 8, "ranks": 2, "micro_batch_rows": 3}}, "micro_batch_rows 3"),
+            ({"training": {"offload": True}}, "offload: needs zero_stage"),
+            ({"steps": 5, "epochs": 1.0}, "either 'steps' or 'epochs'"),
+            ({"model": {"path": "x/y"}}, "give one of 'create'"),
+            ({"data": {"mix": {"domains": {"math": 1, "reasoning": {"code": 1}}}}}, "not both"),
+            ({"data": {"mix": {"modes": {"reasoning": 0}}}}, "shares of reasoning, non_reasoning"),
+        ],
     )
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
-    assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
+    def test_mistakes(self, changes, message):
+        with pytest.raises(ValueError, match=message):
+            recipe(**changes)
+
+    def test_batch_arithmetic(self):
+        own = recipe(training={"rows_per_step": 32, "ranks": 4, "micro_batch_rows": 2}).training
+        assert (own.micro_rows, own.accumulation) == (2, 4)
 
 
-def test_source_is_read_again_and_long_dialogues_are_counted(tmp_path):
-    result = train(recipe(tmp_path, steps=12, row_tokens=36), ignore)
-    assert result.epochs > 1
-    assert result.dialogues_too_long > 0
-
-
-def test_no_dialogue_fits(tmp_path):
-    with pytest.raises(UserError, match=r"no dialogue fits training.row_tokens \(16\)"):
-        train(recipe(tmp_path, row_tokens=16), ignore)
-
-
-def test_misspelt_argument_names_the_key(tmp_path):
-    with pytest.raises(
-        UserError, match=r"data\.args: data\.arithmetic:dialogues got an unexpected keyword argument 'sise'"
-    ):
-        train(recipe(tmp_path, args={"sise": 1}), ignore)
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ({}, "column 'messages'"),
-        ({"messages": [{"role": "user", "content": "q"}], "mode": "reasoning"}, "ends with the assistant's turn"),
-        ({"messages": [{"role": "assistant", "content": "a"}]}, "column 'mode' is None"),
-    ],
-)
-def test_rows_that_cannot_be_trained_on(row, message):
-    with pytest.raises(UserError, match=message):
-        check_dialogue(row, "source: row 1")
+def test_texts_for_a_tokenizer_hold_tools_and_calls():
+    call = {"function": {"name": "f", "arguments": {"x": "é"}}}
+    row = {
+        "messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": "", "reasoning_content": "t", "tool_calls": [call]},
+            {"role": "tool", "content": {"y": 1}},
+        ],
+        "tools": [{"name": "f"}],
+    }
+    assert list(dialogue_texts(row)) == [
+        "q",
+        "t",
+        '<tool_call>{"name": "f", "arguments": {"x": "é"}}</tool_call>',
+        "{'y': 1}",
+        '{"name": "f"}',
+    ]

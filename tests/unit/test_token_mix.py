@@ -1,0 +1,146 @@
+"""Mixing by trained tokens: the shares hold over the run and in every stretch of it, whatever the lengths."""
+
+import random
+from itertools import islice
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agapo.curation.token_mix import Stratum, mixed
+from agapo.errors import UserError
+
+RATIO = {"reasoning": 1.5, "non_reasoning": 1.0}
+
+
+def take(strata, tokens, count, *, modes=RATIO, domains=None, sources=None, seed=0, shuffled=True):
+    order = mixed(
+        strata,
+        tokens,
+        modes=modes,
+        domains=lambda mode: domains or {},
+        sources=sources or {},
+        seed=seed,
+        shuffled=shuffled,
+    )
+    return list(islice(order, count))
+
+
+def tokens_by(strata, tokens, order, field) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for index in order:
+        name = getattr(strata[index], field)
+        sums[name] = sums.get(name, 0) + tokens[index]
+    return sums
+
+
+def skewed(seed: int) -> tuple[list[Stratum], list[int]]:
+    """Long tails: thinking is 1 to 30,000 tokens long (Pareto), answers are short; 3 domains, 4 sources."""
+    draw = random.Random(seed)
+    strata, tokens = [], []
+    for _ in range(3000):
+        mode = "reasoning" if draw.random() < 0.2 else "non_reasoning"
+        domain = draw.choices(["math", "code", "world"], [100, 10, 1])[0]
+        source = draw.choice("abcd")
+        scale = 300 if mode == "reasoning" else 20
+        strata.append(Stratum(mode, domain, source))
+        tokens.append(min(30_000, int(scale * draw.paretovariate(1.1))))
+    return strata, tokens
+
+
+def test_by_hand():
+    """Tokens so far, reasoning : non-reasoning: 3:0, 3:2, 6:2, 6:4, and so on: always the one that is behind."""
+    strata = [Stratum("reasoning", "m", "s"), Stratum("non_reasoning", "m", "s")]
+    assert take(strata, [3, 2], 6) == [0, 1, 0, 1, 0, 1]
+    assert take(strata, [1, 4], 8) == [0, 1, 0, 0, 0, 0, 0, 0]
+
+
+def test_the_ratio_holds_within_a_percent_on_long_tails():
+    for seed in range(3):
+        strata, tokens = skewed(seed)
+        order = take(strata, tokens, 20_000, seed=seed)
+        sums = tokens_by(strata, tokens, order, "mode")
+        assert sums["reasoning"] / sums["non_reasoning"] == pytest.approx(1.5, rel=0.01)
+
+
+def test_shares_of_domains_hold_inside_each_mode():
+    strata, tokens = skewed(7)
+    tokens = [min(count, 3000) for count in tokens]
+    order = take(strata, tokens, 30_000, domains={"math": 1, "code": 2, "world": 1})
+    for mode in RATIO:
+        inside = [index for index in order if strata[index].mode == mode]
+        sums = tokens_by(strata, tokens, inside, "domain")
+        whole = sum(sums.values())
+        shares = {name: count / whole for name, count in sums.items()}
+        assert shares == pytest.approx({"math": 0.25, "code": 0.5, "world": 0.25}, abs=0.01)
+
+
+def test_sources_have_their_weights_where_domains_have_none():
+    strata, tokens = skewed(3)
+    order = take(strata, tokens, 30_000, sources={"a": 4, "b": 2, "c": 1, "d": 1})
+    for mode in RATIO:
+        sums = tokens_by(strata, tokens, [index for index in order if strata[index].mode == mode], "source")
+        shares = [sums[name] / sum(sums.values()) for name in "abcd"]
+        assert shares == pytest.approx([0.5, 0.25, 0.125, 0.125], abs=0.03)
+
+
+def test_a_weight_of_nothing_leaves_a_source_out():
+    strata = [Stratum(mode, "m", source) for mode in RATIO for source in "ab"]
+    order = take(strata, [5] * 4, 100, sources={"a": 1, "b": 0})
+    assert {strata[index].source for index in order} == {"a"}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(1, 5000)), min_size=2, max_size=60),
+    st.floats(0.1, 10),
+    st.integers(0, 3),
+)
+def test_in_every_stretch_the_shares_are_off_by_two_examples_at_most(rows, ratio, seed):
+    rows = [*rows, (True, 7), (False, 3)]
+    strata = [Stratum("reasoning" if thinks else "non_reasoning", "m", "s") for thinks, _ in rows]
+    tokens = [count for _, count in rows]
+    share = ratio / (1 + ratio)
+    # How far reasoning is ahead of its share after each example; a stretch's error is a difference of two of these.
+    ahead, error = [0.0], 0.0
+    for index in take(strata, tokens, 400, modes={"reasoning": ratio, "non_reasoning": 1}, seed=seed):
+        mine = tokens[index] if strata[index].mode == "reasoning" else 0
+        error += mine - share * tokens[index]
+        ahead.append(error)
+    assert max(ahead) - min(ahead) <= 2 * max(tokens)
+
+
+def test_is_repeatable_by_seed_and_shuffles_each_pass():
+    strata = [Stratum("reasoning", "m", "s")] * 50
+    one = take(strata, [1] * 50, 100, modes={"reasoning": 1}, seed=1)
+    assert one == take(strata, [1] * 50, 100, modes={"reasoning": 1}, seed=1)
+    assert one != take(strata, [1] * 50, 100, modes={"reasoning": 1}, seed=2)
+    assert sorted(one[:50]) == sorted(one[50:]) == list(range(50))
+    assert one[:50] != one[50:]
+
+
+def test_the_source_s_order_is_kept_where_it_is_a_curriculum():
+    strata = [Stratum("reasoning", "m", "s")] * 5
+    assert take(strata, [3, 1, 2, 1, 1], 7, modes={"reasoning": 1}, shuffled=False) == [0, 1, 2, 3, 4, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("modes", "domains", "message"),
+    [
+        ({"reasoning": 1, "non_reasoning": 1}, {}, "data.mix.modes: no dialogues in mode 'non_reasoning'"),
+        ({"non_reasoning": 1}, {}, "data.mix.modes: no dialogues in mode 'non_reasoning'"),
+        ({"reasoning": 1}, {"math": 1}, "data.mix.domains (in reasoning): no dialogues in domain 'math'"),
+        ({"reasoning": 1}, {"code": 0.0}, "no dialogues left in mode 'reasoning'"),
+    ],
+)
+def test_shares_and_dialogues_must_agree(modes, domains, message):
+    strata = [Stratum("reasoning", "code", "s")] * 2
+    with pytest.raises(UserError) as caught:
+        take(strata, [1, 1], 1, modes=modes, domains=domains)
+    assert message in str(caught.value)
+
+
+def test_dialogues_without_a_share_are_a_mistake():
+    strata = [Stratum("reasoning", "code", "s"), Stratum("non_reasoning", "code", "s")]
+    with pytest.raises(UserError, match="have the mode 'non_reasoning', which has no share"):
+        take(strata, [1, 1], 1, modes={"reasoning": 1})
