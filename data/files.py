@@ -101,26 +101,34 @@ def dialogues(
     task: str = "chat",
     language: str = "en",
     columns: Mapping[str, str] | None = None,
+    hold_out: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield rows for SFT from a folder, a file, or the hub's data set `name`, in any of the layouts of `data.layouts`.
 
     `mode`, `domain`, `task` and `language` are for rows that have no such column; a turn that thinks makes a row
     `reasoning`. `columns` renames columns, {theirs: ours}. `place` is `file:line`. The other options: see `read`; a
-    hash of the first user turn parts a single file. Turns that cannot be read are passed on, for the stage to name or
-    drop; raises UserError, naming file and line, for rows in no known layout.
+    single file is all for training, unless `hold_out` lets a hash of the first user turn part it. What cannot be read
+    is passed on, for the stage to name or drop.
     """
     if path is None and not name:
         raise UserError("data.path: data.files:dialogues needs a file or folder (or args: {name: HUB_NAME})")
     renamed, about = dict(columns or {}), {"mode": mode, "domain": domain, "task": task, "language": language}
-    rows = read(
-        split,
-        path=path,
-        hub=name,
-        config=config,
-        only_split=only_split,
-        key=lambda content: first_question(_renamed(content, renamed)),
-    )
-    return (dialogue(row, _renamed(row.content, renamed), about) for row in rows)
+    whole = path is not None and Path(path).is_file() and not hold_out
+
+    def part(content: Any) -> str | None:
+        return None if whole else first_question(_renamed(content, renamed))
+
+    if whole and split == "test":
+        return iter(())
+    rows = read(split, path=path, hub=name, config=config, only_split=only_split, key=part)
+    return (_dialogue_or_row(row, _renamed(row.content, renamed), about) for row in rows)
+
+
+def _dialogue_or_row(row: Row, content: Any, about: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return dialogue(row, content, about)
+    except UserError:
+        return {**(content if isinstance(content, dict) else {}), "place": row.place}
 
 
 def dialogue(row: Row, content: Any, about: Mapping[str, Any]) -> dict[str, Any]:

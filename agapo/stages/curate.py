@@ -14,8 +14,6 @@ from rich.rule import Rule
 from rich.text import Text
 
 from agapo.curation.curate import Filter, Item, Judged, curate
-from agapo.curation.dialogues import normal_dialogue
-from agapo.curation.prompts import read_rows
 from agapo.curation.report import CurationReport, Dropped, Finding
 from agapo.curation.text import completion
 from agapo.errors import UserError
@@ -23,6 +21,7 @@ from agapo.recipe import SFTRecipe
 from agapo.recipe.curation import CurationConfig
 from agapo.rollouts.scoring import Scorer
 from agapo.schema import Group, Prompt, Response, Segment
+from agapo.stages.dialogues import Named, read_dialogues
 from agapo.stages.system import start_scorer
 from agapo.tracking.files import json_line, write_json_atomic
 from agapo.tracking.progress import make_console, print_table, printable
@@ -32,15 +31,13 @@ _CHUNK = 128
 _ENOUGH, _FEW = 100, 8
 """The rate of errors is looked at every so many rows, and at the end, where there are a few."""
 _ABOUT = ("id", "messages", "domain", "mode", "language", "place")
-Named = tuple[str, dict[str, Any]]
-"""A source's name and a row of it."""
 
 
 def run_curate(recipe: SFTRecipe, *, explain: bool, out: Path | None, samples: int) -> None:
     """Filter the recipe's training rows; print what was dropped, and write those that stay to `out`."""
     report = CurationReport(most_samples=samples)
     kept = curated(
-        _dialogues(recipe, report), recipe.curation, seed=recipe.run.seed, report=report, count=_token_count(recipe)
+        read_dialogues(recipe, report), recipe.curation, seed=recipe.run.seed, report=report, count=_token_count(recipe)
     )
     if out:
         _write(out, kept)
@@ -154,24 +151,6 @@ def _group(item: Item) -> Group:
     )
     response = Response((Segment((), ()),), completion(row), "stop", weights_version=0)
     return Group(prompt, (), (response,))
-
-
-def _dialogues(recipe: SFTRecipe, report: CurationReport) -> Iterator[Named]:
-    """Yield the rows of all sources; malformed ones are refused, or reported, as the recipe says."""
-    for name, source in recipe.data.parts.items():
-        key = f"data.sources.{name}" if recipe.data.sources else "data"
-        rows = read_rows(source.source, "train", source.args, source.path, key)
-        for number, row in enumerate(islice(rows, getattr(source, "limit", None)), start=1):
-            place = str(row.get("place") or f"{source.source}: row {number}")
-            try:
-                dialogue = normal_dialogue(row, place)
-            except UserError as error:
-                if recipe.data.malformed == "refuse":
-                    raise
-                report.seen[name] += 1
-                report.drop({"messages": []}, place, name, "malformed", Finding("no dialogue", str(error)))
-                continue
-            yield name, {**dialogue, "place": place}
 
 
 def _token_count(recipe: SFTRecipe) -> Callable[[str], int] | None:

@@ -188,10 +188,22 @@ def test_what_cannot_be_read_is_passed_on_and_named_by_the_stage(content: Any, r
 
 
 @pytest.mark.parametrize("content", [{"text": "hello"}, [1], {"messages": "hello"}, {"prompt": "1+1?"}])
-def test_rows_in_no_layout_are_refused_by_file_and_line(content: Any, tmp_path: Path) -> None:
+def test_rows_in_no_layout_are_named_by_the_stage(content: Any, tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text(f"{json.dumps({'messages': [ASKED, SAID]})}\n{json.dumps(content)}\n")
-    with pytest.raises(UserError, match=r"train\.jsonl:2: no chat; rows need a list in 'messages'"):
-        list(files.dialogues("train", path=tmp_path))
+    _, bad = files.dialogues("train", path=tmp_path)
+    with pytest.raises(UserError, match=r"train\.jsonl:2: column 'messages' is (missing|'hello')"):
+        check_dialogue(bad, "?")
+
+
+def test_a_single_file_is_all_for_training_unless_some_is_held_out(tmp_path: Path) -> None:
+    path = tmp_path / "chats.jsonl"
+    rows = [{"messages": [{"role": "user", "content": f"{n}?"}, SAID]} for n in range(80)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(list(files.dialogues("train", path=path))) == 80
+    assert list(files.dialogues("test", path=path)) == []
+    parted = [len(list(files.dialogues(split, path=path, hold_out=True))) for split in ("train", "test")]
+    assert sum(parted) == 80
+    assert 2 <= parted[1] <= 20
 
 
 def test_broken_json_and_no_path_are_named(tmp_path: Path) -> None:
