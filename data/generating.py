@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from agapo.errors import UserError
+
 TEST_SHARE = 8
 """One question in so many is for testing."""
 LANGUAGES = ("en", "ko", "es")
@@ -56,10 +58,10 @@ def checked(split: str) -> str:
 
 
 def chosen(option: str, wanted: Sequence[str] | None, known: Sequence[str]) -> tuple[str, ...]:
-    """Return the wanted ones, all without a wish. Raises ValueError naming the option and what is not known."""
+    """Return the wanted ones, all without a wish. Raises UserError naming the option and what is not known."""
     unknown = [name for name in wanted or () if name not in known]
     if unknown or (wanted is not None and not wanted):
-        raise ValueError(f"{option}: {', '.join(unknown) or 'none'}; known are {', '.join(known)}")
+        raise UserError(f"data.args.{option}: {', '.join(unknown) or 'none'}; known are {', '.join(known)}")
     return tuple(wanted or known)
 
 

@@ -71,7 +71,7 @@ def needles(
 ) -> Iterator[dict[str, Any]]:
     """Yield `per_cell` prompts for each length and position, in this order: a code to be found in filler.
 
-    `rivals` is how many other codes are in the context (`candidates`). Raises ValueError for another split or language.
+    `rivals` is how many other codes are in the context (`candidates`). Raises ValueError for another split.
     """
     chosen("languages", [language], LANGUAGES)
     cells = [(length, position, number) for length in lengths for position in positions for number in range(per_cell)]

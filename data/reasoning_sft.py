@@ -96,5 +96,5 @@ def _makers(kinds: Sequence[str] | None, languages: Sequence[str] | None) -> dic
             found = list_functions.MAKERS if kind == "code" else logic_puzzles.MAKERS
             makers |= {f"{kind}/{name}": make for name, make in found.items()}
     if not makers:
-        raise ValueError(f"kinds: {', '.join(kinds or ())} come in English only; add 'en' to languages")
+        raise UserError(f"data.args.kinds: {', '.join(kinds or ())} come in English only; add 'en' to languages")
     return makers

@@ -71,7 +71,7 @@ def _patch(content: Mapping[str, Any]) -> str | None:
 def prompts(
     split: str, *, size: int = 400, seed: int = 0, kinds: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield up to `size` different tasks of the kinds in `CHECKED`, with their tests. Raises ValueError for another."""
+    """Yield up to `size` different tasks of the kinds in `CHECKED`, with their tests. Raises UserError for another."""
     return prompt_rows("software", _makers(chosen("kinds", kinds, CHECKED)), split, seed, size)
 
 

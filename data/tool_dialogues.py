@@ -34,6 +34,8 @@ _SYSTEM = {
 }
 DETERMINED = tuple(scene for scene in SCENES if scene != "percent")
 """Scenes whose calls have one right form; a sum can be written in many ways."""
+_OTHERS = (1, 3)
+"""So many tools are offered that are not called."""
 _CALLING = 0.85
 """Share of prompts that expect a call, not an answer."""
 
@@ -70,14 +72,23 @@ def _dialogues(
         except NoScene:
             continue
         made += 1
-        yield _row(talk, played)
+        yield _row(talk, played, _offered(talk, draw))
 
 
-def _row(talk: Talk, scenes: Sequence[str]) -> dict[str, Any]:
+def _offered(talk: Talk, draw: Random) -> list[dict[str, Any]]:
+    """Return the tools that are called, and some that are not, in any order."""
+    called = {call["name"] for turn in talk.messages for call in turn.get("tool_calls") or ()}
+    others = [name for name in FUNCTIONS if name not in called]
+    offered = called | set(draw.sample(others, min(len(others), draw.randint(*_OTHERS))))
+    tools = [tool for tool in TOOLS if tool["function"]["name"] in offered]
+    return draw.sample(tools, len(tools))
+
+
+def _row(talk: Talk, scenes: Sequence[str], tools: list[dict[str, Any]]) -> dict[str, Any]:
     system = {"role": "system", "content": _SYSTEM[talk.language].format(today=TODAY)}
     return {
         "messages": [system, *talk.messages],
-        "tools": list(TOOLS),
+        "tools": tools,
         "mode": "reasoning" if talk.thinks else "non_reasoning",
         "domain": "tool_use",
         "task": "+".join(scenes),

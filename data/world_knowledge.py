@@ -35,7 +35,7 @@ def prompts(
     languages: Sequence[str] | None = None,
     kinds: Sequence[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield up to `size` different questions with their `answer`. Raises ValueError for an unknown kind or language."""
+    """Yield up to `size` different questions with their `answer`. Raises UserError for an unknown kind or language."""
     return prompt_rows("world", _makers(languages, kinds), split, seed, size)
 
 

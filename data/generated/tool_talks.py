@@ -177,7 +177,7 @@ def _free(world: World, date: str) -> list[int]:
 
 
 def _file(talk: Talk, allowed: Allowed) -> None:
-    path = talk.pick(sorted(talk.world.files), lambda found: f"file {found} {talk.world.files[found]}", allowed)
+    path = talk.pick(sorted(talk.world.files), lambda found: f"file {found}", allowed)
     folder, _, name = path.partition("/")
     talk.user("file", folder=folder, name=name.removesuffix(".txt"))
     if talk.draw.random() < 0.5:

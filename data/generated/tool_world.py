@@ -121,10 +121,8 @@ class World:
             ]
             for _ in range(4)
         }
-        self.files = {
-            f"{draw.choice(_FOLDERS)}/{name}.txt": f"{draw.choice(_ITEMS)}: {draw.randint(2, 400)}"
-            for name in draw.sample(_FILES, 5)
-        }
+        names = [f"{draw.choice(_FOLDERS)}/{name}-{draw.randint(2000, 2025)}.txt" for name in draw.sample(_FILES, 5)]
+        self.files = {name: f"{draw.choice(_ITEMS)}: {draw.randint(2, 400)}" for name in names}
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Result:
         """Execute a call and return its result, or `{"error": …}`."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agapo.curation.dialogues import check_dialogue
+from agapo.errors import UserError
 from data import korean_documents, long_context, multilingual, reasoning_sft, software, tool_dialogues, world_knowledge
 from data.generating import Item, Response, chosen, dialogue_rows, is_test, items, prompt_rows
 from rewards import language, math_answer, needle, science
@@ -94,7 +95,7 @@ def test_unknown_splits_are_refused_at_once(source: Any, many: dict, few: dict) 
     ],
 )
 def test_unknown_choices_are_named(source: Any, option: str, value: str) -> None:
-    with pytest.raises(ValueError, match=f"{option}: {value}; known are "):
+    with pytest.raises(UserError, match=rf"data\.args\.{option}: {value}; known are "):
         source.dialogues("train", **{option: [value]})
 
 
@@ -187,7 +188,7 @@ def test_responses_of_a_question_are_different_ones_and_modes_have_their_texts()
 
 def test_nothing_chosen_is_an_error() -> None:
     assert chosen("kinds", None, ("a", "b")) == ("a", "b")
-    with pytest.raises(ValueError, match="kinds: none; known are a, b"):
+    with pytest.raises(UserError, match="kinds: none; known are a, b"):
         chosen("kinds", [], ("a", "b"))
 
 

@@ -56,9 +56,9 @@ def test_a_dialogue() -> None:
             "content": f"Order {number} ({order['item']}) is {order['status']}; its address is {order['address']}.",
         },
     ]
-    assert {**row, "messages": None} == {
+    assert {**row, "messages": None, "tools": None} == {
         "messages": None,
-        "tools": list(TOOLS),
+        "tools": None,
         "mode": "non_reasoning",
         "domain": "tool_use",
         "task": "number",
@@ -172,7 +172,15 @@ def test_expected_calls_score_one_and_others_zero() -> None:
 def test_prompts_are_cut_before_a_right_turn() -> None:
     for row in tool_dialogues.prompts("test", size=100):
         assert row["messages"][-1]["role"] in ("user", "tool")
-        assert row["world"] and row["tools"] == list(TOOLS)
+        assert row["world"] and row["function"] == [tool["function"] for tool in row["tools"]]
+
+
+def test_the_tools_called_are_offered_among_others() -> None:
+    for row in ROWS:
+        offered = [tool["function"]["name"] for tool in row["tools"]]
+        called = {call["name"] for _, call, _ in calls_and_results(row["messages"])}
+        assert called < set(offered) and 1 <= len(offered) - len(called) <= 3
+        assert all(tool in TOOLS for tool in row["tools"])
 
 
 # --- public sets ---

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agapo.errors import UserError
 from data import multilingual, reasoning_sft, world_knowledge
 from data.generated.culture import ROWS
 from data.generated.facts import COUNTRIES, ELEMENTS, MONTHS, OPPOSITES, UNITS, WEEKDAYS
@@ -200,7 +201,7 @@ def test_functions_pass_in_the_sandbox() -> None:
 
 
 def test_kinds_that_a_language_lacks_are_named() -> None:
-    with pytest.raises(ValueError, match="code come in English only"):
+    with pytest.raises(UserError, match="code come in English only"):
         reasoning_sft.prompts("train", kinds=["code"], languages=["ko"])
 
 
