@@ -58,6 +58,13 @@ def _require_reachable(address: str) -> None:
         raise UserError(f"cluster.address: nothing answers at {address} ({error}); start Ray there first") from None
 
 
+def require_gpus(wanted: float, keys: str) -> None:
+    """Raise UserError where the cluster has fewer GPUs than a stage asks for: Ray would wait for them for ever."""
+    found = ray.cluster_resources().get("GPU", 0.0)
+    if wanted > found:
+        raise UserError(f"{keys}: {wanted:g} GPUs are asked for, and the Ray cluster has {found:g}; lower them")
+
+
 def cluster_nodes() -> list[str]:
     """Return the ids of the hosts of the cluster that this process is in; none where it is in none."""
     return [node["NodeID"] for node in ray.nodes() if node["Alive"]] if ray.is_initialized() else []

@@ -22,8 +22,8 @@ from agapo.learner.packing import collate, packed_rows, unflatten
 from agapo.learner.token_file import TokenFile
 from agapo.model.loading import load_model, load_tokenizer
 
-ADAPTER = "adapter"
-"""Folder, beside the exported model, of a LoRA run's adapter."""
+UNFINISHED = ".unfinished"
+"""Folder below the checkpoints where transformers writes one before it is moved to its place."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def training_arguments(settings: FineTuning) -> TrainingArguments:
     from trl.trainer.sft_config import SFTConfig
 
     return SFTConfig(
-        output_dir=str(settings.checkpoints / ".unfinished"),
+        output_dir=str(settings.checkpoints / UNFINISHED),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.micro_rows,
         gradient_accumulation_steps=settings.accumulation,

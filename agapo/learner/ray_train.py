@@ -23,6 +23,9 @@ from agapo.learner.checkpoint import latest_checkpoint
 from agapo.learner.fine_tuning import FineTuning, fine_tune, make_trainer
 from agapo.learner.trainer_callbacks import STATE, CheckpointCallback, ReportCallback
 
+RAY_TRAIN = "ray_train"
+"""Folder in the run's own where Ray Train keeps notes."""
+
 POLL_S = 0.2
 """How often the driver looks for news."""
 
@@ -122,7 +125,7 @@ def _trainer(
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=ranks, use_gpu=on_gpu, resources_per_worker=resources),
         run_config=RunConfig(
-            name="ray_train",
+            name=RAY_TRAIN,
             storage_path=str(storage),
             failure_config=FailureConfig(max_failures=max_restarts),
             worker_runtime_env={"env_vars": environment},

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from agapo.algorithm.objective import Objective
-from agapo.cluster import fetch, start_cluster, stop_cluster, threads_for
+from agapo.cluster import fetch, require_gpus, start_cluster, stop_cluster, threads_for
 from agapo.errors import Interrupted
 from agapo.learner.group import LearnerGroup
 from agapo.learner.settings import LearnerSettings
@@ -85,6 +85,9 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     stop = stack.enter_context(StopRequest())
     start_cluster(recipe.cluster.address)
     stack.callback(stop_cluster)
+    own, rollout = recipe.learner, recipe.rollout
+    gpus = own.ranks * own.gpus_per_rank + rollout.actors * rollout.gpus_per_actor
+    require_gpus(gpus, "learner.gpus_per_rank, rollout.gpus_per_actor")
     scorer = start_scorer(recipe.reward)
     stack.callback(scorer.pool.close)
     pool = start_rollouts(recipe.model, model_path, recipe.rollout, stop)
@@ -269,6 +272,7 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
         with sft.sft_loop(recipe, run, start) as loop:
             start_cluster(recipe.cluster.address)
             stack.callback(stop_cluster)
+            require_gpus(recipe.training.ranks * recipe.training.gpus_per_rank, "training.ranks × gpus_per_rank")
             before = earlier.get("before")
             if before is None:
                 with measuring(recipe, start, stop) as evaluator:

@@ -21,8 +21,8 @@ from agapo.chat import format_tool_call
 from agapo.cluster import threads_for
 from agapo.curation.report import CurationReport
 from agapo.learner.checkpoint import latest_checkpoint
-from agapo.learner.fine_tuning import FineTuning
-from agapo.learner.ray_train import run_ranks
+from agapo.learner.fine_tuning import UNFINISHED, FineTuning
+from agapo.learner.ray_train import RAY_TRAIN, run_ranks
 from agapo.model.loading import create_model, export_hf, load_model, load_tokenizer
 from agapo.model.tokenizer import build_tokenizer, train_tokenizer
 from agapo.recipe import SFTRecipe
@@ -91,7 +91,8 @@ class SFTLoop:
             report=self.report,
             should_stop=stop,
         )
-        shutil.rmtree(self.run.path / "ray_train", ignore_errors=True)
+        for scratch in (self.run.path / RAY_TRAIN, self.run.checkpoints / UNFINISHED):
+            shutil.rmtree(scratch, ignore_errors=True)
         if training.lora:
             merge_adapter(self.start, self.run.path / "adapter", self.run.hf, self.recipe.model.dtype)
 
