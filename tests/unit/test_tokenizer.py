@@ -1,5 +1,6 @@
-"""The byte-level tokenizer: round trips, stable ids, and a model folder that plain transformers reads."""
+"""The tokenizers, of bytes and trained: round trips, stable ids, and a model folder that plain transformers reads."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,14 +8,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agapo.chat import prompt_ids
 from agapo.model.loading import create_model, export_hf, load_model, load_tokenizer
-from agapo.model.tokenizer import SPECIAL, TAGS, WORDS, build_tokenizer
+from agapo.model.tokenizer import SMALLEST, SPECIAL, TAGS, WORDS, build_tokenizer, train_tokenizer
 from agapo.schema import MODES, Prompt
 
 TOKENIZER = build_tokenizer()
+TEXTS = ["the cat and the hat: 1212", "la casa roja: 1212", "빨간 집, 하얀 집", '{"name": "cat", "name": "hat"}'] * 5
+TRAINED = train_tokenizer(TEXTS, 400)
 
 
 def ids(text: str) -> list[int]:
     return TOKENIZER(text)["input_ids"]
+
+
+def pieces(text: str) -> list[str]:
+    return [TRAINED.decode([token]) for token in TRAINED(text)["input_ids"]]
 
 
 @settings(deadline=None)
@@ -52,6 +59,47 @@ def test_tags_survive_decoders_that_skip_special_tokens():
     text = "".join(TAGS)
     assert len(ids(text)) == len(TAGS)
     assert TOKENIZER.decode(ids(f"[|user|]{text}[|endofturn|]"), skip_special_tokens=True) == text
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_round_trips_through_a_trained_tokenizer(text):
+    assert TRAINED.decode(TRAINED(text)["input_ids"]) == text
+
+
+def test_words_of_the_texts_are_whole_and_digits_single():
+    assert pieces("the cat: 12") == ["the", " cat", ":", " ", "1", "2"]
+    assert pieces("빨간 집") == ["빨간", " 집"]
+    assert pieces('{"name": "hat"}') == ['{"', "name", '": "', "hat", '"}']
+    assert len(TRAINED("ψυχή")["input_ids"]) == len("ψυχή".encode())
+
+
+def test_training_is_repeatable_and_keeps_to_its_size():
+    assert TRAINED.get_vocab() == train_tokenizer(TEXTS, 400).get_vocab()
+    assert len(train_tokenizer(TEXTS, 300)) == 300
+    assert len(TRAINED) == 320  # no pair of these texts is left to merge
+    with pytest.raises(ValueError, match=f"needs {SMALLEST} entries"):
+        train_tokenizer(TEXTS, SMALLEST - 1)
+    assert len(train_tokenizer([], SMALLEST)) == SMALLEST
+
+
+def test_trained_tokenizer_keeps_special_tokens_and_tags():
+    assert TRAINED.convert_tokens_to_ids(["[PAD]", "[BOS]", "[|endofturn|]"]) == [0, 1, 2]
+    text = "[|user|]\nthe cat<think></think>\\boxed{"
+    assert [TRAINED.decode([token]) for token in TRAINED(text)["input_ids"]][-3:] == ["<think>", "</think>", "\\boxed{"]
+    rendered = [f"[|user|]\n{line}[|endofturn|]" for line in TEXTS]
+    assert TRAINED.chat_template == TOKENIZER.chat_template
+    assert not [token for token in train_tokenizer(rendered, 400).get_vocab() if "endofturn" in token][1:]
+
+
+def test_what_the_template_says_around_tools_is_a_token_each():
+    prompt = Prompt("p", ({"role": "user", "content": "hat"},), columns={"tools": [{"name": "cat"}]})
+    found = [TRAINED.decode([token]) for token in prompt_ids(TRAINED, prompt)]
+    assert "".join(found) == TOKENIZER.decode(prompt_ids(TOKENIZER, prompt))
+    assert [text[:17] for text in found[:8]] == [
+        *("[|system|]", "\n", "# Available Tools", "<tool>", '{"', "name", '": "', "cat")
+    ]
+    assert found[8:12] == ['"}', "</tool>", "\n", found[11]] and found[11].startswith("To call one")
 
 
 def test_created_model_is_small_exaone_and_repeatable():

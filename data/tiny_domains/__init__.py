@@ -1,0 +1,154 @@
+"""The EXAONE 4.0 report's five domains in three languages, for a model of about a million parameters.
+
+    world          facts, asked in ways that training did not see
+    math           signed sums and stories
+    logic          who is the oldest
+    code           functions to write, to mend after a failing test, to restore from a diff
+    long_context   a password among sentences, up to 512 words
+    tool_use       calls, chains of calls, errors to recover from, follow-ups
+    multilingual   translation between English, Korean and Spanish
+
+Everything is made from templates with a closed vocabulary. A hash of the question decides its split, so that no
+test question is in training, whatever the seed and size; for world knowledge that means new wordings of known facts.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from data.tiny_domains import code, logic, long_context, sums, tool_use, translation, world
+from data.tiny_domains.long_context import needle_tasks
+from data.tiny_domains.tasks import LANGUAGES, Task
+
+KINDS: Mapping[str, Callable[..., Task]] = {
+    "world": world.draw_task,
+    "math": sums.draw_task,
+    "logic": logic.draw_task,
+    "code": code.draw_task,
+    "long_context": long_context.draw_task,
+    "tool_use": tool_use.draw_task,
+    "multilingual": translation.draw_task,
+}
+"""What draws a task of a domain."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of the curriculum of `dialogues`."""
+
+    size: int = 6000
+    """Dialogues."""
+    reasoning: float = 0.5
+    """Share of them in reasoning mode."""
+    worked: float = 0.7
+    """Share of those that think in sentences; the others think tersely."""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    """What the domain is drawn with: `lengths` (words) for long_context."""
+
+
+def prompts(
+    split: str, *, kind: str, size: int = 400, seed: int = 0, languages: Sequence[str] = LANGUAGES, **args: Any
+) -> Iterator[dict[str, Any]]:
+    """Return up to `size` different questions of a domain; `args` as in `Phase`.
+
+    Raises ValueError for another kind, split or language.
+    """
+    _check(split, kind, languages)
+    return _prompt_rows(split, kind, size, seed, languages, args)
+
+
+def dialogues(
+    split: str,
+    *,
+    kind: str,
+    seed: int = 0,
+    languages: Sequence[str] = LANGUAGES,
+    phases: Sequence[Mapping[str, Any]] = ({},),
+) -> Iterator[dict[str, Any]]:
+    """Return answered questions of a domain, drawn with replacement, phase after phase: the order is the curriculum.
+
+    Each phase is a mapping with the fields of `Phase`. Raises ValueError for another kind, split or language.
+    """
+    _check(split, kind, languages)
+    return _dialogue_rows(split, kind, seed, languages, [Phase(**phase) for phase in phases])
+
+
+def needles(
+    split: str,
+    *,
+    lengths: Sequence[int] = (64, 128, 256, 512),
+    positions: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
+    per_cell: int = 12,
+    seed: int = 0,
+    languages: Sequence[str] = LANGUAGES,
+) -> Iterator[dict[str, Any]]:
+    """Return `per_cell` passwords to find for every length (words) and position (0 start, 1 end)."""
+    _check(split, "long_context", languages)
+    tasks = needle_tasks(split, lengths, positions, per_cell, seed, languages)
+    return (_prompt_row("long_context", task, f"needle/{name}") for name, task in tasks)
+
+
+def _prompt_rows(
+    split: str, kind: str, size: int, seed: int, languages: Sequence[str], args: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    draw, seen = random.Random(f"tiny_domains/prompts/{kind}/{split}/{seed}"), set[str]()
+    for _ in range(1000 + 50 * size):
+        task = _draw(draw, split, kind, languages, args)
+        if task.question not in seen:
+            seen.add(task.question)
+            yield _prompt_row(kind, task, f"{split}/{seed}/{len(seen)}")
+            if len(seen) == size:
+                return
+
+
+def _dialogue_rows(
+    split: str, kind: str, seed: int, languages: Sequence[str], phases: Sequence[Phase]
+) -> Iterator[dict[str, Any]]:
+    draw = random.Random(f"tiny_domains/dialogues/{kind}/{split}/{seed}")
+    for phase in phases:
+        for _ in range(phase.size):
+            task = _draw(draw, split, kind, languages, phase.args)
+            is_reasoning, is_worked = draw.random() < phase.reasoning, draw.random() < phase.worked
+            yield _dialogue_row(kind, task, (task.worked if is_worked else task.terse) if is_reasoning else None)
+
+
+def _draw(draw: random.Random, split: str, kind: str, languages: Sequence[str], args: Mapping[str, Any]) -> Task:
+    while True:
+        task = KINDS[kind](draw, draw.choice(languages), **args)
+        if task.is_test == (split == "test"):
+            return task
+
+
+def _prompt_row(kind: str, task: Task, name: str) -> dict[str, Any]:
+    row = {"id": f"tiny_domains/{kind}/{name}", "messages": list(task.messages), **_about(kind, task)}
+    return {**row, **task.columns}
+
+
+def _dialogue_row(kind: str, task: Task, thinking: str | None) -> dict[str, Any]:
+    content = task.content if thinking is not None else task.plain or task.content
+    turn: dict[str, Any] = {"role": "assistant", "content": content}
+    if task.tool_calls:
+        turn["tool_calls"] = list(task.tool_calls)
+    if thinking is not None:
+        turn["reasoning_content"] = thinking
+    mode = "non_reasoning" if thinking is None else "reasoning"
+    # A dialogue is cut before the turn to train on; its earlier turns are other questions, perhaps the other split's.
+    before = [{**turn, "train": False} if turn["role"] == "assistant" else turn for turn in task.messages]
+    row = {"messages": [*before, turn], "mode": mode, **_about(kind, task)}
+    length = task.columns.get("context_length")
+    return row if length is None else {**row, "context_length": length}
+
+
+def _about(kind: str, task: Task) -> dict[str, Any]:
+    about = {"domain": kind, "task": task.task, "language": task.language}
+    return {**about, "tools": list(task.tools)} if task.tools else about
+
+
+def _check(split: str, kind: str, languages: Sequence[str]) -> None:
+    if split not in ("train", "test"):
+        raise ValueError(f"split should be 'train' or 'test', is {split!r}")
+    if kind not in KINDS:
+        raise ValueError(f"kind should be {', '.join(KINDS)}, is {kind!r}")
+    if unknown := [language for language in languages if language not in LANGUAGES]:
+        raise ValueError(f"languages should be among {', '.join(LANGUAGES)}, are {unknown}")
