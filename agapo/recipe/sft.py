@@ -179,3 +179,13 @@ class SFTRecipe(Recipe):
         if bool(self.steps) == bool(self.epochs):
             raise ValueError("give either 'steps' or 'epochs', not both or neither")
         return self
+
+    @model_validator(mode="after")
+    def _packed_dialogues_stay_apart(self) -> "SFTRecipe":
+        # transformers gives flash attention the dialogues' boundaries only in a batch of one row.
+        if self.model.attention == "flash_attention_2" and self.training.micro_rows > 1:
+            raise ValueError(
+                "training.micro_batch_rows: should be 1 with model.attention flash_attention_2, which tells the "
+                "dialogues of a packed row apart only in a micro-batch of one row"
+            )
+        return self

@@ -4,8 +4,12 @@ The schema part imports no torch. The rest says what it could not look at (a mod
 rather than passing over it.
 """
 
+import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from rich.console import Console
 from rich.table import Table
@@ -27,6 +31,8 @@ def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None
     kind = {"rl": RLRecipe, "sft": SFTRecipe, "eval": EvalRecipe}[recipe_stage(path)]
     recipe = load_recipe(kind, path, overrides)
     rows: Rows = [("recipe", f"{path}: every key is known and in range")]
+    if not schema_only:
+        _without_network()
     if not schema_only and isinstance(recipe, EvalRecipe):
         from agapo.stages.evaluating import check_evaluation
 
@@ -35,10 +41,26 @@ def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None
         rows += _names(recipe)
         rows += _arithmetic(recipe) if isinstance(recipe, RLRecipe) else []
         rows += _data_and_model(recipe)
+    if not schema_only and isinstance(recipe, SFTRecipe):
+        from agapo.stages.sft_check import check_fine_tuning
+
+        rows += check_fine_tuning(recipe)
     table = Table("checked", "found", title=f"{recipe.stage}: {recipe.run.name}")
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+
+
+def _without_network() -> None:
+    """Where there is no way to the hub, say so to its libraries, which would try again for half a minute each time."""
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    if getproxies() or not endpoint.hostname:
+        return
+    try:
+        socket.create_connection((endpoint.hostname, endpoint.port or 443), timeout=5).close()
+    except OSError:
+        # Read when they are imported: after this.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def _names(recipe: Recipe) -> Rows:
@@ -79,7 +101,7 @@ def _data_and_model(recipe: Recipe) -> Rows:
     except UserError as error:
         if any(source.path for source in data.parts.values()) or "cannot" not in str(error):
             raise
-        return [("data", f"not looked at: {error}")]
+        return [("data" if isinstance(recipe, RLRecipe) else "questions", f"not looked at: {error}")]
     assert isinstance(recipe, RLRecipe | SFTRecipe)
     require_terms(recipe.reward, {prompt.domain for prompt in (*questions.train, *questions.test)})
     found = f"{len(questions.train)} training, {len(questions.validation)} validation, {len(questions.test)} test"
@@ -98,7 +120,7 @@ def _model(recipe: Recipe, questions: "Questions") -> Rows:
 
     path = recipe.model.path
     if not isinstance(recipe, RLRecipe):
-        return [("model", path or "made by this recipe")]
+        return []  # agapo.stages.sft_check
     if path is None:
         return _start(recipe, questions)
     from transformers import AutoConfig

@@ -1,0 +1,245 @@
+"""How much memory fine-tuning takes, before anything is loaded: an estimate for each rank, part by part.
+
+Of P parameters, T of them trained, on N ranks in bytes (ZeRO: arXiv 1910.02054; DeepSpeed keeps float32 copies of
+bfloat16 weights, plain PyTorch trains float32 weights and computes in bfloat16):
+
+                     weights   float32 copies   gradients   AdamW's two moments
+    no ZeRO, full    4·P       –                4·T         8·T
+    no ZeRO, LoRA    b·P       –                4·T         8·T
+    ZeRO 1           b·P       4·T/N            b·T         8·T/N
+    ZeRO 2           b·P       4·T/N            b·T/N       8·T/N
+    ZeRO 3           b·P/N     4·T/N            b·T/N       8·T/N
+
+with b bytes a number of `model.dtype`. What a layer keeps for the backward pass is counted, as in Korthikanti et al.
+(arXiv 2205.05198, §4.1), from the tensors that its operations save, here for RMS norms in float32, grouped queries,
+SwiGLU, no dropout and attention that keeps no scores. Bytes a token and layer:
+
+    norms 2·(4 + r)·H   linear inputs 2·c·H   query and key norms (4 + c)·(Q + K)
+    attention c·(2·Q + 2·K)   SwiGLU 4·c·I
+
+with c bytes a number that is computed and r one of the residual stream. With gradient checkpointing only a layer's
+input (r·H) is kept, and all of the above for one layer at a time.
+
+Left out: what allocators lose in pieces beyond a flat share, and the pages of files that are read.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from agapo.model.sizes import ModelSizes
+
+GIB = 1024**3
+BUCKET = 500_000_000
+"""Numbers in DeepSpeed's buffer for reducing gradients (its default)."""
+LIVE = 1_050_000_000
+"""Weights that ZeRO-3 holds gathered, or fetches ahead, at once (its defaults)."""
+HEAD_TILE = (4096, 32768)
+"""Tokens × vocabulary of which TRL's fused output layer computes logits at once; the whole is never in memory."""
+CONTEXT_BYTES = int(0.75 * GIB)
+"""Of CUDA and its libraries."""
+COMMUNICATION_BYTES = int(0.75 * GIB)
+"""Of NCCL's buffers, with several ranks."""
+LOST = 0.05
+"""Share of all else that is lost in pieces."""
+
+When = Literal["always", "backward", "update"]
+
+
+@dataclass(frozen=True)
+class FineTuningSetup:
+    """What the memory of a rank depends on, besides the model."""
+
+    row_tokens: int
+    micro_rows: int
+    ranks: int = 1
+    zero_stage: int = 0
+    offload: bool = False
+    bfloat16: bool = True
+    attention: str = "sdpa"
+    gradient_checkpointing: bool = False
+    adapters: int | None = None
+    """Parameters of the LoRA adapters; None trains all weights."""
+    gpu: bool = True
+
+    @property
+    def number(self) -> int:
+        """Bytes of a number that is computed (`c`)."""
+        return 2 if self.bfloat16 else 4
+
+    @property
+    def autocast(self) -> bool:
+        """Whether float32 weights are computed with in bfloat16."""
+        return self.bfloat16 and not self.zero_stage and self.adapters is None
+
+    @property
+    def residual(self) -> int:
+        """Bytes of a number of the residual stream (`r`)."""
+        return 4 if self.autocast else self.number
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a micro-batch."""
+        return self.micro_rows * self.row_tokens
+
+
+@dataclass(frozen=True)
+class Part:
+    """One item of a rank's memory."""
+
+    name: str
+    bytes: int
+    when: When = "always"
+    """All the time, or only in the backward pass, or only while the optimizer makes its step."""
+    host: bool = False
+    """In the host's memory instead of the GPU's."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The parts of a rank's memory. `host` parts are in the host's."""
+
+    parts: list[Part]
+
+    def of(self, name: str) -> int:
+        """Return the bytes of the parts of a name."""
+        return sum(part.bytes for part in self.parts if part.name == name)
+
+    @property
+    def at_worst(self) -> list[Part]:
+        """The parts on the GPU at the time of most: what is always there, and the larger of the two phases."""
+        here = [part for part in self.parts if not part.host]
+        phases = [[part for part in here if part.when == when] for when in ("backward", "update")]
+        most = max(phases, key=lambda parts: sum(part.bytes for part in parts))
+        return [part for part in here if part.when == "always"] + most
+
+    @property
+    def gpu_bytes(self) -> int:
+        """The most at any time."""
+        return sum(part.bytes for part in self.at_worst)
+
+    @property
+    def host_bytes(self) -> int:
+        """Of a rank, in its host's memory."""
+        return sum(part.bytes for part in self.parts if part.host)
+
+
+def training_memory(sizes: ModelSizes, setup: FineTuningSetup) -> Memory:
+    """Return the memory that a rank takes on a GPU, part by part."""
+    parts = [*state_parts(sizes, setup), *activation_parts(sizes, setup), *_head_parts(sizes, setup)]
+    if not setup.gpu:
+        return Memory(parts)
+    lost = round(LOST * Memory(parts).gpu_bytes)
+    overhead = CONTEXT_BYTES + (COMMUNICATION_BYTES if setup.ranks > 1 else 0)
+    return Memory([*parts, Part("CUDA, NCCL, fragments", overhead + lost)])
+
+
+# --- weights, gradients and optimizer ---
+
+
+def state_parts(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
+    """Return weights, gradients and the optimizer's state, with what is needed to reduce and apply gradients."""
+    return _sharded_state(sizes, setup) if setup.zero_stage else _plain_state(sizes, setup)
+
+
+def _plain_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
+    frozen = 0 if setup.adapters is None else setup.number * sizes.parameters
+    trained = sizes.parameters if setup.adapters is None else setup.adapters
+    parts = [
+        Part("weights", frozen + 4 * trained),
+        Part("gradients", 4 * trained),
+        Part("optimizer", 8 * trained),
+    ]
+    if setup.ranks > 1:
+        parts.append(Part("buckets", 4 * trained))
+    if setup.autocast:
+        # Kept from the forward pass on: each is an operand of a product whose gradient needs it.
+        linear = sizes.layers * sum(inputs * outputs for inputs, outputs in sizes.linear.values())
+        parts.append(Part("bfloat16 weights", 2 * linear, "backward"))
+    return parts
+
+
+def _sharded_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
+    trained, number = sizes.parameters if setup.adapters is None else setup.adapters, setup.number
+    whole = sizes.parameters + (setup.adapters or 0)
+    share = -(-trained // setup.ranks)
+    sharded = setup.zero_stage == 3
+    weights = number * (-(-whole // setup.ranks) if sharded else whole)
+    # Where the optimizer is in the host's memory, so are the gradients that it is given.
+    gradients = number * (trained if setup.zero_stage == 1 else share)
+    parts = [
+        Part("weights", weights, host=setup.offload and sharded),
+        Part("gradients", gradients, host=setup.offload and setup.zero_stage > 1),
+        Part("optimizer", (4 + 8) * share, host=setup.offload),
+        Part("float32 gradients", 4 * share, "update", host=setup.offload),
+        Part("buckets", number * BUCKET),
+    ]
+    if sharded:
+        parts.append(Part("gathered weights", number * min(whole, LIVE), "backward"))
+    return parts
+
+
+# --- activations ---
+
+
+def layer_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
+    """Return what one layer keeps for the backward pass, for a micro-batch."""
+    c, r, hidden, queries, keys = setup.number, setup.residual, sizes.hidden, sizes.queries, sizes.keys
+    token = (
+        2 * (4 + r) * hidden
+        + 2 * c * hidden
+        + (4 + c) * (queries + keys)
+        + c * (2 * queries + 2 * keys)
+        + 4 * c * sizes.intermediate
+    )
+    return setup.tokens * token + _score_bytes(sizes, setup)
+
+
+def _score_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
+    """Of one layer, what grows with the square of a row: nothing under flash attention.
+
+    SDPA repeats keys and values to all heads where there is a mask, and keeps the mask as numbers to add; eager
+    attention keeps the scores of all heads, and their softmax in float32 before it is rounded.
+    """
+    c, repeated = setup.number, setup.number * setup.tokens * 2 * (sizes.queries - sizes.keys)
+    squares = setup.micro_rows * setup.row_tokens**2
+    if setup.attention == "sdpa":
+        return repeated + c * squares
+    if setup.attention == "eager":
+        return repeated + (4 + c) * sizes.heads * squares
+    return 0
+
+
+def mask_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
+    """Return what the masks of packed rows take: tokens × tokens for each kind of layer, unless flash attention does.
+
+    transformers finds the dialogues of a row by their positions, and then cannot leave the mask to the kernel
+    (`masking_utils.sdpa_mask`: `allow_is_causal_skip=False`): one byte a pair of tokens, in eager attention a number.
+    """
+    if setup.attention == "flash_attention_2":
+        return 0
+    kinds = (sizes.local_layers > 0) + (sizes.local_layers < sizes.layers)
+    pair = 1 if setup.attention == "sdpa" else setup.number
+    return kinds * pair * setup.micro_rows * setup.row_tokens**2
+
+
+def activation_parts(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
+    """Return what the layers keep for the backward pass, and what it needs on top."""
+    layer = layer_bytes(sizes, setup)
+    if setup.gradient_checkpointing:
+        kept = sizes.layers * setup.residual * setup.tokens * sizes.hidden + layer
+    else:
+        kept = sizes.layers * layer
+    # Gradients of three of SwiGLU's tensors, or a norm's in float32, are alive at once.
+    working = setup.tokens * max(3 * setup.number * sizes.intermediate, 4 * 4 * sizes.hidden)
+    return [
+        Part("activations", kept + working, "backward"),
+        *([Part("attention masks", masks, "backward")] if (masks := mask_bytes(sizes, setup)) else []),
+    ]
+
+
+def _head_parts(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
+    """The last norm and TRL's fused output layer: hidden states, a tile of logits, float32 gradients."""
+    hidden = setup.tokens * sizes.hidden * (4 + 2 * setup.residual + 4)
+    tile = setup.number * min(setup.tokens, HEAD_TILE[0]) * HEAD_TILE[1]
+    gradient = (4 + setup.number) * sizes.embedding if setup.adapters is None else 0
+    return [Part("output layer", hidden + tile + gradient, "backward")]
