@@ -186,7 +186,8 @@ class Recipe(Strict):
 
 R = TypeVar("R", bound=Recipe)
 
-UNHASHED = ("run.name", "run.output", "tracking", "checkpoint", "cluster")
+FOR_THE_MACHINE = ("training.gpu_gib", "training.max_restarts")
+UNHASHED = ("run.name", "run.output", "tracking", "checkpoint", "cluster", *FOR_THE_MACHINE)
 """Keys that may differ between a run and its continuation; RL may also go on for more `steps`."""
 
 
@@ -202,7 +203,7 @@ def fingerprint(recipe: Recipe) -> str:
         *parents, last = key.split(".")
         section = content
         for parent in parents:
-            section = section[parent]
+            section = section.get(parent, {})
         section.pop(last, None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -37,7 +37,8 @@ def start_rollouts(
     settings = EngineSettings(
         model_path=model_path,
         dtype=model.dtype,
-        attention=model.attention,
+        # The engine gives masks of its own, which flash attention cannot take.
+        attention="sdpa" if model.attention == "flash_attention_2" else model.attention,
         rope=model.rope_fields,
         threads=threads_for(rollout.threads, rollout.actors),
         device="cuda" if rollout.gpus_per_actor else "cpu",

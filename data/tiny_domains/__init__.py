@@ -2,7 +2,7 @@
 
     world          facts, asked in ways that training did not see
     math           signed sums and stories
-    logic          who is the oldest
+    logic          statements with and, or, not
     code           functions to write, to mend after a failing test, to restore from a diff
     long_context   a password among sentences, up to 512 words
     tool_use       calls, chains of calls, errors to recover from, follow-ups
@@ -44,7 +44,7 @@ class Phase:
     worked: float = 0.7
     """Share of those that think in sentences; the others think tersely."""
     args: Mapping[str, Any] = field(default_factory=dict)
-    """What the domain is drawn with: `lengths` (words) for long_context."""
+    """What the domain is drawn with: `lengths` (words) and `rivals` for long_context."""
 
 
 def prompts(
@@ -82,10 +82,14 @@ def needles(
     per_cell: int = 12,
     seed: int = 0,
     languages: Sequence[str] = LANGUAGES,
+    rivals: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """Return `per_cell` passwords to find for every length (words) and position (0 start, 1 end)."""
+    """Return `per_cell` passwords to find for every length (words) and position (0 start, 1 end).
+
+    `rivals` is the number of other passwords in the text.
+    """
     _check(split, "long_context", languages)
-    tasks = needle_tasks(split, lengths, positions, per_cell, seed, languages)
+    tasks = needle_tasks(split, lengths, positions, per_cell, seed, languages, rivals)
     return (_prompt_row("long_context", task, f"needle/{name}") for name, task in tasks)
 
 

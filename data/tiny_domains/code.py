@@ -49,7 +49,7 @@ def draw_task(draw: random.Random, language: str) -> Task:
 def _write(draw: random.Random, language: str) -> Task:
     text, *names, then = _WRITE[language]
     body, last, path, steps = "x", "", [], []
-    for _ in range(draw.randint(1, 3)):
+    for _ in range(draw.randint(1, 2)):
         sign, n = draw.choice("+-*"), draw.randint(2, 9)
         body = f"({body}){sign}{n}" if sign == "*" and last in ("+", "-") else f"{body}{sign}{n}"
         last = sign

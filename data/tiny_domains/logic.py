@@ -1,65 +1,50 @@
-"""Logic: three people in an order that two statements give, each statement in either direction, in any sequence."""
+"""Logic: statements with and, or, not that are true or false, evaluated from left to right, in three languages."""
 
 import random
 
-from data.tiny_domains.tasks import Task, ask, boxed, gold_text, particle
+from data.tiny_domains.tasks import Task, ask, boxed, gold_text
 
-_PEOPLE = {
-    "en": ("Ana", "Ben", "Dora", "Emma", "Hugo", "Julia"),
-    "ko": ("민수", "지우", "하준", "서연", "유나", "수빈"),
-    "es": ("Ana", "Ben", "Dora", "Emma", "Hugo", "Julia"),
+_WORDS = {
+    "en": ("false", "true", "and", "or", "not"),
+    "ko": ("거짓", "참", "그리고", "또는", "아님"),
+    "es": ("falso", "verdadero", "y", "o", "no"),
 }
-_RELATIONS = {
-    "en": (
-        ("{a} is older than {b}.", "{b} is younger than {a}.", "Who is the oldest?", "Who is the youngest?"),
-        ("{a} is faster than {b}.", "{b} is slower than {a}.", "Who is the fastest?", "Who is the slowest?"),
-    ),
-    "ko": (
-        (
-            "{a} {b}보다 나이가 많습니다.",
-            "{b} {a}보다 나이가 적습니다.",
-            "누가 나이가 가장 많습니까?",
-            "누가 나이가 가장 적습니까?",
-        ),
-        ("{a} {b}보다 빠릅니다.", "{b} {a}보다 느립니다.", "누가 가장 빠릅니까?", "누가 가장 느립니까?"),
-    ),
-    "es": (
-        ("{a} es mayor que {b}.", "{b} es menor que {a}.", "¿Quién tiene más años?", "¿Quién tiene menos años?"),
-        ("{a} corre más que {b}.", "{b} corre menos que {a}.", "¿Quién corre más?", "¿Quién corre menos?"),
-    ),
+_ASKED = {
+    "en": ("From left to right, what is this: {text}?", "Is this true or false: {text}?"),
+    "ko": ("왼쪽부터 계산하면 무엇입니까: {text}?", "참입니까 거짓입니까: {text}?"),
+    "es": ("De izquierda a derecha, ¿qué es esto: {text}?", "¿Es verdadero o falso: {text}?"),
 }
-"""Two statements of the same order, and the questions for its first and its last."""
 _WORKED = {
-    "en": "I put them in order. From first to last: {order}. So it is {answer}.",
-    "ko": "순서대로 놓습니다. 처음부터 끝까지: {order}. 그래서 답은 {answer}.",
-    "es": "Los pongo en orden. Del primero al último: {order}. Entonces es {answer}.",
+    "en": ("I start with {start}.", " Then {step}.", " The result is {value}."),
+    "ko": ("{start}에서 시작합니다.", " 다음은 {step}.", " 결과: {value}."),
+    "es": ("Empiezo con {start}.", " Luego {step}.", " El resultado es {value}."),
 }
-_ANSWER = {"en": "The answer is {}.", "ko": "답은 {}입니다.", "es": "La respuesta es {}."}
+_ANSWER = {"en": "It is {}.", "ko": "답은 {}입니다.", "es": "Es {}."}
+_MOST = 3
+"""Connectives."""
 
 
 def draw_task(draw: random.Random, language: str) -> Task:
-    """Draw an order and ask for one of its ends."""
-    people = draw.sample(_PEOPLE[language], 3)
-    more, less, first, last = draw.choice(_RELATIONS[language])
-    statements = [_state(draw, pair, more, less, language) for pair in (people[:2], people[1:])]
-    draw.shuffle(statements)
-    ask_first = draw.random() < 0.5
-    answer = people[0] if ask_first else people[-1]
-    order = " > ".join(people)
+    """Draw a statement of one to three connectives."""
+    *truth, and_, or_, not_ = _WORDS[language]
+    value = draw.random() < 0.5
+    text, steps, start = truth[value], [], truth[value]
+    for _ in range(draw.randint(1, _MOST)):
+        is_and, right, negated = draw.random() < 0.5, draw.random() < 0.5, draw.random() < 0.25
+        part = f"{and_ if is_and else or_} {not_ + ' ' if negated else ''}{truth[right]}"
+        operand = right != negated
+        result = (value and operand) if is_and else (value or operand)
+        steps.append(f"{truth[value]} {part} = {truth[result]}")
+        text, value = f"{text} {part}", result
+    first, then, last = _WORKED[language]
+    worked = first.format(start=start) + "".join(then.format(step=step) for step in steps)
     return Task(
-        task="order",
+        task="statement",
         language=language,
-        messages=ask(" ".join([*statements, first if ask_first else last])),
-        worked=_WORKED[language].format(order=order, answer=answer),
-        terse=order,
-        content=_ANSWER[language].format(boxed(answer)),
-        columns=gold_text(answer),
+        messages=ask(draw.choice(_ASKED[language]).format(text=text)),
+        worked=worked + last.format(value=truth[value]),
+        terse="; ".join(steps),
+        content=_ANSWER[language].format(boxed(truth[value])),
+        columns=gold_text(truth[value]),
+        key=f"{language}: {text}",
     )
-
-
-def _state(draw: random.Random, pair: list[str], more: str, less: str, language: str) -> str:
-    is_more = draw.random() < 0.5
-    a, b = pair
-    if language == "ko":
-        a, b = (particle(a, "은", "는"), b) if is_more else (a, particle(b, "은", "는"))
-    return (more if is_more else less).format(a=a, b=b)

@@ -1,4 +1,4 @@
-"""Long context: the password of a thing, somewhere among sentences about other things, and other passwords.
+"""Long context: the password of a thing, somewhere among sentences about others, and, if wished, rival passwords.
 
 Length and place of the needle vary systematically; the answer is in no other place, so a model whose attention ends
 at a sliding window cannot know it when the needle lies further back.
@@ -52,19 +52,19 @@ _ANSWER = {
     "ko": "{thing} 암호는 {}입니다.",
     "es": "La clave de {thing} es {}.",
 }
-_OTHERS = 3
-"""Passwords of other things in every text."""
 
 
-def draw_task(draw: random.Random, language: str, lengths: Sequence[int] = (64, 128, 256, 512)) -> Task:
-    """Draw a text about as long as one of `lengths` (words), the needle anywhere in it."""
-    return needle_task(draw, language, draw.choice(lengths), draw.random())
+def draw_task(
+    draw: random.Random, language: str, lengths: Sequence[int] = (64, 128, 256, 512), rivals: int = 0
+) -> Task:
+    """Draw a text about as long as one of `lengths` (words), the needle and `rivals` others anywhere in it."""
+    return needle_task(draw, language, draw.choice(lengths), draw.random(), rivals)
 
 
-def needle_task(draw: random.Random, language: str, length: int, position: float) -> Task:
+def needle_task(draw: random.Random, language: str, length: int, position: float, rivals: int = 0) -> Task:
     """Draw a text of `length` words whose needle lies at `position`, 0 (start) to 1 (end)."""
-    things = draw.sample(_THINGS[language], 1 + _OTHERS)
-    secrets = draw.sample(_SECRETS[language], 1 + _OTHERS)
+    things = draw.sample(_THINGS[language], 1 + rivals)
+    secrets = draw.sample(_SECRETS[language], 1 + rivals)
     needle, *others = (_NEEDLE[language].format(thing=t, secret=s) for t, s in zip(things, secrets, strict=True))
     sentences = _filler(draw, language, length - sum(len(text.split()) for text in (needle, *others)))
     for other in others:
@@ -97,7 +97,13 @@ def _filler(draw: random.Random, language: str, words: int) -> list[str]:
 
 
 def needle_tasks(
-    split: str, lengths: Sequence[int], positions: Sequence[float], per_cell: int, seed: int, languages: Sequence[str]
+    split: str,
+    lengths: Sequence[int],
+    positions: Sequence[float],
+    per_cell: int,
+    seed: int,
+    languages: Sequence[str],
+    rivals: int,
 ) -> Iterator[tuple[str, Task]]:
     """Yield `per_cell` tasks for every length × position, languages in turn, each with a name."""
     for length in lengths:
@@ -105,12 +111,12 @@ def needle_tasks(
             cell = f"{split}/{seed}/{length}/{position}"
             draw = random.Random(f"tiny_domains/needles/{cell}")
             for number in range(per_cell):
-                task = _of_split(draw, languages[number % len(languages)], length, position, split)
+                task = _of_split(draw, languages[number % len(languages)], length, position, rivals, split)
                 yield f"{cell}/{number}", task
 
 
-def _of_split(draw: random.Random, language: str, length: int, position: float, split: str) -> Task:
+def _of_split(draw: random.Random, language: str, length: int, position: float, rivals: int, split: str) -> Task:
     while True:
-        task = needle_task(draw, language, length, position)
+        task = needle_task(draw, language, length, position, rivals)
         if task.is_test == (split == "test"):
             return task

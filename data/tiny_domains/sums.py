@@ -24,7 +24,7 @@ _MOST = 18
 
 
 def draw_task(draw: random.Random, language: str) -> Task:
-    """Draw a sum of two to four terms whose running total stays between 0 and 18."""
+    """Draw a sum of two or three terms whose running total stays between 0 and 18."""
     start = draw.randint(1, 9)
     terms = _terms(draw, start)
     text = str(start) + "".join(f"{term:+d}" for term in terms)
@@ -50,7 +50,7 @@ def draw_task(draw: random.Random, language: str) -> Task:
 
 def _terms(draw: random.Random, total: int) -> list[int]:
     terms = []
-    for _ in range(draw.randint(1, 3)):
+    for _ in range(draw.randint(1, 2)):
         terms.append(draw.choice([term for term in range(-9, 10) if term and 0 <= total + term <= _MOST]))
         total += terms[-1]
     return terms

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -98,14 +100,34 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return AutoModelForCausalLM.from_pretrained(folder / "hf").state_dict()
 
 
+Run = tuple[Losses, Path]
+
+
 @pytest.fixture(scope="module")
-def alone(cluster: None, settings: FineTuning, tmp_path_factory: pytest.TempPathFactory) -> tuple[Losses, Path]:
+def whole_run(
+    cluster: None, settings: FineTuning, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int, int, int], Run]:
+    """Give (losses, folder) of an undisturbed run by ranks, ZeRO stage and rows a micro-batch; each is made once."""
+
+    @cache
+    def make(ranks: int, zero_stage: int, micro_rows: int) -> Run:
+        folder = tmp_path_factory.mktemp("whole")
+        return train(divided(settings, ranks, zero_stage, micro_rows), folder, ranks=ranks), folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def alone(whole_run: Callable[[int, int, int], Run]) -> Run:
     """One rank, undisturbed, with the whole step as one micro-batch."""
-    folder = tmp_path_factory.mktemp("alone")
-    return train(settings, folder), folder
+    return whole_run(1, 0, 4)
 
 
-def test_learns(alone: tuple[Losses, Path]) -> None:
+def divided(settings: FineTuning, ranks: int, zero_stage: int, micro_rows: int) -> FineTuning:
+    return replace(settings, zero_stage=zero_stage, micro_rows=micro_rows, accumulation=4 // (ranks * micro_rows))
+
+
+def test_learns(alone: Run) -> None:
     losses, _ = alone
     assert list(losses) == list(range(1, STEPS + 1))
     assert losses[STEPS] < 0.7 * losses[1]
@@ -113,29 +135,29 @@ def test_learns(alone: tuple[Losses, Path]) -> None:
 
 @pytest.mark.parametrize(("ranks", "zero_stage", "micro_rows"), [(1, 0, 1), (2, 0, 2), (2, 1, 2), (2, 2, 1), (2, 3, 2)])
 def test_ranks_stages_and_micro_batches_give_the_same_losses(
-    alone: tuple[Losses, Path], settings: FineTuning, tmp_path: Path, ranks: int, zero_stage: int, micro_rows: int
+    alone: Run, whole_run: Callable[[int, int, int], Run], ranks: int, zero_stage: int, micro_rows: int
 ) -> None:
-    own = replace(settings, zero_stage=zero_stage, micro_rows=micro_rows, accumulation=4 // (ranks * micro_rows))
-    losses = train(own, tmp_path, ranks=ranks)
-    saved = tmp_path / "checkpoints" / f"step-{STEPS:06d}" / "state"
+    losses, folder = whole_run(ranks, zero_stage, micro_rows)
+    saved = folder / "checkpoints" / f"step-{STEPS:06d}" / "state"
     assert (saved / f"global_step{STEPS}").is_dir() == (zero_stage > 0), "DeepSpeed writes such a folder"
     assert losses == pytest.approx(alone[0], rel=1e-4)
     for name, expected in weights(alone[1]).items():
-        torch.testing.assert_close(weights(tmp_path)[name], expected, rtol=0, atol=2e-3)
+        torch.testing.assert_close(weights(folder)[name], expected, rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize(("ranks", "zero_stage"), [(1, 0), (2, 2)])
+@pytest.mark.parametrize(("ranks", "zero_stage", "micro_rows"), [(1, 0, 4), (2, 2, 1)])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
-    alone: tuple[Losses, Path],
+    whole_run: Callable[[int, int, int], Run],
     settings: FineTuning,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     ranks: int,
     zero_stage: int,
+    micro_rows: int,
 ) -> None:
     monkeypatch.setattr("agapo.learner.ray_train.POLL_S", 0.002)
-    own = replace(settings, zero_stage=zero_stage, micro_rows=4 // ranks)
-    undisturbed = alone[0] if ranks == 1 else train(own, tmp_path / "whole", ranks=ranks)
+    undisturbed, whole = whole_run(ranks, zero_stage, micro_rows)
+    own = divided(settings, ranks, zero_stage, micro_rows)
     first = train(own, tmp_path, ranks=ranks, should_stop=lambda losses: len(losses) >= 3)
     stopped = max(first)
     assert 3 <= stopped < STEPS
@@ -143,8 +165,28 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert state["step"] == stopped
     rest = train(own, tmp_path, ranks=ranks, done=stopped)
     assert first | rest == undisturbed
-    whole = alone[1] if ranks == 1 else tmp_path / "whole"
     for name, expected in weights(whole).items():
+        assert torch.equal(weights(tmp_path)[name], expected), name
+
+
+def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(
+    alone: Run, settings: FineTuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are made again by a new one, with the same numbers, and reported once."""
+    monkeypatch.setattr("agapo.learner.ray_train.POLL_S", 0.002)
+    killed: list[int] = []
+
+    def kill_once(losses: Losses) -> bool:
+        if len(losses) >= 4 and not killed:
+            workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in "".join(p.cmdline())]
+            killed.append(workers[0].pid)
+            workers[0].kill()
+        return False
+
+    losses = train(replace(settings, save_every=2), tmp_path, should_stop=kill_once, max_restarts=2)
+    assert killed
+    assert losses == alone[0]
+    for name, expected in weights(alone[1]).items():
         assert torch.equal(weights(tmp_path)[name], expected), name
 
 

@@ -12,7 +12,7 @@ from data.tiny_domains.tasks import LANGUAGES, particle
 from data.tiny_domains.world import FACTS
 from rewards import language, math_answer, needle, tool_calls, unit_tests
 
-SHORT = {"long_context": {"lengths": [24, 64]}}
+SHORT = {"long_context": {"lengths": [24, 64], "rivals": 2}}
 
 
 def rows(kind, count=200, split="train", **phase):
