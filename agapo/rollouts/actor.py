@@ -31,9 +31,7 @@ class RolloutActor:
 
     def __init__(self, settings: EngineSettings):
         torch.set_num_threads(settings.threads)
-        model = load_model(
-            settings.model_path, dtype=settings.dtype, attention=settings.attention, rope=settings.rope
-        )
+        model = load_model(settings.model_path, dtype=settings.dtype, attention=settings.attention, rope=settings.rope)
         tokenizer = load_tokenizer(settings.model_path)
         self.engine: Engine = TransformersEngine(model, tokenizer, settings.device)
         self.version = 0
