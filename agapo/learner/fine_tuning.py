@@ -5,7 +5,6 @@ as plain data parallelism; 1 to 3 shard. Whatever the stage, ranks and micro-bat
 the trained tokens of all its rows.
 """
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +19,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
 
 from agapo.learner.packing import collate, packed_rows, unflatten
 from agapo.learner.token_file import TokenFile
-from agapo.model.loading import load_model, load_tokenizer
+from agapo.model.loading import load_model, load_tokenizer, replace_folder
 
 UNFINISHED = ".unfinished"
 """Folder below the checkpoints where transformers writes one before it is moved to its place."""
@@ -118,6 +117,7 @@ def trainable_model(settings: FineTuning) -> nn.Module:
         dtype=settings.loaded_dtype,
         attention=settings.attention,
         gradient_checkpointing=settings.gradient_checkpointing,
+        rope=settings.rope,
     )
     return with_adapters(model, settings.lora) if settings.lora else model
 
@@ -148,7 +148,8 @@ def training_arguments(settings: FineTuning) -> TrainingArguments:
         per_device_train_batch_size=settings.micro_rows,
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
+        # transformers' own `constant` goes without the warm-up.
+        lr_scheduler_type=settings.schedule.replace("constant", "constant_with_warmup"),
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
@@ -210,5 +211,4 @@ def save_weights(trainer: Any, settings: FineTuning) -> None:
     trainer.save_model(str(beside))
     if trainer.is_world_process_zero():
         (beside / "training_args.bin").unlink(missing_ok=True)
-        shutil.rmtree(settings.weights, ignore_errors=True)
-        beside.rename(settings.weights)
+        replace_folder(beside, settings.weights)

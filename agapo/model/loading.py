@@ -155,13 +155,13 @@ def export_hf(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, direct
     try:
         model.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
-        _replace(beside, directory)
+        replace_folder(beside, directory)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _replace(new: Path, place: Path) -> None:
-    """A folder cannot be renamed over one that is not empty: the old one steps aside first."""
+def replace_folder(new: Path, place: Path) -> None:
+    """Rename a folder to `place`; what is there, which cannot be renamed over, steps aside first and is removed."""
     old = place.with_name(f"{new.name}.old")
     if place.exists():
         place.rename(old)

@@ -26,6 +26,7 @@ from agapo.learner.ray_train import RAY_TRAIN, run_ranks
 from agapo.model.loading import create_model, export_hf, load_model, load_tokenizer
 from agapo.model.tokenizer import build_tokenizer, train_tokenizer
 from agapo.recipe import SFTRecipe
+from agapo.recipe.base import ModelConfig
 from agapo.stages.dialogues import read_dialogues
 from agapo.stages.interrupt import StopRequest
 from agapo.stages.sft_data import TrainingData, token_ratio, training_data
@@ -94,7 +95,7 @@ class SFTLoop:
         for scratch in (self.run.path / RAY_TRAIN, self.run.checkpoints / UNFINISHED):
             shutil.rmtree(scratch, ignore_errors=True)
         if training.lora:
-            merge_adapter(self.start, self.run.path / "adapter", self.run.hf, self.recipe.model.dtype)
+            merge_adapter(self.start, self.run.path / "adapter", self.run.hf, self.recipe.model)
 
     def settings(self) -> FineTuning:
         """Return what every rank is told."""
@@ -196,9 +197,9 @@ def data_summary(data: TrainingData) -> dict[str, Any]:
     }
 
 
-def merge_adapter(base: str, adapter: Path, folder: Path, dtype: str) -> None:
+def merge_adapter(base: str, adapter: Path, folder: Path, own: ModelConfig) -> None:
     """Export the base model with a LoRA adapter merged into its weights."""
     from peft import PeftModel
 
-    model = PeftModel.from_pretrained(load_model(base, dtype=dtype), str(adapter))
+    model = PeftModel.from_pretrained(load_model(base, dtype=own.dtype, rope=own.rope_fields), str(adapter))
     export_hf(model.merge_and_unload(), load_tokenizer(base), folder)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,107 @@
+"""What a fine-tuning rank makes of its settings: the model, its types, TRL's and DeepSpeed's configuration."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import get_scheduler
+
+from agapo.learner.fine_tuning import FineTuning, deepspeed_config, trainable_model, training_arguments
+from agapo.model.loading import export_hf
+from agapo.model.tokenizer import build_tokenizer
+from tests.builders import tiny_exaone
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("model") / "hf"
+    export_hf(tiny_exaone(), build_tokenizer(), folder)
+    return str(folder)
+
+
+def settings(model_path: str = "", **changes: Any) -> FineTuning:
+    values: dict[str, Any] = {
+        "model_path": model_path,
+        "data": Path("data"),
+        "checkpoints": Path("checkpoints"),
+        "weights": Path("hf"),
+        "steps": 10,
+        "learning_rate": 1e-3,
+        "schedule": "constant",
+        "warmup_steps": 4,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "micro_rows": 2,
+        "accumulation": 3,
+        "seed": 0,
+        "save_every": 5,
+        "keep": 2,
+        "threads": 1,
+    }
+    return FineTuning(**values | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "loaded"),
+    [
+        ({"dtype": "float32"}, torch.float32),
+        ({"dtype": "bfloat16"}, torch.float32),
+        ({"dtype": "bfloat16", "zero_stage": 2}, torch.bfloat16),
+        ({"dtype": "bfloat16", "lora": {"rank": 2, "alpha": 4, "dropout": 0.0, "targets": ["q_proj"]}}, torch.bfloat16),
+    ],
+)
+def test_somebody_keeps_float32_weights(model_path: str, changes: dict[str, Any], loaded: torch.dtype) -> None:
+    model = trainable_model(settings(model_path, **changes))
+    frozen = [value for value in model.parameters() if not value.requires_grad]
+    trained = [value for value in model.parameters() if value.requires_grad]
+    assert {value.dtype for value in frozen or trained} == {loaded}
+    if frozen:
+        assert {value.dtype for value in trained} == {torch.float32}
+        assert all("lora_" in name for name, value in model.named_parameters() if value.requires_grad)
+
+
+def test_the_context_is_stretched(model_path: str) -> None:
+    rope = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "theta": None}
+    model: Any = trainable_model(settings(model_path, rope={**rope, "max_position_embeddings": None}))
+    assert model.config.max_position_embeddings == 256
+    assert model.config.rope_parameters["rope_type"] == "yarn"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [
+        ("constant", [0, 0.25, 0.5, 0.75, 1, 1, 1, 1]),
+        ("linear", [0, 0.25, 0.5, 0.75, 1, 5 / 6, 4 / 6, 3 / 6]),
+    ],
+)
+def test_every_schedule_warms_up(schedule: str, rates: list[float]) -> None:
+    arguments = training_arguments(settings(schedule=schedule))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = get_scheduler(
+        arguments.lr_scheduler_type, optimizer, num_warmup_steps=arguments.warmup_steps, num_training_steps=10
+    )
+    found = []
+    for _ in rates:
+        found.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert found == pytest.approx(rates)
+
+
+def test_each_step_is_logged_and_no_bad_loss_is_hidden() -> None:
+    arguments = training_arguments(settings())
+    assert (arguments.logging_steps, arguments.logging_nan_inf_filter, arguments.save_steps) == (1, False, 5)
+    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 3)
+
+
+def test_offloading_moves_the_optimizer_and_under_zero_3_the_weights() -> None:
+    zero = [
+        deepspeed_config(settings(zero_stage=stage, offload=offload))["zero_optimization"]
+        for stage, offload in [(2, False), (2, True), (3, True)]
+    ]
+    assert zero[0] == {"stage": 2}
+    assert zero[1]["offload_optimizer"]["device"] == "cpu"
+    assert "offload_param" not in zero[1]
+    assert zero[2]["offload_param"]["device"] == "cpu"
+    assert zero[2]["stage3_gather_16bit_weights_on_model_save"] is True
