@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from agapo.recipe.base import DataConfig, Recipe, SourceConfig, Strict, check_modes
 from agapo.recipe.curation import CurationConfig
 from agapo.recipe.needle import NeedleConfig
-from agapo.recipe.rl import EvaluationConfig, RewardConfig, RolloutConfig
+from agapo.recipe.rl import RewardConfig, RolloutConfig
 from agapo.schema import MODES, Mode
 
 
@@ -145,6 +145,16 @@ class SFTTrainingConfig(Strict):
         return self
 
 
+class MeasureConfig(Strict):
+    """Greedy accuracy on the test questions, before and after."""
+
+    modes: list[Mode] = Field(default_factory=lambda: list(MODES), min_length=1)
+    test_size: int = Field(default=512, ge=1)
+    """Questions, shared out by the sources' weights."""
+    chunk_prompts: int = Field(default=128, ge=1)
+    """Prompts that one actor answers together."""
+
+
 class SFTRecipe(Recipe):
     """`agapo sft RECIPE`."""
 
@@ -165,7 +175,7 @@ class SFTRecipe(Recipe):
     training: SFTTrainingConfig = SFTTrainingConfig()
     rollout: RolloutConfig = RolloutConfig()
     """How the evaluation samples."""
-    evaluation: EvaluationConfig = EvaluationConfig()
+    evaluation: MeasureConfig = MeasureConfig()
     needle: NeedleConfig | None = None
     """The needle test after training: facts found again at every length and place of the context."""
 

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from agapo.errors import UserError
 from agapo.recipe import EvalRecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
-from agapo.recipe.base import DataConfig, recipe_stage
-from agapo.recipe.rl import EvaluationConfig, require_terms
+from agapo.recipe.base import recipe_stage
+from agapo.recipe.rl import require_terms
 from agapo.resolve import resolve
 
 if TYPE_CHECKING:
@@ -92,44 +92,46 @@ def _arithmetic(recipe: RLRecipe) -> Rows:
     return rows
 
 
-def _data_and_model(recipe: Recipe) -> Rows:
-    from agapo.stages.questions import load_questions
-
-    data, evaluation = _prompts_of(recipe)
+def _data_and_model(recipe: RLRecipe | SFTRecipe) -> Rows:
+    """Read the questions, where they can be reached; and for RL look at the model."""
+    data = recipe.data if isinstance(recipe, RLRecipe) else recipe.prompts
     try:
-        questions = load_questions(data, evaluation)
+        return _rl_questions(recipe) if isinstance(recipe, RLRecipe) else _test_questions(recipe)
     except UserError as error:
         if any(source.path for source in data.parts.values()) or "cannot" not in str(error):
             raise
         return [("data" if isinstance(recipe, RLRecipe) else "questions", f"not looked at: {error}")]
-    assert isinstance(recipe, RLRecipe | SFTRecipe)
+
+
+def _test_questions(recipe: SFTRecipe) -> Rows:
+    from agapo.stages.questions import load_test_questions
+
+    questions = load_test_questions(recipe.prompts, recipe.evaluation.test_size, "prompts")
+    require_terms(recipe.reward, {prompt.domain for prompt in questions})
+    return [("questions", f"{len(questions)} test")]
+
+
+def _rl_questions(recipe: RLRecipe) -> Rows:
+    from agapo.stages.questions import load_questions
+
+    questions = load_questions(recipe.data, recipe.evaluation)
     require_terms(recipe.reward, {prompt.domain for prompt in (*questions.train, *questions.test)})
     found = f"{len(questions.train)} training, {len(questions.validation)} validation, {len(questions.test)} test"
     return [("questions", found), *_model(recipe, questions)]
 
 
-def _prompts_of(recipe: Recipe) -> tuple[DataConfig, EvaluationConfig]:
-    assert isinstance(recipe, RLRecipe | SFTRecipe)
-    data = recipe.data if isinstance(recipe, RLRecipe) else recipe.prompts
-    return data, recipe.evaluation
-
-
-def _model(recipe: Recipe, questions: "Questions") -> Rows:
+def _model(recipe: RLRecipe, questions: "Questions") -> Rows:
     from agapo.stages.questions import check_questions, without_overlong
     from agapo.stages.rendering import make_renderer
 
     path = recipe.model.path
-    if not isinstance(recipe, RLRecipe):
-        return []  # agapo.stages.sft_check
     if path is None:
         return _start(recipe, questions)
-    from transformers import AutoConfig
-
-    from agapo.model.loading import load_tokenizer
+    from agapo.model.loading import load_config, load_tokenizer
 
     try:
-        tokenizer, config = load_tokenizer(path), AutoConfig.from_pretrained(path)
-    except (UserError, OSError) as error:
+        tokenizer, config = load_tokenizer(path), load_config(path, recipe.model.rope_fields)
+    except UserError as error:
         if Path(path).is_absolute():
             raise
         return [("model", f"not looked at: {str(error).splitlines()[0]}")]
@@ -148,8 +150,8 @@ def _start(recipe: RLRecipe, questions: "Questions") -> Rows:
 
     assert recipe.model.start
     sft = load_recipe(SFTRecipe, recipe.model.start)
-    if not sft.create:
-        return [("model", f"made by {recipe.model.start} from {sft.model.path}; lengths not looked at")]
+    if not sft.create or sft.create.vocabulary:
+        return [("model", f"made by {recipe.model.start}; lengths not looked at")]
     config = PreTrainedConfig.from_dict({"max_position_embeddings": sft.create.max_position_embeddings})
     check_questions(recipe, questions, make_renderer(build_tokenizer()), config)
     return [("model", f"made by {recipe.model.start}; every prompt and its response fit the context")]

