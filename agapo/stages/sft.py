@@ -130,6 +130,8 @@ class SFTLoop:
 
     def report(self, step: int, metrics: dict[str, float]) -> None:
         """Write a step's numbers down, with what has been trained on so far."""
+        if step == self.done + 1:
+            self.view.begin(metrics["time/step"])
         metrics = metrics | mix_metrics(self.data, step)
         self.logger.log(step, metrics)
         self.view.update(step, metrics)

@@ -78,6 +78,10 @@ class StepProgress:
         if self._live:
             self._live.stop()
 
+    def begin(self, seconds: float) -> None:
+        """Count the first step as `seconds` long: what came before it says nothing about how long steps take."""
+        self._last_time = self._clock() - seconds
+
     def update(self, step: int, metrics: Mapping[str, float]) -> None:
         """Show that `step` (counted from 1) is done, with its key figures."""
         now = self._clock()

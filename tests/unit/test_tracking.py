@@ -426,6 +426,12 @@ class TestProgress:
         progress.update(91, {})
         assert progress.eta_seconds == pytest.approx(9 * 2.0)
 
+    def test_what_came_before_the_first_step_does_not_count(self) -> None:
+        progress = StepProgress(11, console=Console(file=io.StringIO()), clock=FakeClock())
+        progress.begin(0.5)
+        progress.update(1, {})
+        assert progress.eta_seconds == pytest.approx(10 * 2.5)
+
     def test_the_eta_follows_a_change_of_pace(self) -> None:
         clock = FakeClock()
         progress = StepProgress(100, console=Console(file=io.StringIO()), clock=clock)
