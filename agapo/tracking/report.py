@@ -236,7 +236,7 @@ def _loss(axes: Any, curves: Mapping[str, Points]) -> None:
     _noisy(axes, curves, "train/loss", "loss", BLUE)
     twin = axes.twinx()
     twin.set_ylabel("learning rate", color=GREY)
-    _noisy(twin, curves, "train/learning_rate", "learning rate", GREY)
+    _exact(twin, curves, "train/learning_rate", "learning rate", GREY)
 
 
 def _tokens(axes: Any, curves: Mapping[str, Points]) -> None:
@@ -251,18 +251,24 @@ def _tokens(axes: Any, curves: Mapping[str, Points]) -> None:
 def _mode_mix(axes: Any, curves: Mapping[str, Points]) -> None:
     axes.set_title("Trained tokens by mode")
     for mode, color in (("reasoning", BLUE), ("non_reasoning", ORANGE)):
-        _noisy(axes, curves, f"data/tokens/{mode}", mode, color)
+        _exact(axes, curves, f"data/tokens/{mode}", mode, color)
     twin = axes.twinx()
     twin.set_ylabel("reasoning : non-reasoning", color=GREY)
-    _noisy(twin, curves, "data/token_ratio", "ratio", GREY)
+    _exact(twin, curves, "data/token_ratio", "ratio", GREY)
 
 
 def _domain_mix(axes: Any, curves: Mapping[str, Points]) -> None:
     axes.set_title("Shares of the trained tokens so far")
-    axes.set_ylim(-0.02, 1.02)
+    axes.set_ylim(bottom=0)
     shares = [name for name in curves if name.startswith("data/domain/")]
     for name, color in zip(shares, _cycle(BLUE, GREEN, ORANGE, RED, GREY, "#7b5ea7", "#4aa3a2"), strict=False):
-        axes.plot(*curves[name], color=color, label=name.removeprefix("data/domain/"))
+        _exact(axes, curves, name, name.removeprefix("data/domain/"), color)
+
+
+def _exact(axes: Any, curves: Mapping[str, Points], name: str, label: str, color: str) -> None:
+    """Draw what has no noise as it is."""
+    if name in curves:
+        axes.plot(*curves[name], color=color, label=label)
 
 
 def _noisy(axes: Any, curves: Mapping[str, Points], name: str, label: str, color: str) -> None:
@@ -293,7 +299,7 @@ def _finish(axes: Any) -> None:
     layers = [layer for layer in axes.figure.axes if layer is axes or shared.joined(axes, layer)]
     handles = [handle for layer in layers for handle in layer.get_legend_handles_labels()[0]]
     if handles:
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": len(handles), "frameon": False}
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13), "ncols": min(4, len(handles)), "frameon": False}
         axes.legend(handles=handles, fontsize=9, **below)
     else:
         axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", va="center", color=GREY)
