@@ -13,9 +13,7 @@ import typer
 from rich.console import Console
 
 from agapo import __version__
-from agapo.errors import Interrupted, UserError
-
-INTERRUPTED = 130
+from agapo.errors import INTERRUPTED, Interrupted, UserError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -160,6 +158,6 @@ def main() -> None:
     except UserError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
         sys.exit(1)
-    except Interrupted:
-        Console(stderr=True).print("stopped; the same command goes on from the last finished step")
+    except Interrupted as stopped:
+        Console(stderr=True).print(str(stopped) or "stopped; the same command goes on from the last finished step")
         sys.exit(INTERRUPTED)

@@ -58,11 +58,21 @@ def _require_reachable(address: str) -> None:
         raise UserError(f"cluster.address: nothing answers at {address} ({error}); start Ray there first") from None
 
 
-def require_gpus(wanted: float, keys: str) -> None:
-    """Raise UserError where the cluster has fewer GPUs than a stage asks for: Ray would wait for them for ever."""
-    found = ray.cluster_resources().get("GPU", 0.0)
+def require_gpus(wanted: float, keys: str, address: str | None) -> None:
+    """Raise UserError where there are fewer GPUs than a stage asks for: Ray would wait for them for ever.
+
+    Without an `address` this machine's are counted, which needs no cluster; else the cluster, which must be joined.
+    """
+    if not wanted:
+        return
+    if address is None:
+        import torch  # the command line imports this module, and needs no torch for most of what it does
+
+        found: float = torch.cuda.device_count()
+    else:
+        found = ray.cluster_resources().get("GPU", 0.0)
     if wanted > found:
-        raise UserError(f"{keys}: {wanted:g} GPUs are asked for, and the Ray cluster has {found:g}; lower them")
+        raise UserError(f"{keys}: {wanted:g} GPUs are asked for, and there are {found:g}; lower them")
 
 
 def cluster_nodes() -> list[str]:

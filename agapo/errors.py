@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class Interrupted(Exception):
     """The user asked to stop (Ctrl-C). Raised only where no finished step can be lost."""
+
+
+INTERRUPTED = 130
+"""The exit status of a run that was stopped by Ctrl-C."""

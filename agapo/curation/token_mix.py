@@ -2,9 +2,9 @@
 
     run ─► mode (reasoning 1.5 : non-reasoning 1) ─► domain ─► source ─► the source's examples, pass after pass
 
-At each level the part that is furthest behind its share comes next. So after any number of examples a part is within
-one example of its share of its level's tokens, whatever the examples' lengths: rows counted instead of tokens would
-miss the ratio by as much as thinking is longer than answering.
+At each level the part that is furthest behind its share of the tokens comes next. So no part is ever ahead of its
+share by more than one example, and of two parts (the modes) none is ever behind by more, whatever the examples'
+lengths: rows counted instead of tokens would miss the ratio by as much as thinking is longer than answering.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +42,9 @@ class Part:
         return index
 
     def _behind(self) -> "Part":
-        return min(self.parts, key=lambda part: part.taken / part.share)
+        # One token ahead, so that the first example goes to the largest share.
+        due = (self.taken + 1) / sum(part.share for part in self.parts)
+        return max(self.parts, key=lambda part: part.share * due - part.taken)
 
 
 def mixed(

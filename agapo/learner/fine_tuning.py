@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import nn
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
 from agapo.learner.packing import collate, packed_rows, unflatten
-from agapo.learner.token_file import TokenFile
+from agapo.learner.token_file import PLAN, TokenFile
 from agapo.model.loading import load_model, load_tokenizer, replace_folder
 
 UNFINISHED = ".unfinished"
@@ -81,6 +81,8 @@ def make_trainer(settings: FineTuning, callbacks: list[TrainerCallback]) -> Any:
     arguments = training_arguments(settings)
     # After accelerate, which has a mind of its own about threads.
     torch.set_num_threads(settings.threads)
+    # The trainer seeds too, but adapters are drawn before it is made.
+    set_seed(settings.seed)
     tokenizer = load_tokenizer(settings.model_path)
     trainer = SFTTrainer(
         model=trainable_model(settings),  # pyright: ignore[reportArgumentType]
@@ -106,7 +108,7 @@ def fine_tune(trainer: Any, settings: FineTuning, resume_from: Path | None = Non
 
 def read_rows(folder: Path) -> Dataset:
     """Return the run's packed rows."""
-    with np.load(folder / "plan.npz") as plan:
+    with np.load(folder / PLAN) as plan:
         return packed_rows(TokenFile(folder), unflatten(plan["indices"], plan["ends"]))
 
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from agapo.learner.packing import Example
 
+PLAN = "plan.npz"
+"""Beside them: which examples stand in which packed row."""
 _FILES = {"tokens.bin": np.int32, "mask.bin": np.uint8, "ends.bin": np.int64}
 
 

@@ -1,13 +1,13 @@
 """The dialogues of an SFT recipe: read from its sources and checked; what is malformed is named by file and line."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
 from agapo.curation.dialogues import normal_dialogue
 from agapo.curation.prompts import read_rows
 from agapo.curation.report import CurationReport, Finding
-from agapo.errors import UserError
+from agapo.errors import Interrupted, UserError
 from agapo.recipe import SFTRecipe
 from agapo.recipe.base import SourceConfig
 
@@ -18,15 +18,20 @@ Named = tuple[str, dict[str, Any]]
 """A source's name and a row of it."""
 
 
-def read_dialogues(recipe: SFTRecipe, report: CurationReport) -> Iterator[Named]:
+def read_dialogues(
+    recipe: SFTRecipe, report: CurationReport, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[Named]:
     """Yield every dialogue of the sources that have a weight, normalised, with its `place`.
 
     Malformed rows go into the report where the recipe says to drop them. Raises UserError otherwise, naming the first
-    few of the source.
+    few of the source, and Interrupted once `should_stop()` is true.
     """
     for name, source in recipe.data.parts.items():
         if source.weight:
-            yield from ((name, row) for row in _checked(recipe, name, source, report))
+            for row in _checked(recipe, name, source, report):
+                if should_stop():
+                    raise Interrupted
+                yield name, row
 
 
 def _checked(recipe: SFTRecipe, name: str, source: SourceConfig, report: CurationReport) -> Iterator[dict[str, Any]]:

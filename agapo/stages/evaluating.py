@@ -16,8 +16,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from agapo.cluster import start_cluster, stop_cluster
-from agapo.errors import UserError
+from agapo.cluster import require_gpus, start_cluster, stop_cluster
+from agapo.errors import Interrupted, UserError
 from agapo.model.loading import load_config, load_tokenizer
 from agapo.recipe import EvalRecipe
 from agapo.recipe.evaluation import AccuracyConfig
@@ -43,7 +43,10 @@ def run_eval(recipe: EvalRecipe, recipe_path: Path) -> None:
         if run.finished:
             _require_same_model(run, recipe)
         else:
-            _evaluate(recipe, recipe_path, run, model)
+            try:
+                _evaluate(recipe, recipe_path, run, model)
+            except Interrupted:
+                raise Interrupted("stopped; the same command evaluates from the start") from None
         summary = report_evaluation(run)
         if "needle" in summary:
             refuse_red(summary["needle"], run.path)
@@ -70,6 +73,8 @@ def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: s
         stop = stack.enter_context(StopRequest())
         start_cluster(recipe.cluster.address)
         stack.callback(stop_cluster)
+        gpus = recipe.rollout.actors * recipe.rollout.gpus_per_actor
+        require_gpus(gpus, "rollout.actors × gpus_per_actor", recipe.cluster.address)
         pool = start_rollouts(recipe.model, model, recipe.rollout, stop)
         stack.callback(pool.close)
         if recipe.accuracy:

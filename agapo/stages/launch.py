@@ -93,7 +93,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     stack.callback(stop_cluster)
     own, rollout = recipe.learner, recipe.rollout
     gpus = own.ranks * own.gpus_per_rank + rollout.actors * rollout.gpus_per_actor
-    require_gpus(gpus, "learner.gpus_per_rank, rollout.gpus_per_actor")
+    require_gpus(gpus, "learner.gpus_per_rank, rollout.gpus_per_actor", recipe.cluster.address)
     scorer = start_scorer(recipe.reward)
     stack.callback(scorer.pool.close)
     pool = start_rollouts(recipe.model, model_path, recipe.rollout, stop)
@@ -270,14 +270,18 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
 
     check_rewards(recipe.reward)
     with ExitStack() as stack:
-        start = sft.start_folder(recipe, run, parent)
-        questions = _questions(recipe, start)
-        needles = _needles(recipe, start)
         stop = stack.enter_context(StopRequest())
-        with sft.sft_loop(recipe, run, start) as loop:
+        if recipe.cluster.address:
             start_cluster(recipe.cluster.address)
             stack.callback(stop_cluster)
-            require_gpus(recipe.training.ranks * recipe.training.gpus_per_rank, "training.ranks × gpus_per_rank")
+        _require_gpus(recipe)
+        start = sft.start_folder(recipe, run, parent, stop)
+        questions = _questions(recipe, start)
+        needles = _needles(recipe, start)
+        with sft.sft_loop(recipe, run, start, questions, stop) as loop:
+            if not recipe.cluster.address:
+                start_cluster(None)
+                stack.callback(stop_cluster)
             before = earlier.get("before")
             if before is None:
                 with measuring(recipe, start, stop) as evaluator:
@@ -299,6 +303,16 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
             **sft.data_summary(loop.data),
             **needle,
         }
+
+
+def _require_gpus(recipe: SFTRecipe) -> None:
+    """Training and measuring take turns."""
+    training, rollout = recipe.training, recipe.rollout
+    for gpus, keys in (
+        (training.ranks * training.gpus_per_rank, "training.ranks × gpus_per_rank"),
+        (rollout.actors * rollout.gpus_per_actor, "rollout.actors × gpus_per_actor"),
+    ):
+        require_gpus(gpus, keys, recipe.cluster.address)
 
 
 def _questions(recipe: SFTRecipe, start: str) -> list[Prompt]:

@@ -9,7 +9,7 @@ checkpoint with the same rows, and ends with the same weights as one that was no
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,35 +23,38 @@ from agapo.curation.report import CurationReport
 from agapo.learner.checkpoint import latest_checkpoint
 from agapo.learner.fine_tuning import UNFINISHED, FineTuning
 from agapo.learner.ray_train import RAY_TRAIN, run_ranks
+from agapo.learner.trainer_callbacks import NAMES, STATE
 from agapo.model.loading import create_model, export_hf, load_model, load_tokenizer
 from agapo.model.tokenizer import build_tokenizer, train_tokenizer
 from agapo.recipe import SFTRecipe
 from agapo.recipe.base import ModelConfig
+from agapo.schema import Prompt
 from agapo.stages.dialogues import read_dialogues
 from agapo.stages.interrupt import StopRequest
-from agapo.stages.sft_data import TrainingData, token_ratio, training_data
-from agapo.tracking import MetricsLogger, RunDirectory, StepProgress
+from agapo.stages.sft_data import TrainingData, question_keys, token_ratio, training_data
+from agapo.tracking import MetricsLogger, RunDirectory, StepProgress, read_json
+from agapo.tracking.files import read_json_lines
 
 
-def start_folder(recipe: SFTRecipe, run: RunDirectory, parent: str | None) -> str:
+def start_folder(recipe: SFTRecipe, run: RunDirectory, parent: str | None, stop: StopRequest) -> str:
     """Return the folder of the model before training; a created one is written to `start/` first."""
     if parent:
         return parent
     folder = run.path / "start"
     if not folder.exists():
         assert recipe.create
-        tokenizer = start_tokenizer(recipe)
+        tokenizer = start_tokenizer(recipe, stop)
         sizes = recipe.create.model_dump(exclude={"vocabulary"})
         export_hf(create_model(tokenizer, seed=recipe.run.seed, **sizes), tokenizer, folder)
     return str(folder)
 
 
-def start_tokenizer(recipe: SFTRecipe) -> PreTrainedTokenizerBase:
+def start_tokenizer(recipe: SFTRecipe, stop: StopRequest) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a created model: a token a byte, or trained on the recipe's own dialogues."""
     assert recipe.create
     if not recipe.create.vocabulary:
         return build_tokenizer()
-    rows = read_dialogues(recipe, CurationReport())
+    rows = read_dialogues(recipe, CurationReport(), stop)
     return train_tokenizer((text for _, row in rows for text in dialogue_texts(row)), recipe.create.vocabulary)
 
 
@@ -80,6 +83,7 @@ class SFTLoop:
     def train(self, stop: StopRequest) -> None:
         """Train to the last step and export. Raises Interrupted after saving when a stop was asked for."""
         training = self.recipe.training
+        self.write_missing_steps()
         if self.done == self.data.steps and self.run.hf.exists():
             return
         run_ranks(
@@ -128,6 +132,16 @@ class SFTLoop:
             state={"wandb_id": self.logger.wandb_id},
         )
 
+    def write_missing_steps(self) -> None:
+        """Write the steps that the checkpoint has made and a driver that was killed had no time to write down."""
+        checkpoint = latest_checkpoint(self.run.checkpoints)
+        history = read_json(checkpoint.path / STATE / "trainer_state.json") if checkpoint else None
+        known = {line["step"] for line in read_json_lines(self.run.metrics)}
+        for record in (history or {}).get("log_history", []):
+            if "loss" in record and record["step"] not in known:
+                metrics = {ours: float(record[theirs]) for theirs, ours in NAMES.items() if theirs in record}
+                self.logger.log(record["step"], metrics | mix_metrics(self.data, record["step"]))
+
     def report(self, step: int, metrics: dict[str, float]) -> None:
         """Write a step's numbers down, with what has been trained on so far."""
         if step == self.done + 1:
@@ -138,12 +152,22 @@ class SFTLoop:
 
 
 @contextmanager
-def sft_loop(recipe: SFTRecipe, run: RunDirectory, start: str) -> Iterator[SFTLoop]:
-    """Yield the loop: training data read, logs open, where the run is known."""
-    with StepProgress(recipe.steps or 0, name="sft", log_every=100) as view:
-        data = training_data(recipe, load_tokenizer(start), run.path / "data", view.announce)
-        view.announce(describe(data))
+def sft_loop(
+    recipe: SFTRecipe, run: RunDirectory, start: str, questions: Sequence[Prompt], stop: StopRequest
+) -> Iterator[SFTLoop]:
+    """Yield the loop: training data read, logs open, where the run is known. No test question is trained on."""
     checkpoint = latest_checkpoint(run.checkpoints)
+    with StepProgress(recipe.steps or 0, name="sft", log_every=100) as view:
+        data = training_data(
+            recipe,
+            load_tokenizer(start),
+            run.path / "data",
+            tested=question_keys(questions),
+            keep=checkpoint is not None,
+            announce=view.announce,
+            should_stop=stop,
+        )
+        view.announce(describe(data))
     done = int(checkpoint.state["step"]) if checkpoint else 0
     run.truncate_after(done if checkpoint else -1)
     logger = MetricsLogger(run, recipe, checkpoint.state["wandb_id"] if checkpoint else None, run.resumed)
@@ -195,7 +219,7 @@ def data_summary(data: TrainingData) -> dict[str, Any]:
         "trained_tokens_by_language": data.totals("mode", "language"),
         "passes": round(data.passes(), 3),
         "fill": round(data.fill(), 4),
-        "curation": {name: value for name, value in data.report.items() if name != "samples"},
+        "curation": data.report,
     }
 
 

@@ -9,7 +9,7 @@ run trains on the same rows without reading anything again.
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,17 +19,21 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from agapo.curation.dialogues import row_examples
+from agapo.curation.prompts import question_key
 from agapo.curation.report import CurationReport, Dropped, Finding
 from agapo.curation.token_mix import Stratum, mixed
 from agapo.errors import UserError
 from agapo.learner.packing import Example, flatten, pack, unflatten
-from agapo.learner.token_file import TokenWriter
+from agapo.learner.token_file import PLAN, TokenWriter
 from agapo.recipe import SFTRecipe
+from agapo.schema import Prompt
 from agapo.stages.curate import curated
 from agapo.stages.dialogues import read_dialogues
 from agapo.tracking.files import json_line, read_json, write_json_atomic
 
 log = logging.getLogger(__name__)
+
+ABOUT = "about.json"
 
 
 class Kind(NamedTuple):
@@ -109,24 +113,68 @@ def training_data(
     recipe: SFTRecipe,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
+    *,
+    tested: Set[str] = frozenset(),
+    keep: bool = False,
     announce: Callable[[str], None] = log.info,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainingData:
-    """Return the run's training data: what an earlier start left in `folder`, or made anew, whole or not at all.
+    """Return the run's training data, made anew, whole or not at all; or, to `keep`, what an earlier start made.
 
-    Raises UserError for rows that cannot be trained on, and for shares that cannot be met.
+    tested: the `question_keys` that are not trained on. Raises UserError for rows that cannot be trained on, for shares
+    that cannot be met, and where files have changed since the data to keep was made; Interrupted.
     """
-    if not (folder / "plan.npz").exists():
+    if keep and (folder / PLAN).exists():
+        _require_same_files(recipe, folder)
+    else:
         beside = folder.with_name(f".{folder.name}.unfinished")
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        _save(beside, *_tokenise(recipe, tokenizer, beside, announce), recipe)
+        _save(beside, *_tokenise(recipe, tokenizer, beside, tested, announce, should_stop), recipe)
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
     return _load(folder, recipe.training.rows_per_step)
 
 
+def question_keys(questions: Iterable[Prompt]) -> set[str]:
+    """Return what makes questions the same: their turns, whatever the system's turn says."""
+    return {_key(prompt.messages) for prompt in questions}
+
+
+def _key(messages: Sequence[Mapping[str, Any]]) -> str:
+    return question_key([turn for turn in messages if turn["role"] != "system"])
+
+
+def _is_tested(row: Mapping[str, Any], tested: Set[str]) -> bool:
+    """Whether an assistant's turn of the row answers a test question."""
+    turns = row["messages"]
+    return any(turn["role"] == "assistant" and _key(turns[:number]) in tested for number, turn in enumerate(turns))
+
+
+def _require_same_files(recipe: SFTRecipe, folder: Path) -> None:
+    """A run goes on with the rows it has. Raises UserError where their files have changed since: which are meant?"""
+    before = (read_json(folder / ABOUT) or {}).get("files", {})
+    changed = [path for path, state in _files(recipe).items() if before.get(path) != state]
+    if changed:
+        raise UserError(
+            f"{changed[0]}: has changed since this run began; name a new run with run.name=…, or put it back to go on"
+        )
+
+
+def _files(recipe: SFTRecipe) -> dict[str, list[int]]:
+    """Size and time of change of every file that the recipe's sources read."""
+    paths = [source.path for source in recipe.data.parts.values() if source.path]
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()}
+
+
 def _tokenise(
-    recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, folder: Path, announce: Callable[[str], None]
+    recipe: SFTRecipe,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    tested: Set[str],
+    announce: Callable[[str], None],
+    should_stop: Callable[[], bool],
 ) -> tuple[list[Kind], list[int], list[int], list[int], CurationReport]:
     """Write the examples' tokens; return (kinds, codes, lengths, trained tokens, what was left out)."""
     kinds: dict[Kind, int] = {}
@@ -134,15 +182,18 @@ def _tokenise(
     with TokenWriter(folder) as writer, (folder / "dropped.jsonl").open("w", encoding="utf-8") as dropped:
         report = CurationReport(on_drop=partial(_write_dropped, dropped))
         for name, row in curated(
-            read_dialogues(recipe, report),
+            read_dialogues(recipe, report, should_stop),
             recipe.curation,
             seed=recipe.run.seed,
             report=report,
             count=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
         ):
+            if _is_tested(row, tested):
+                report.drop(row, row["place"], name, "test", Finding("among the test questions"))
+                continue
             for example in _examples(name, row, recipe, tokenizer, report):
                 writer.add(example)
-                kind = Kind(row["mode"], row.get("domain", "general"), name, row.get("language", "en"))
+                kind = Kind(row["mode"], row.get("domain") or "general", name, row.get("language") or "en")
                 codes.append(kinds.setdefault(kind, len(kinds)))
                 lengths.append(len(example.token_ids))
                 trained.append(sum(example.mask[1:]))
@@ -205,8 +256,9 @@ def _save(
         why = ", ".join(f"{count} {name} ({reason})" for (_, name, reason), count in report.dropped.items())
         raise UserError(f"data: no dialogue is left to train on, of {report.seen.total()}: {why or 'there were none'}")
     indices, ends = flatten(plan_rows(recipe, kinds, codes, lengths, trained))
-    np.savez(folder / "plan.npz", codes=codes, lengths=lengths, trained=trained, indices=indices, ends=ends)
-    write_json_atomic(folder / "about.json", {"kinds": kinds, "curation": report.as_dict()})
+    np.savez(folder / PLAN, codes=codes, lengths=lengths, trained=trained, indices=indices, ends=ends)
+    curation = {name: value for name, value in report.as_dict().items() if name != "samples"}
+    write_json_atomic(folder / ABOUT, {"kinds": kinds, "files": _files(recipe), "curation": curation})
 
 
 def plan_rows(
@@ -250,8 +302,8 @@ def _steps(stream: Iterator[tuple[int, int]], trained: list[int], recipe: SFTRec
 
 
 def _load(folder: Path, rows_per_step: int) -> TrainingData:
-    about = read_json(folder / "about.json") or {}
-    with np.load(folder / "plan.npz") as plan:
+    about = read_json(folder / ABOUT) or {}
+    with np.load(folder / PLAN) as plan:
         return TrainingData(
             folder=folder,
             lengths=plan["lengths"],

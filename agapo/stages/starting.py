@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from agapo.errors import UserError
+from agapo.errors import INTERRUPTED, Interrupted, UserError
 from agapo.recipe import Recipe, RLRecipe, SFTRecipe, fingerprint, load_recipe
 from agapo.recipe.base import recipe_stage
 from agapo.stages.needle import require_green_start
@@ -30,7 +30,10 @@ def starting_model(recipe: Recipe, *, green: bool = True) -> str:
     maker = start_recipe(recipe)
     if not is_finished(maker.run_directory):
         command = [sys.executable, "-m", "agapo", maker.stage, str(start), f"run.output={recipe.run.output}"]
-        if subprocess.run(command, check=False).returncode:
+        status = _wait_for(command)
+        if status == INTERRUPTED:
+            raise Interrupted
+        if status:
             raise UserError(
                 f"model.start: the {maker.stage.upper()} run that makes the start failed; see above ({start})"
             )
@@ -42,6 +45,16 @@ def starting_model(recipe: Recipe, *, green: bool = True) -> str:
     if green:
         require_green_start(read_json(maker.run_directory / "summary.json") or {}, start)
     return str(maker.hf_directory)
+
+
+def _wait_for(command: list[str]) -> int:
+    """Run a command and return its exit status. Ctrl-C goes to it as well, and it may have something to save."""
+    with subprocess.Popen(command) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
 
 
 def start_recipe(recipe: Recipe) -> Recipe:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from agapo.errors import UserError
+from agapo.errors import Interrupted, UserError
 from agapo.learner.token_file import TokenFile
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe import SFTRecipe
+from agapo.schema import Prompt
 from agapo.stages.sft import data_summary, dialogue_texts, mix_metrics
-from agapo.stages.sft_data import TrainingData, training_data
+from agapo.stages.sft_data import TrainingData, question_keys, training_data
 
 TOKENIZER = build_tokenizer()
 LONG = "It was a bright cold day in April, and the clocks were striking thirteen; a man slipped quickly through doors."
@@ -93,11 +94,40 @@ class TestMix:
         assert set(summary["trained_tokens_by_domain"]) == {"reasoning/math", "non_reasoning/world"}
         assert set(summary["trained_tokens_by_language"]) == {"reasoning/es", "non_reasoning/ko"}
 
-    def test_is_made_once(self, tmp_path):
+    def test_a_run_that_goes_on_keeps_its_rows(self, tmp_path):
         rows = prepared(tmp_path).rows
-        (tmp_path / "data" / "tokens.bin").touch()
         other = recipe(data={"args": {"phases": [{"size": 7}]}})
-        assert training_data(other, TOKENIZER, tmp_path / "data").rows == rows
+        assert training_data(other, TOKENIZER, tmp_path / "data", keep=True).rows == rows
+        assert training_data(other, TOKENIZER, tmp_path / "data").rows != rows
+
+    def test_a_run_does_not_go_on_with_files_that_have_changed(self, tmp_path):
+        good = [dialogue("q", "a"), dialogue("q", "a", thinking="t")]
+        path = rows_file(tmp_path, *good)
+        own = recipe(data=from_file(path))
+        training_data(own, TOKENIZER, tmp_path / "data")
+        rows_file(tmp_path, *good, dialogue("r", "a"))
+        with pytest.raises(UserError, match=r"rows\.jsonl: has changed since this run began"):
+            training_data(own, TOKENIZER, tmp_path / "data", keep=True)
+        assert len(training_data(own, TOKENIZER, tmp_path / "data").lengths) == 3
+
+    def test_test_questions_are_not_trained_on(self, tmp_path):
+        system = {"role": "system", "content": "S"}
+        follow_up = dialogue("first", "a")
+        follow_up["messages"] += [{"role": "user", "content": "tested"}, {"role": "assistant", "content": "b"}]
+        other_system = dialogue("tested", "a")
+        other_system["messages"].insert(0, system)
+        good = [dialogue("tested, too", "a"), dialogue("q", "a", thinking="t")]
+        path = rows_file(tmp_path, dialogue("tested", "a", thinking="t"), other_system, follow_up, *good)
+        prompt = Prompt("p", ({"role": "user", "content": "tested"},))
+        tested = question_keys([prompt, Prompt("r", (*follow_up["messages"][:2], prompt.messages[0]))])
+        data = training_data(recipe(data=from_file(path)), TOKENIZER, tmp_path / "data", tested=tested)
+        assert next(item for item in data.report["dropped"] if item["filter"] == "test")["rows"] == 3
+        assert len(data.lengths) == 2
+
+    def test_a_stop_is_seen_while_rows_are_read(self, tmp_path):
+        with pytest.raises(Interrupted):
+            training_data(recipe(), TOKENIZER, tmp_path / "data", should_stop=lambda: True)
+        assert not (tmp_path / "data").exists()
 
 
 class TestBadRows:

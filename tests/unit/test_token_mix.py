@@ -58,9 +58,10 @@ def test_by_hand():
 def test_the_ratio_holds_within_a_percent_on_long_tails():
     for seed in range(3):
         strata, tokens = skewed(seed)
-        order = take(strata, tokens, 20_000, seed=seed)
+        order = take(strata, tokens, 60_000, seed=seed)
         sums = tokens_by(strata, tokens, order, "mode")
         assert sums["reasoning"] / sums["non_reasoning"] == pytest.approx(1.5, rel=0.01)
+        assert abs(sums["reasoning"] - 0.6 * sum(sums.values())) <= max(tokens)
 
 
 def test_shares_of_domains_hold_inside_each_mode():
@@ -108,6 +109,30 @@ def test_in_every_stretch_the_shares_are_off_by_two_examples_at_most(rows, ratio
         error += mine - share * tokens[index]
         ahead.append(error)
     assert max(ahead) - min(ahead) <= 2 * max(tokens)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.floats(0.01, 100), min_size=2, max_size=12),
+    st.lists(st.integers(1, 300), min_size=24, max_size=24),
+    st.integers(0, 3),
+)
+def test_no_part_is_ahead_of_its_share_by_more_than_an_example(shares, lengths, seed):
+    names = [f"s{number}" for number in range(len(shares))]
+    strata = [Stratum("reasoning", "m", names[index % len(names)]) for index in range(24)]
+    weights = dict(zip(names, shares, strict=True))
+    taken, whole = dict.fromkeys(names, 0), 0
+    for index in take(strata, lengths, 300, modes={"reasoning": 1}, sources=weights, seed=seed):
+        taken[strata[index].source] += lengths[index]
+        whole += lengths[index]
+        ahead = {name: taken[name] - weights[name] / sum(shares) * whole for name in names}
+        assert max(ahead.values()) <= max(lengths) + 1e-6
+
+
+def test_a_large_share_is_not_kept_waiting_by_many_small_ones():
+    strata = [Stratum("reasoning", "m", source) for source in "abcdefghij"]
+    order = take(strata, [5] * 10, 10, modes={"reasoning": 1}, sources={"a": 81, **dict.fromkeys("bcdefghij", 1)})
+    assert [strata[index].source for index in order].count("a") >= 8
 
 
 def test_is_repeatable_by_seed_and_shuffles_each_pass():
