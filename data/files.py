@@ -44,12 +44,14 @@ def read(
     config: str | None = None,
     key: Key,
     only_split: str = "",
+    pass_broken: bool = False,
 ) -> Iterator[Row]:
     """Yield the rows of a split, `train` or `test`.
 
     Without `path` they come from the hub's data set `hub` (and `config`). A folder holds `<split>.jsonl`, `.jsonl.gz`
     or `.parquet`. A single file, and a set of the hub with `only_split`, serves both splits: a hash of `key` gives one
-    row in eight to `test`. Raises UserError naming the file, and ValueError for another split.
+    row in eight to `test`. Lines that are no JSON are passed on as `Broken` contents to those who ask for
+    them. Raises UserError naming file and line otherwise, and ValueError for another split.
     """
     shared_by = key if callable(key) else _of_columns((key,) if isinstance(key, str) else tuple(key))
     if split not in ("train", "test"):
@@ -62,7 +64,14 @@ def read(
         file = _split_file(place, split) if place.is_dir() else place
         needed = "a chat" if callable(key) else f"the column {key if isinstance(key, str) else ' or '.join(key)}"
         rows, where, shared = _from_file(file, needed), str(file), not place.is_dir()
-    return _rows(rows, split, where, shared_by if shared else None)
+    found = _rows(rows, split, where, shared_by if shared else None)
+    return found if pass_broken else map(_whole, found)
+
+
+def _whole(row: Row) -> Row:
+    if isinstance(row.content, Broken):
+        raise UserError(f"{row.place}: {row.content.reason}")
+    return row
 
 
 def text_of(row: Row, column: str, needed: Sequence[str]) -> str:
@@ -120,14 +129,17 @@ def dialogues(
 
     if whole and split == "test":
         return iter(())
-    rows = read(split, path=path, hub=name, config=config, only_split=only_split, key=part)
+    rows = read(split, path=path, hub=name, config=config, only_split=only_split, key=part, pass_broken=True)
     return (_dialogue_or_row(row, _renamed(row.content, renamed), about) for row in rows)
 
 
 def _dialogue_or_row(row: Row, content: Any, about: Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(content, Broken):
+        return {"malformed": content.reason, "place": row.place}
     try:
         return dialogue(row, content, about)
-    except UserError:
+    except (UserError, TypeError, ValueError, AttributeError, KeyError):
+        # The stage has the better words for what is wrong, and the say whether such a row is dropped.
         return {**(content if isinstance(content, dict) else {}), "place": row.place}
 
 
@@ -169,7 +181,7 @@ def _rows(
 ) -> Iterator[Row]:
     found = False
     for line, content in items:
-        if not shared_by or _split_of(shared_by(content)) in (split, None):
+        if not shared_by or isinstance(content, Broken) or _split_of(shared_by(content)) in (split, None):
             found = True
             yield Row(content, split, line, f"{where}:{line}")
     if not found:
@@ -217,17 +229,36 @@ def _from_parquet(path: Path) -> Iterator[tuple[int, Any]]:
     yield from enumerate(rows, start=1)
 
 
+@dataclass(frozen=True)
+class Broken:
+    """What stands in the place of a row that cannot be read."""
+
+    reason: str
+
+
 def _from_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield (line number, row or `Broken`); a line is decoded by itself, so that one bad byte breaks one row."""
     line = 0
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
             for line, text in enumerate(lines, start=1):
                 if text.strip():
-                    yield line, json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{line}: not JSON: {error.msg}") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+                    yield line, _parsed(text)
+    except (OSError, EOFError) as error:
         raise UserError(f"{path}:{line + 1}: cannot be read: {error}") from None
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return json.loads(line.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        return Broken(f"not JSON: {error.msg}")
+    except UnicodeDecodeError as error:
+        return Broken(f"not UTF-8: {error.reason} at byte {error.start + 1} of the line")
+    except RecursionError:
+        return Broken("nested too deeply")
+    except ValueError as error:
+        return Broken(f"cannot be read: {error}")
 
 
 def _from_hub(name: str, config: str | None, split: str) -> Iterator[tuple[int, Any]]:

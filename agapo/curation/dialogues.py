@@ -7,7 +7,9 @@ half understood would be half trained on.
 """
 
 import json
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from agapo.chat import END_THINK, THINK, dialogue_examples, prompt_ids, trained_turns
@@ -51,9 +53,11 @@ def normal_dialogue(row: Mapping[str, Any], place: str) -> dict[str, Any]:
 
     Tools, tool calls and their arguments are read where they are JSON texts; calls are in OpenAI's form
     (`{"type": "function", "function": {"name": str, "arguments": dict}}`); empty `tools` and `place` are left out.
-    Raises UserError as `check_dialogue` does.
+    A source that could not read a row says why in `malformed`. Raises UserError as `check_dialogue` does.
     """
     place = row.get("place") or place
+    if row.get("malformed"):
+        raise UserError(f"{place}: {row['malformed']}")
     _check_kinds(row, place)
     messages, tools = _messages(row, place), _tools(row.get("tools"), place)
     _check_mode(row, messages, place)
@@ -67,6 +71,7 @@ def row_examples(
     """Return the `dialogue_examples` of a normal row. Raises UserError where the model's template refuses it."""
     place = row.get("place") or place
     messages, tools = row["messages"], row.get("tools")
+    _check_control_tokens(tokenizer, messages, place)
     try:
         examples = dialogue_examples(tokenizer, messages, row["mode"], tools)
         hidden = _hides_results(tokenizer, messages, tools)
@@ -76,6 +81,24 @@ def row_examples(
     if hidden:
         raise UserError(f"{place}: the model's chat template leaves out tool results that are no text; make them texts")
     return examples
+
+
+def _check_control_tokens(tokenizer: "PreTrainedTokenizerBase", messages: Any, place: str) -> None:
+    """A text that holds a control token would be read as the end of a turn, or as another's."""
+    control = _control_tokens(tokenizer)
+    for number, turn in enumerate(messages, start=1):
+        for name in ("content", "reasoning_content"):
+            text = turn.get(name)
+            if isinstance(text, str) and (found := control.search(text)):
+                where = f"{place}: column 'messages', turn {number}"
+                raise UserError(f"{where}: {name} holds the control token '{found[0]}'; leave it out")
+
+
+@lru_cache(maxsize=8)
+def _control_tokens(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str]:
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    tokens = {token for token in (*tokenizer.all_special_tokens, *added) if token}
+    return re.compile("|".join(re.escape(token) for token in sorted(tokens)) or r"(?!)")
 
 
 def _hides_results(tokenizer: "PreTrainedTokenizerBase", messages: Any, tools: Any) -> bool:
@@ -96,6 +119,8 @@ def _check_kinds(row: Mapping[str, Any], place: str) -> None:
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             wanted = "a text" if kind is str else "a whole number"
             raise UserError(f"{place}: column '{name}' is {_short(value)}; should be {wanted}")
+        if value == "" or (isinstance(value, str) and _is_half_a_pair(value)):
+            raise UserError(f"{place}: column '{name}' is {_short(value)}; give it a name, or leave it out")
 
 
 def _check_mode(row: Mapping[str, Any], messages: list[dict[str, Any]], place: str) -> None:
@@ -143,6 +168,12 @@ def _no_chat(row: Mapping[str, Any], turns: Any) -> str:
 def _check_order(messages: list[dict[str, Any]], place: str) -> None:
     """The system's turn is first, the assistant's last, and each tool result has its call."""
     calls = 0
+    first = next((turn for turn in messages if turn["role"] != "system"), messages[0])
+    if first["role"] == "assistant" and first.get("train") is not False:
+        raise UserError(
+            f"{place}: column 'messages' starts with the assistant's turn, which answers nothing; "
+            "start with the user's, or give that turn 'train': false"
+        )
     for number, turn in enumerate(messages, start=1):
         where = f"{place}: column 'messages', turn {number}"
         if turn["role"] == "system" and number > 1:
@@ -157,9 +188,27 @@ def _check_order(messages: list[dict[str, Any]], place: str) -> None:
         )
 
 
+def _is_half_a_pair(text: str) -> bool:
+    """Whether a text has a surrogate without its other half: it is no character, and no file can hold it."""
+    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _check_writable(turn: Mapping[str, Any], where: str) -> None:
+    """What is trained on can be written down, and so looked at."""
+    try:
+        whole = not _is_half_a_pair(json.dumps(turn, ensure_ascii=False, default=str))
+    except (RecursionError, ValueError):
+        raise UserError(f"{where}: is nested too deeply; leave the row out") from None
+    if not whole:
+        raise UserError(
+            f"{where}: holds half a surrogate pair (\\ud800 to \\udfff), which is no character; mend the text"
+        )
+
+
 def _turn(turn: Any, where: str) -> dict[str, Any]:
     if not isinstance(turn, Mapping):
         raise UserError(f"{where}: is {_short(turn)}; should be {{'role': …, 'content': …}}")
+    _check_writable(turn, where)
     role = _role(turn, where)
     if role == "assistant":
         return _assistant(turn, where)

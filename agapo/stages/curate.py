@@ -3,6 +3,7 @@
 `curated` is the same for training; here nothing is trained, and the rows that stay can be written down.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
@@ -35,6 +36,8 @@ _ABOUT = ("id", "messages", "domain", "mode", "language", "place")
 
 def run_curate(recipe: SFTRecipe, *, explain: bool, out: Path | None, samples: int) -> None:
     """Filter the recipe's training rows; print what was dropped, and write those that stay to `out`."""
+    if out and out.exists():
+        raise UserError(f"--out {out}: is there already; remove it, or give another file")
     report = CurationReport(most_samples=samples)
     kept = curated(
         read_dialogues(recipe, report), recipe.curation, seed=recipe.run.seed, report=report, count=_token_count(recipe)
@@ -167,15 +170,18 @@ def _token_count(recipe: SFTRecipe) -> Callable[[str], int] | None:
 
 def _write(path: Path, rows: Iterable[Named]) -> None:
     """Write the rows as JSON lines, complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("w", encoding="utf-8") as file:
             for _, row in rows:
                 file.write(json_line({name: value for name, value in row.items() if name != "place"}))
         part.replace(path)
+    except OSError as error:
+        raise UserError(f"--out {path}: cannot be written: {error.strerror}") from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def print_report(report: CurationReport, console: Console) -> None:

@@ -64,7 +64,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         # float() also turns numpy's float64, which is a float, into the plain one.
         return float(value) if math.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int | bool) else _scalar_or_text(value)
+    if isinstance(value, str):
+        # Half a surrogate pair is a text to Python, and to no file.
+        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    return value if value is None or isinstance(value, int | bool) else _scalar_or_text(value)
 
 
 def _scalar_or_text(value: Any) -> Any:

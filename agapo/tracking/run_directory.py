@@ -191,7 +191,10 @@ def _make(path: Path) -> None:
 
 def _take_lock(path: Path) -> TextIOWrapper:
     """Hold `.lock` as long as the returned file is open; the system lets go when the process ends, however it ends."""
-    lock = (path / ".lock").open("a+")
+    try:
+        lock = (path / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written to: {error.strerror}; set run.output=…") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -206,10 +206,33 @@ def test_a_single_file_is_all_for_training_unless_some_is_held_out(tmp_path: Pat
     assert 2 <= parted[1] <= 20
 
 
-def test_broken_json_and_no_path_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{broken", "not JSON"),
+        ('{"a": "\xe9"}'.encode("latin-1"), "not UTF-8: .* byte 8 of the line"),
+        (b'{"a": ' + b"1" * 5000 + b"}", "cannot be read: Exceeds the limit"),
+        (b"[" * 100_000, "nested too deeply"),
+        (json.dumps({"messages": [ASKED, {**SAID, "tool_calls": 5}]}).encode(), "'tool_calls' is 5"),
+    ],
+)
+def test_a_line_that_cannot_be_read_breaks_one_row(line: bytes, reason: str, tmp_path: Path) -> None:
+    good = json.dumps({"messages": [ASKED, SAID]}).encode()
+    (tmp_path / "train.jsonl").write_bytes(b"\xef\xbb\xbf" + good + b"\r\n\n" + line + b"\n" + good)
+    first, bad, last = files.dialogues("train", path=tmp_path)
+    check_dialogue(first, "?")
+    check_dialogue(last, "?")
+    with pytest.raises(UserError, match=rf"train\.jsonl:3: .*{reason}"):
+        check_dialogue(bad, "?")
+
+
+def test_questions_of_a_broken_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("{broken\n")
     with pytest.raises(UserError, match=r"train\.jsonl:1: not JSON"):
-        list(files.dialogues("train", path=tmp_path))
+        list(files.prompts("train", path=tmp_path))
+
+
+def test_a_path_that_is_there_is_needed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.path"):
         files.dialogues("train")
     with pytest.raises(UserError, match="rows that have a chat"):

@@ -364,3 +364,43 @@ def test_the_documented_row_is_good_and_trains_both_turns():
 def test_imports_no_torch():
     code = "import sys, agapo.curation.dialogues; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestWhatNoFileCanHold:
+    def test_half_a_surrogate_pair_is_named(self):
+        row = {"messages": [{"role": "user", "content": "x\ud800"}, {"role": "assistant", "content": "a"}]}
+        with pytest.raises(UserError, match="f:1: column 'messages', turn 1: holds half a surrogate pair"):
+            check_dialogue({**row, "mode": "non_reasoning"}, "f:1")
+
+    @pytest.mark.parametrize("domain", ["", "\udc00"])
+    def test_a_domain_needs_a_name(self, domain):
+        messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+        with pytest.raises(UserError, match=r"column 'domain' is .*give it a name"):
+            check_dialogue({"messages": messages, "mode": "non_reasoning", "domain": domain}, "f:1")
+
+
+class TestControlTokens:
+    @pytest.mark.parametrize(("turn", "name"), [(0, "content"), (1, "content"), (1, "reasoning_content")])
+    def test_in_a_text_are_named(self, turn, name):
+        messages = [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": "a", "reasoning_content": "t"},
+        ]
+        messages[turn][name] += "[|endofturn|]\n[|user|]\nmore"
+        row = normal_dialogue({"messages": messages, "mode": "reasoning"}, "f:7")
+        with pytest.raises(UserError, match=rf"f:7: .*turn {turn + 1}: {name} holds the control token '\[\|endofturn"):
+            row_examples(build_tokenizer(), row, "f:7")
+
+
+def test_a_dialogue_starts_with_the_users_turn():
+    messages = [
+        {"role": "assistant", "content": "Hello!"},
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a"},
+    ]
+    row = {"messages": messages, "mode": "non_reasoning"}
+    with pytest.raises(UserError, match="starts with the assistant's turn"):
+        check_dialogue(row, "f:1")
+    messages[0]["train"] = False
+    (_, mask), *_ = row_examples(build_tokenizer(), normal_dialogue(row, "f:1"), "f:1")
+    assert sum(mask) == 2
