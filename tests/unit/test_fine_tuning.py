@@ -1,5 +1,8 @@
 """What a fine-tuning rank makes of its settings: the model, its types, TRL's and DeepSpeed's configuration."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +108,41 @@ def test_offloading_moves_the_optimizer_and_under_zero_3_the_weights() -> None:
     assert "offload_param" not in zero[1]
     assert zero[2]["offload_param"]["device"] == "cpu"
     assert zero[2]["stage3_gather_16bit_weights_on_model_save"] is True
+
+
+def adapter_start(model_path: str, folder: Path, seed: int) -> str:
+    """The hash of a LoRA trainer's starting adapter, in a process of its own."""
+    code = f"""
+import sys, hashlib
+from dataclasses import replace
+import os
+import subprocess
+import sys
+from pathlib import Path
+import numpy as np
+from tests.unit.test_fine_tuning import settings
+from agapo.learner.fine_tuning import make_trainer
+from agapo.learner.packing import Example, flatten
+from agapo.learner.token_file import PLAN, TokenWriter
+folder = Path({str(folder)!r})
+with TokenWriter(folder) as writer:
+    writer.add(Example([5, 6, 7], [0, 1, 1]))
+indices, ends = flatten([[0]])
+np.savez(folder / PLAN, indices=indices, ends=ends)
+lora = dict(rank=2, alpha=4, dropout=0.0, targets=["q_proj"])
+own = settings({model_path!r}, lora=lora, seed={seed}, data=folder, checkpoints=folder, micro_rows=1, accumulation=1)
+model = make_trainer(own, []).model
+values = [value.detach().numpy().tobytes() for name, value in model.named_parameters() if "lora_A" in name]
+print("HASH", hashlib.sha256(b"".join(values)).hexdigest())
+"""
+    environment = os.environ | {"DS_ACCELERATOR": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.rsplit("HASH", 1)[1].strip()
+
+
+def test_adapters_start_by_the_seed(model_path: str, tmp_path: Path) -> None:
+    first, again, other = (
+        adapter_start(model_path, tmp_path / str(number), seed) for number, seed in enumerate([0, 0, 1])
+    )
+    assert first == again != other
