@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from agapo.chat import trained_turns
 from agapo.curation.dialogues import row_examples
 from agapo.curation.prompts import question_key
 from agapo.curation.report import CurationReport, Dropped, Finding
@@ -146,9 +147,8 @@ def _key(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _is_tested(row: Mapping[str, Any], tested: Set[str]) -> bool:
-    """Whether an assistant's turn of the row answers a test question."""
-    turns = row["messages"]
-    return any(turn["role"] == "assistant" and _key(turns[:number]) in tested for number, turn in enumerate(turns))
+    """Whether a turn that is trained on answers a test question."""
+    return any(_key(row["messages"][:number]) in tested for number in trained_turns(row["messages"], row["mode"]))
 
 
 def _require_same_files(recipe: SFTRecipe, folder: Path) -> None:
