@@ -17,6 +17,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
+from agapo.learner.no_compiler import skip_compiled_extension
 from agapo.learner.packing import collate, packed_rows, unflatten
 from agapo.learner.token_file import PLAN, TokenFile
 from agapo.model.loading import load_model, load_tokenizer, replace_folder
@@ -77,6 +78,8 @@ def make_trainer(settings: FineTuning, callbacks: list[TrainerCallback]) -> Any:
     """Return the SFTTrainer of this rank. Raises UserError, or what TRL raises, where the settings cannot work."""
     from trl.trainer.sft_trainer import SFTTrainer
 
+    if settings.sharded:
+        skip_compiled_extension()
     # Before the model is loaded: under ZeRO-3, transformers then loads it in shards.
     arguments = training_arguments(settings)
     # After accelerate, which has a mind of its own about threads.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from agapo.algorithm.objective import policy_loss
 from agapo.errors import UserError
 from agapo.learner.batching import Example, MicroBatch, MicroPlan, collate, plan_ranks
+from agapo.learner.no_compiler import skip_compiled_extension
 from agapo.learner.settings import LearnerSettings
 from agapo.model.loading import load_model
 from agapo.model.logprobs import LogProbModel, check_head
@@ -120,7 +121,6 @@ class LearnerRank:
         return {name: float(value) for name, value in totals.items()}
 
     def _loss(self, micro: MicroBatch, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
-
         logprobs, entropy = self._logprobs(self.engine, micro)
         loss, sums = policy_loss(logprobs, micro.tokens, self.settings.objective, denominator)
         return loss, sums | {"loss": loss.detach(), "entropy": (entropy * micro.tokens.mask).sum()}
@@ -220,6 +220,7 @@ def _join(rank: int, ranks: int, address: str, port: int, device: str) -> None:
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    skip_compiled_extension()
     deepspeed.init_distributed(
         dist_backend="gloo" if device == "cpu" else "nccl",
         auto_mpi_discovery=False,
