@@ -1,4 +1,4 @@
-"""The command line: `agapo {sft,rl,eval,curate,filter,check,score} RECIPE key.path=value …`, and `agapo executor`.
+"""The command line: `agapo {sft,rl,dpo,pairs,eval,curate,filter,check,score} RECIPE key.path=value …`, and `executor`.
 
 Nothing heavy is imported until a stage runs, so that `--help` and the schema part of `check` are instant.
 """
@@ -19,7 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Post-training for language models: supervised fine-tuning, then reinforcement learning with AGAPO.",
+    help="Post-training for language models: supervised fine-tuning, reinforcement learning with AGAPO, preferences.",
 )
 
 RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
@@ -48,6 +48,35 @@ def rl(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.stages.launch import run_rl
 
     run_rl(loaded, recipe)
+
+
+@app.command()
+def dpo(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Learn from preferences between the model's own responses (SimPER or DPO)."""
+    from agapo.recipe import DPORecipe, load_recipe
+
+    loaded = load_recipe(DPORecipe, recipe, overrides)
+    from agapo.stages.dpo import run_dpo
+
+    run_dpo(loaded, recipe)
+
+
+@app.command()
+def pairs(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    responses: Annotated[
+        Path | None, typer.Option(help="Pair an earlier run's responses.jsonl by this recipe's policy; keep nothing.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=0, help="Pairs to show.")] = 6,
+) -> None:
+    """Build the preference pairs of a recipe and show them, without training."""
+    from agapo.recipe import DPORecipe, load_recipe
+
+    loaded = load_recipe(DPORecipe, recipe, overrides)
+    from agapo.stages.dpo import run_pairs
+
+    run_pairs(loaded, recipe, responses, samples)
 
 
 @app.command("eval")

@@ -5,7 +5,8 @@ as plain data parallelism; 1 to 3 shard. Whatever the stage, ranks and micro-bat
 the trained tokens of all its rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -76,16 +77,11 @@ class FineTuning:
 
 def make_trainer(settings: FineTuning, callbacks: list[TrainerCallback]) -> Any:
     """Return the SFTTrainer of this rank. Raises UserError, or what TRL raises, where the settings cannot work."""
+    from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    if settings.sharded:
-        skip_compiled_extension()
-    # Before the model is loaded: under ZeRO-3, transformers then loads it in shards.
-    arguments = training_arguments(settings)
-    # After accelerate, which has a mind of its own about threads.
-    torch.set_num_threads(settings.threads)
-    # The trainer seeds too, but adapters are drawn before it is made.
-    set_seed(settings.seed)
+    with prepared(settings):
+        arguments = training_arguments(settings, SFTConfig, dataset_kwargs={"skip_prepare_dataset": True})
     tokenizer = load_tokenizer(settings.model_path)
     trainer = SFTTrainer(
         model=trainable_model(settings),  # pyright: ignore[reportArgumentType]
@@ -97,6 +93,21 @@ def make_trainer(settings: FineTuning, callbacks: list[TrainerCallback]) -> Any:
     )
     quieten(trainer)
     return trainer
+
+
+@contextmanager
+def prepared(settings: FineTuning) -> Iterator[None]:
+    """Make this process ready for the trainer's arguments, which are made inside, and for the model, which is not.
+
+    Under ZeRO-3, transformers loads the model in shards once the arguments are there.
+    """
+    if settings.sharded:
+        skip_compiled_extension()
+    yield
+    # After accelerate, which has a mind of its own about threads.
+    torch.set_num_threads(settings.threads)
+    # The trainer seeds too, but adapters are drawn before it is made.
+    set_seed(settings.seed)
 
 
 def fine_tune(trainer: Any, settings: FineTuning, resume_from: Path | None = None) -> None:
@@ -117,37 +128,46 @@ def read_rows(folder: Path) -> Dataset:
 
 def trainable_model(settings: FineTuning) -> nn.Module:
     """Return the model, with adapters where the recipe has them."""
-    model = load_model(
+    model = plain_model(settings)
+    return with_adapters(model, settings.lora) if settings.lora else model
+
+
+def plain_model(settings: FineTuning) -> PreTrainedModel:
+    """Return the model without adapters."""
+    return load_model(
         settings.model_path,
         dtype=settings.loaded_dtype,
         attention=settings.attention,
         gradient_checkpointing=settings.gradient_checkpointing,
         rope=settings.rope,
     )
-    return with_adapters(model, settings.lora) if settings.lora else model
 
 
 def with_adapters(model: PreTrainedModel, lora: Mapping[str, Any]) -> nn.Module:
     """Return the model with LoRA adapters, only they trainable."""
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
 
-    config = LoraConfig(
+    # Checkpointed blocks pass gradients on only where their input has one.
+    model.enable_input_require_grads()
+    return get_peft_model(model, adapter_config(lora))  # pyright: ignore[reportReturnType]
+
+
+def adapter_config(lora: Mapping[str, Any]) -> Any:
+    """Return PEFT's configuration of a recipe's `training.lora`."""
+    from peft import LoraConfig
+
+    return LoraConfig(
         r=lora["rank"],
         lora_alpha=lora["alpha"],
         lora_dropout=lora["dropout"],
         target_modules=lora["targets"],
         task_type="CAUSAL_LM",
     )
-    # Checkpointed blocks pass gradients on only where their input has one.
-    model.enable_input_require_grads()
-    return get_peft_model(model, config)  # pyright: ignore[reportReturnType]
 
 
-def training_arguments(settings: FineTuning) -> TrainingArguments:
-    """Return TRL's configuration."""
-    from trl.trainer.sft_config import SFTConfig
-
-    return SFTConfig(
+def training_arguments(settings: FineTuning, kind: type[TrainingArguments], **more: Any) -> Any:
+    """Return TRL's configuration of a kind, with `more` that only this kind has."""
+    return kind(
         output_dir=str(settings.checkpoints / UNFINISHED),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.micro_rows,
@@ -175,7 +195,7 @@ def training_arguments(settings: FineTuning) -> TrainingArguments:
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=settings.device != "cpu",
-        dataset_kwargs={"skip_prepare_dataset": True},
+        **more,
     )
 
 

@@ -12,15 +12,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
+from transformers import TrainerCallback
 
 from agapo.cluster import fetch
 from agapo.errors import Interrupted, UserError
 from agapo.learner.checkpoint import latest_checkpoint
-from agapo.learner.fine_tuning import FineTuning, fine_tune, make_trainer
+from agapo.learner.fine_tuning import FineTuning, fine_tune
 from agapo.learner.trainer_callbacks import STATE, CheckpointCallback, ReportCallback
 
 RAY_TRAIN = "ray_train"
@@ -57,8 +59,21 @@ class Mailbox:
         return news, self._problem
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What tells one stage's training from another's."""
+
+    make_trainer: Callable[[Any, list[TrainerCallback]], Any]
+    """Makes a rank's trainer from its settings."""
+    names: Mapping[str, str]
+    """The trainer's name of each metric, and ours."""
+    relief: str
+    """The recipe's keys that make a micro-batch smaller, for who runs out of memory."""
+
+
 def run_ranks(
     settings: FineTuning,
+    kind: Kind,
     *,
     ranks: int,
     gpus_per_rank: float,
@@ -77,7 +92,7 @@ def run_ranks(
 
     def fit() -> None:
         try:
-            _trainer(settings, mailbox, ranks, gpus_per_rank, max_restarts, storage).fit()
+            _trainer(settings, kind, mailbox, ranks, gpus_per_rank, max_restarts, storage).fit()
         except BaseException as error:  # handed to the main thread
             failure.append(error)
 
@@ -109,7 +124,7 @@ def _follow(thread: threading.Thread, mailbox: Any, report: Report, should_stop:
 
 
 def _trainer(
-    settings: FineTuning, mailbox: Any, ranks: int, gpus_per_rank: float, max_restarts: int, storage: Path
+    settings: FineTuning, kind: Kind, mailbox: Any, ranks: int, gpus_per_rank: float, max_restarts: int, storage: Path
 ) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -121,7 +136,7 @@ def _trainer(
     environment = {} if on_gpu else cpu_only
     return TorchTrainer(
         rank_main,
-        train_loop_config={"settings": settings, "mailbox": mailbox},
+        train_loop_config={"settings": settings, "kind": kind, "mailbox": mailbox},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=ranks, use_gpu=on_gpu, resources_per_worker=resources),
         run_config=RunConfig(
@@ -135,32 +150,32 @@ def _trainer(
 
 def rank_main(config: Mapping[str, Any]) -> None:
     """Be one rank. What a new start would not mend goes to the driver; after all else, Ray Train starts it anew."""
-    settings, mailbox = config["settings"], config["mailbox"]
+    settings, kind, mailbox = config["settings"], config["kind"], config["mailbox"]
     newest = latest_checkpoint(settings.checkpoints)
     callbacks = [
         CheckpointCallback(settings.checkpoints, keep=settings.keep, state=settings.state),
-        ReportCallback(lambda step, metrics: ray.get(mailbox.post.remote(step, metrics))),
+        ReportCallback(lambda step, metrics: ray.get(mailbox.post.remote(step, metrics)), kind.names),
     ]
     try:
-        trainer = make_trainer(settings, callbacks)
+        trainer = kind.make_trainer(settings, callbacks)
     except Exception as error:
-        ray.get(mailbox.fail.remote(_one_line(error)))
+        ray.get(mailbox.fail.remote(_one_line(error, kind.relief)))
         return
     try:
         fine_tune(trainer, settings, newest.path / STATE if newest else None)
     except Exception as error:
         if not isinstance(error, UserError) and type(error).__name__ != "OutOfMemoryError":
             raise
-        ray.get(mailbox.fail.remote(_one_line(error)))
+        ray.get(mailbox.fail.remote(_one_line(error, kind.relief)))
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException, relief: str = "the micro-batch") -> str:
     """Return an error as one line; what Ray wraps around it is left out."""
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
     if isinstance(error, UserError):
         return str(error)
     if type(error).__name__ == "OutOfMemoryError":
-        return f"out of GPU memory ({lines[0]}); lower training.micro_batch_rows or training.row_tokens"
+        return f"out of GPU memory ({lines[0]}); lower {relief}"
     return f"training: {type(error).__name__}: {lines[-1]}"
 
 

@@ -165,7 +165,7 @@ class ClusterConfig(Strict):
 class Recipe(Strict):
     """What every stage's recipe has."""
 
-    stage: Literal["sft", "rl", "filter", "eval"]
+    stage: Literal["sft", "rl", "dpo", "filter", "eval"]
     run: RunConfig = RunConfig()
     model: ModelConfig
     data: DataConfig
@@ -229,10 +229,10 @@ def load_recipe(kind: type[R], path: Path, overrides: list[str] | None = None) -
 
 
 def recipe_stage(path: Path) -> str:
-    """Return the stage that a recipe file says it is for (`sft`, `rl` or `eval`)."""
+    """Return the stage that a recipe file says it is for (`sft`, `rl`, `dpo` or `eval`)."""
     stage = _read_yaml(path).get("stage")
-    if stage not in ("sft", "rl", "eval"):
-        raise UserError(f"{path}: stage: is {stage!r}; should be 'sft', 'rl' or 'eval'")
+    if stage not in ("sft", "rl", "dpo", "eval"):
+        raise UserError(f"{path}: stage: is {stage!r}; should be 'sft', 'rl', 'dpo' or 'eval'")
     return stage
 
 

@@ -8,6 +8,7 @@ from agapo.recipe.base import DataConfig, Recipe, SourceConfig, Strict, check_mo
 from agapo.recipe.curation import CurationConfig
 from agapo.recipe.needle import NeedleConfig
 from agapo.recipe.rl import RewardConfig, RolloutConfig
+from agapo.recipe.trainer import TrainerConfig
 from agapo.schema import MODES, Mode
 
 
@@ -84,44 +85,16 @@ class DialogueDataConfig(DataConfig):
         return dict(self.sources) or super().parts
 
 
-class LoRAConfig(Strict):
-    """Low-rank adapters (arXiv 2106.09685) instead of all weights; merged into the exported model."""
-
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: list[str] | Literal["all-linear"] = "all-linear"
-    """Names of the modules that get adapters."""
-
-
-class SFTTrainingConfig(Strict):
+class SFTTrainingConfig(TrainerConfig):
     """How the model is fine-tuned."""
 
     learning_rate: float = Field(default=5e-3, gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    warmup_steps: int = Field(default=20, ge=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
     rows_per_step: int = Field(default=8, ge=1)
     """Packed rows a step, over all ranks."""
     micro_batch_rows: int = Field(default=0, ge=0)
     """Rows that a rank puts through the model at once; 0 takes its whole share of the step."""
     row_tokens: int = Field(default=128, ge=16)
     """Tokens a packed row, and so the longest dialogue."""
-    ranks: int = Field(default=1, ge=1)
-    """Data-parallel workers (Ray Train)."""
-    gpus_per_rank: float = Field(default=0.0, ge=0)
-    gpu_gib: float | None = Field(default=None, gt=0)
-    """Memory of a GPU, which `agapo check` compares its estimate with; nothing else reads it."""
-    zero_stage: Literal[0, 1, 2, 3] = 0
-    """DeepSpeed ZeRO: 1 shards the optimizer, 2 the gradients too, 3 the weights too; 0 goes without DeepSpeed."""
-    offload: bool = False
-    """Keep the optimizer, and under ZeRO-3 the weights, in the hosts' memory."""
-    lora: LoRAConfig | None = None
-    max_restarts: int = Field(default=3, ge=0)
-    """Times that dead workers are replaced; training goes on from the last checkpoint."""
-    threads: int = Field(default=0, ge=0)
-    """CPU threads a rank; 0 shares this machine's cores among the ranks."""
 
     @property
     def micro_rows(self) -> int:
@@ -140,8 +113,6 @@ class SFTTrainingConfig(Strict):
                 f"rows_per_step: {self.rows_per_step} is not a multiple of ranks {self.ranks} × "
                 f"micro_batch_rows {self.micro_batch_rows or 1}"
             )
-        if self.offload and not self.zero_stage:
-            raise ValueError("offload: needs zero_stage 1, 2 or 3")
         return self
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from agapo.schema import Group
 from agapo.stages.evaluate import thinks
+from agapo.stages.rl_metrics import term_means
 from agapo.tracking.progress import print_table
 
 
@@ -19,6 +20,20 @@ def mode_figures(groups: Sequence[Group]) -> dict[str, float]:
         "truncated": _mean([response.finish == "length" for response in responses]),
         "thinks": _mean([thinks(group.responses[0].text, group.prompt.mode) for group in groups]),
     }
+
+
+def measures(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
+    """Return by mode what greedy responses are like: `mode_figures`, and how long the correct ones are.
+
+    `tokens_correct` is their mean, None where none is correct; `rewards` has the mean of each reward term.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for mode in dict.fromkeys(group.prompt.mode for group in groups):
+        own = [group for group in groups if group.prompt.mode == mode]
+        lengths = [len(group.responses[0].token_ids) for group in own if group.responses[0].correct]
+        of_correct = _mean(lengths) if lengths else None
+        found[mode] = {**mode_figures(own), "tokens_correct": of_correct, "rewards": term_means(own)}
+    return found
 
 
 def accuracy_table(groups: Sequence[Group]) -> list[dict[str, Any]]:

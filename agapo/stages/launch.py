@@ -5,7 +5,7 @@ Every stage ends the same way: the model is exported, measured on the test quest
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from agapo.errors import Interrupted
 from agapo.learner.group import LearnerGroup
 from agapo.learner.settings import LearnerSettings
 from agapo.model.loading import load_config, load_tokenizer
-from agapo.recipe import RLRecipe, SFTRecipe
+from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe
 from agapo.rollouts.supervisor import RolloutPool
 from agapo.schema import Prompt
+from agapo.stages.accuracy import measures
 from agapo.stages.evaluate import Evaluation, Evaluator
 from agapo.stages.export import Exporter
 from agapo.stages.interrupt import StopRequest
@@ -50,10 +51,14 @@ from agapo.tracking import (
     before_after_table,
     final_summary,
     learning_curve,
+    lineage_entry,
+    lineage_of,
+    lineage_table,
     make_console,
     read_json,
     thinking_table,
     write_json_atomic,
+    write_model_card,
 )
 
 if not torch.cuda.is_available():
@@ -185,17 +190,24 @@ def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
     loop.view.close()
     learning_curve(run.metrics, run.curve)
     summary = {
-        **_common(recipe, recipe_path, progress.before, after.accuracy),
+        **common_summary(recipe, recipe_path, progress.before, after.accuracy),
+        "measures": {"after": measures(after.groups)},
         "wall_s": round(loop.wall_s, 1),
         "tokens_generated": progress.tokens,
         "reward_errors": progress.reward_errors,
-        "parent": model_path,
         "start": progress.start,
         "best_step": progress.best_step,
         "updates": progress.updates,
     }
-    write_json_atomic(run.summary, summary)
+    finish(run, recipe, summary, model_path)
     report_finished(run)
+
+
+def finish(run: RunDirectory, recipe: Recipe, summary: Mapping[str, Any], parent: str | None) -> None:
+    """Write a run's summary, with where its model came from, and the model's card."""
+    summary = {**summary, "parent": parent, "lineage": lineage_of(parent)}
+    write_model_card(run, recipe, summary)
+    write_json_atomic(run.summary, summary)
 
 
 def export_result(loop: RLLoop) -> None:
@@ -208,13 +220,14 @@ def export_result(loop: RLLoop) -> None:
     loop.exporter.export(buffer, loop.run.hf)
 
 
-def _common(
-    recipe: RLRecipe | SFTRecipe, recipe_path: Path, before: dict[str, float], after: dict[str, float]
+def common_summary(
+    recipe: Recipe, recipe_path: Path, before: dict[str, float], after: dict[str, float]
 ) -> dict[str, Any]:
+    """Return what every stage's summary begins with; `steps` is None where the recipe leaves them open."""
     return {
         "stage": recipe.stage,
         "finished": True,
-        "steps": recipe.steps,
+        "steps": getattr(recipe, "steps", None),
         "before": before,
         "after": after,
         "model": str(recipe.hf_directory),
@@ -229,6 +242,7 @@ def report_finished(run: RunDirectory) -> None:
     before_after_table(summary["before"], summary["after"])
     if thinking := summary.get("thinking"):
         thinking_table(thinking["before"], thinking["after"])
+    lineage_table([*summary.get("lineage", []), lineage_entry(run.path, summary)])
     final_summary(run, steps=summary["steps"], total_steps=summary["steps"], wall_s=summary["wall_s"])
 
 
@@ -247,8 +261,8 @@ def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
             wall_s = round(time.monotonic() - started, 1)
             write_json_atomic(run.path / SO_FAR, (read_json(run.path / SO_FAR) or {}) | {"wall_s": wall_s})
             raise
-        common = _common(recipe, recipe_path, summary.pop("before"), summary.pop("after"))
-        write_json_atomic(run.summary, common | {"wall_s": round(time.monotonic() - started, 1), **summary})
+        common = common_summary(recipe, recipe_path, summary.pop("before"), summary.pop("after"))
+        finish(run, recipe, common | {"wall_s": round(time.monotonic() - started, 1), **summary}, parent)
         report_sft(run)
 
 
@@ -278,29 +292,29 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
         start = sft.start_folder(recipe, run, parent, stop)
         questions = _questions(recipe, start)
         needles = _needles(recipe, start)
-        with sft.sft_loop(recipe, run, start, questions, stop) as loop:
+        with sft.sft_loop(recipe, run, start, questions, stop) as (loop, data):
             if not recipe.cluster.address:
                 start_cluster(None)
                 stack.callback(stop_cluster)
             before = earlier.get("before")
             if before is None:
                 with measuring(recipe, start, stop) as evaluator:
-                    before = _measured(evaluator.accuracy(questions, recipe.evaluation.modes))
+                    before = measured(evaluator.accuracy(questions, recipe.evaluation.modes))
                 write_json_atomic(run.path / SO_FAR, {**earlier, "before": before})
             loop.train(stop)
         with measuring(recipe, str(run.hf), stop) as evaluator:
-            after = _measured(evaluator.accuracy(questions, recipe.evaluation.modes))
+            after = measured(evaluator.accuracy(questions, recipe.evaluation.modes))
             needle = _needle_test(recipe, run, evaluator.pool, needles)
         learning_curve(run.metrics, run.curve)
         return {
             "before": before["accuracy"],
             "after": after["accuracy"],
-            "steps": loop.data.steps,
+            "steps": data.steps,
             "tokens_generated": before["tokens"] + after["tokens"],
             "reward_errors": before["errors"] + after["errors"],
             "thinking": {"before": before["thinking"], "after": after["thinking"]},
-            "parent": parent,
-            **sft.data_summary(loop.data),
+            "measures": {"before": before["measures"], "after": after["measures"]},
+            **sft.data_summary(data),
             **needle,
         }
 
@@ -347,12 +361,14 @@ def _needle_test(
     return {"needle": found.summary}
 
 
-def _measured(found: Evaluation) -> dict[str, Any]:
-    return {name: getattr(found, name) for name in ("accuracy", "thinking", "tokens", "errors")}
+def measured(found: Evaluation) -> dict[str, Any]:
+    """Return an evaluation as plain values, without the responses."""
+    names = ("accuracy", "thinking", "tokens", "errors")
+    return {**{name: getattr(found, name) for name in names}, "measures": measures(found.groups)}
 
 
 @contextmanager
-def measuring(recipe: SFTRecipe, folder: str, stop: StopRequest) -> Iterator[Evaluator]:
+def measuring(recipe: SFTRecipe | DPORecipe, folder: str, stop: StopRequest) -> Iterator[Evaluator]:
     """Yield what measures a model, through rollout actors and verifier workers that live as long."""
     with ExitStack() as stack:
         render = make_renderer(load_tokenizer(folder))

@@ -10,7 +10,9 @@ from agapo.curation.mixing import share_out
 from agapo.curation.prompts import hold_out, read_prompts, require_own_ids
 from agapo.errors import UserError
 from agapo.recipe.base import DataConfig, SourceConfig
+from agapo.recipe.dpo import DPORecipe
 from agapo.recipe.rl import EvaluationConfig, RewardConfig, RLRecipe, require_terms
+from agapo.recipe.sft import MeasureConfig
 from agapo.schema import Prompt
 from agapo.stages.rendering import Renderer, check_lengths
 
@@ -56,12 +58,15 @@ class Questions:
         return sum(part.overlap for part in self.parts.values())
 
 
-def load_questions(data: DataConfig, evaluation: EvaluationConfig) -> Questions:
-    """Read the prompts that a recipe names, and split them; evaluation sizes are shared out by the sources' weights."""
+def load_questions(data: DataConfig, evaluation: EvaluationConfig | MeasureConfig) -> Questions:
+    """Read the prompts that a recipe names, and split them; evaluation sizes are shared out by the sources' weights.
+
+    Stages that choose no checkpoint hold no validation questions out.
+    """
+    validation_size = evaluation.validation_size if isinstance(evaluation, EvaluationConfig) else 0
     weights = {name: source.weight for name, source in data.parts.items() if source.weight}
-    test_sizes, validation_sizes = (
-        share_out(size, weights) for size in (evaluation.test_size, evaluation.validation_size)
-    )
+    test_sizes = share_out(evaluation.test_size, weights)
+    validation_sizes = share_out(validation_size, weights) if validation_size else dict.fromkeys(weights, 0)
     keys = {name: f"data.sources.{name}" if data.sources else "data" for name in weights}
     tests = {name: _read(data.parts[name], "test", keys[name])[: test_sizes[name]] for name in weights}
     trains = {name: _read(data.parts[name], "train", keys[name]) for name in weights}
@@ -118,7 +123,9 @@ def fitting_test_questions(
     return questions
 
 
-def check_questions(recipe: RLRecipe, questions: Questions, render: Renderer, config: PreTrainedConfig) -> None:
+def check_questions(
+    recipe: RLRecipe | DPORecipe, questions: Questions, render: Renderer, config: PreTrainedConfig
+) -> None:
     """Raise UserError when a prompt does not fit the recipe or the model's context, or no reward judges its domain."""
     require_terms(recipe.reward, {prompt.domain for prompt in (*questions.train, *questions.test)})
     check_lengths(
@@ -144,7 +151,7 @@ def without_overlong(questions: Questions, render: Renderer, data: DataConfig) -
     parts = {}
     for name, part in questions.parts.items():
         left = {field: fitting(getattr(part, field)) for field in ("train", "validation", "test")}
-        if not all(left.values()):
+        if any(getattr(part, field) and not left[field] for field in left):
             raise UserError(f"data.max_prompt_tokens: {data.max_prompt_tokens} leaves nothing of '{name}'; raise it")
         dropped = sum(len(getattr(part, field)) - len(left[field]) for field in left)
         parts[name] = replace(part, **left, overlong=dropped)

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 from agapo.errors import INTERRUPTED, Interrupted, UserError
-from agapo.recipe import Recipe, RLRecipe, SFTRecipe, fingerprint, load_recipe
+from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, fingerprint, load_recipe
 from agapo.recipe.base import recipe_stage
 from agapo.stages.needle import require_green_start
 from agapo.tracking import is_finished, read_json, stored_fingerprint
 
-MAKERS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe}
+MAKERS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe}
 
 
 def starting_model(recipe: Recipe, *, green: bool = True) -> str:

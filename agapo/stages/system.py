@@ -7,6 +7,7 @@ from agapo.cluster import cluster_nodes, threads_for
 from agapo.curation.mixing import MixedStream
 from agapo.curation.prompts import PromptStream
 from agapo.recipe.base import ModelConfig
+from agapo.recipe.dpo import DPORecipe
 from agapo.recipe.rl import RewardConfig, RLRecipe, RolloutConfig
 from agapo.resolve import resolve
 from agapo.rollouts.actor import EngineSettings
@@ -21,7 +22,7 @@ from agapo.stages.questions import Questions
 from agapo.stages.rendering import Renderer
 
 
-def training_stream(recipe: RLRecipe, questions: Questions) -> PromptStream | MixedStream:
+def training_stream(recipe: RLRecipe | DPORecipe, questions: Questions) -> PromptStream | MixedStream:
     """Return the order in which training prompts are asked."""
     modes, seed = dict(recipe.data.modes), recipe.run.seed
     streams = {name: PromptStream(part.train, modes, seed) for name, part in questions.parts.items()}

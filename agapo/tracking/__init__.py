@@ -10,7 +10,9 @@ Knows recipes and records, and nothing of models: it imports no torch, and W&B a
 """
 
 from agapo.tracking.files import read_json, write_json_atomic
+from agapo.tracking.lineage import lineage_entry, lineage_of, lineage_table
 from agapo.tracking.logger import MetricsLogger
+from agapo.tracking.model_card import write_model_card
 from agapo.tracking.progress import StepProgress, make_console
 from agapo.tracking.report import before_after_table, final_summary, learning_curve, thinking_table
 from agapo.tracking.run_directory import RunDirectory, is_finished, stored_fingerprint
@@ -23,9 +25,13 @@ __all__ = [
     "final_summary",
     "is_finished",
     "learning_curve",
+    "lineage_entry",
+    "lineage_of",
+    "lineage_table",
     "make_console",
     "read_json",
     "stored_fingerprint",
     "thinking_table",
     "write_json_atomic",
+    "write_model_card",
 ]

@@ -26,6 +26,8 @@ KEY_FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("group/all_wrong", "all wrong", lambda value: f"{100 * value:.0f}%"),
     ("kl/sequence", "kl", lambda value: f"{value:.3g}"),
     ("train/loss", "loss", lambda value: f"{value:.3f}"),
+    ("pairs/accuracy", "told apart", lambda value: f"{100 * value:.0f}%"),
+    ("pairs/chosen_drift", "chosen moved", lambda value: f"{value:+.3f}"),
     ("rollout/length", "length", lambda value: f"{value:.0f}"),
     ("time/step", "s/step", lambda value: f"{value:.2g}" if value < 10 else f"{value:.0f}"),
 )

@@ -33,11 +33,10 @@ def learning_curve(metrics_path: Path, png_path: Path) -> None:
     """Draw `metrics.jsonl` as a PNG of four panels; metrics that a run does not have are left out.
 
     RL: accuracy (training, held-out), the mix of groups, KL and entropy, response length and truncation. SFT: loss,
-    token accuracy and entropy, tokens by mode, shares of the domains.
+    token accuracy and entropy, tokens by mode, shares of the domains. Preference: loss, pairs told apart, log-probs of
+    chosen and rejected responses, and how far they have moved.
     """
-    picture = io.BytesIO()
-    draw_curves(read_curves(metrics_path)).savefig(picture, format="png", dpi=110)
-    write_bytes_atomic(png_path, picture.getvalue())
+    _save(draw_curves(read_curves(metrics_path)), png_path)
 
 
 def draw_curves(curves: Mapping[str, Points]) -> "Figure":
@@ -46,8 +45,11 @@ def draw_curves(curves: Mapping[str, Points]) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7.5), layout="constrained")
-    supervised = "train/token_accuracy" in curves
-    panels = (_loss, _tokens, _mode_mix, _domain_mix) if supervised else (_accuracy, _group_mix, _divergence, _length)
+    panels = (_accuracy, _group_mix, _divergence, _length)
+    if "train/token_accuracy" in curves:
+        panels = (_loss, _tokens, _mode_mix, _domain_mix)
+    elif "pairs/accuracy" in curves:
+        panels = (_loss, _told_apart, _pair_logprobs, _drift)
     for axes, draw in zip(figure.subplots(2, 2).flat, panels, strict=True):
         draw(axes, curves)
         _finish(axes)
@@ -110,6 +112,32 @@ def solve_rate_histogram(counts: Mapping[str, int], png_path: Path) -> None:
     axes.set_xlabel("correct responses")
     axes.set_ylabel("prompts")
     axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, png_path)
+
+
+def pairs_histogram(rows: Sequence[Mapping[str, Any]], png_path: Path) -> None:
+    """Draw the lengths of chosen and rejected responses, and the margins of their rewards, as a PNG of two panels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    lengths, margins = figure.subplots(1, 2)
+    lengths.set_title("Lengths")
+    lengths.set_xlabel("tokens")
+    margins.set_title("Margins")
+    margins.set_xlabel("reward of the chosen minus that of the rejected response")
+    found = {name: [row[f"{name}_tokens"] for row in rows] for name in ("chosen", "rejected")}
+    longest = max((max(values, default=1) for values in found.values()), default=1)
+    for (name, values), color in zip(found.items(), (GREEN, RED), strict=True):
+        lengths.hist(values, bins=30, range=(0, longest), color=color, alpha=0.6, label=name)
+    lengths.legend(frameon=False)
+    margins.hist([row["margin"] for row in rows if row["margin"] is not None], bins=30, color=BLUE)
+    for axes in (lengths, margins):
+        axes.set_ylabel("pairs")
+        axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, png_path)
+
+
+def _save(figure: "Figure", png_path: Path) -> None:
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     write_bytes_atomic(png_path, picture.getvalue())
@@ -232,7 +260,7 @@ def _length(axes: Any, curves: Mapping[str, Points]) -> None:
 
 def _loss(axes: Any, curves: Mapping[str, Points]) -> None:
     axes.set_title("Loss")
-    axes.set_ylabel("nats a trained token", color=BLUE)
+    axes.set_ylabel("the mean over the step", color=BLUE)
     _noisy(axes, curves, "train/loss", "loss", BLUE)
     twin = axes.twinx()
     twin.set_ylabel("learning rate", color=GREY)
@@ -263,6 +291,27 @@ def _domain_mix(axes: Any, curves: Mapping[str, Points]) -> None:
     shares = [name for name in curves if name.startswith("data/domain/")]
     for name, color in zip(shares, _cycle(BLUE, GREEN, ORANGE, RED, GREY, "#7b5ea7", "#4aa3a2"), strict=False):
         _exact(axes, curves, name, name.removeprefix("data/domain/"), color)
+
+
+def _told_apart(axes: Any, curves: Mapping[str, Points]) -> None:
+    axes.set_title("Pairs told apart")
+    axes.set_ylim(-0.02, 1.02)
+    _noisy(axes, curves, "pairs/accuracy", "chosen is the likelier", GREEN)
+    twin = axes.twinx()
+    twin.set_ylabel("margin", color=BLUE)
+    _noisy(twin, curves, "pairs/margin", "margin", BLUE)
+
+
+def _pair_logprobs(axes: Any, curves: Mapping[str, Points]) -> None:
+    axes.set_title("Log-probability, nats a token")
+    _noisy(axes, curves, "pairs/chosen_logprob", "chosen", GREEN)
+    _noisy(axes, curves, "pairs/rejected_logprob", "rejected", RED)
+
+
+def _drift(axes: Any, curves: Mapping[str, Points]) -> None:
+    axes.set_title("Moved since the start, nats a token")
+    _noisy(axes, curves, "pairs/chosen_drift", "chosen", GREEN)
+    _noisy(axes, curves, "pairs/rejected_drift", "rejected", RED)
 
 
 def _exact(axes: Any, curves: Mapping[str, Points], name: str, label: str, color: str) -> None:

@@ -1,4 +1,4 @@
-"""Training through Ray Train: the same losses for any ranks, ZeRO stage and micro-batches, and across a stop."""
+"""Training through Ray Train: across a stop, a killed worker, and what no new start can mend."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from agapo.cluster import start_cluster, stop_cluster
 from agapo.errors import Interrupted, UserError
-from agapo.learner.fine_tuning import FineTuning
-from agapo.learner.ray_train import run_ranks
+from agapo.learner.fine_tuning import FineTuning, make_trainer
+from agapo.learner.ray_train import Kind, run_ranks
+from agapo.learner.trainer_callbacks import NAMES
 from agapo.model.loading import load_tokenizer
 from agapo.recipe import SFTRecipe
 from agapo.stages.sft_data import training_data
@@ -83,6 +84,7 @@ def train(
     try:
         run_ranks(
             replace(settings, checkpoints=folder / "checkpoints", weights=folder / "hf"),
+            Kind(make_trainer, NAMES, "training.row_tokens"),
             ranks=ranks,
             gpus_per_rank=0,
             max_restarts=max_restarts,
@@ -131,18 +133,6 @@ def test_learns(alone: Run) -> None:
     losses, _ = alone
     assert list(losses) == list(range(1, STEPS + 1))
     assert losses[STEPS] < 0.7 * losses[1]
-
-
-@pytest.mark.parametrize(("ranks", "zero_stage", "micro_rows"), [(1, 0, 1), (2, 0, 2), (2, 1, 2), (2, 2, 1), (2, 3, 2)])
-def test_ranks_stages_and_micro_batches_give_the_same_losses(
-    alone: Run, whole_run: Callable[[int, int, int], Run], ranks: int, zero_stage: int, micro_rows: int
-) -> None:
-    losses, folder = whole_run(ranks, zero_stage, micro_rows)
-    saved = folder / "checkpoints" / f"step-{STEPS:06d}" / "state"
-    assert (saved / f"global_step{STEPS}").is_dir() == (zero_stage > 0), "DeepSpeed writes such a folder"
-    assert losses == pytest.approx(alone[0], rel=1e-4)
-    for name, expected in weights(alone[1]).items():
-        torch.testing.assert_close(weights(folder)[name], expected, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize(("ranks", "zero_stage", "micro_rows"), [(1, 0, 4), (2, 2, 1)])

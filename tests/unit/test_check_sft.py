@@ -12,18 +12,11 @@ from agapo.errors import UserError
 from agapo.model.loading import create_model, export_hf
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe import SFTRecipe, load_recipe
-from agapo.stages import check, sft_check
+from agapo.stages import check, model_check
 from agapo.stages.check import check_recipe
 from agapo.stages.memory import GIB, training_memory
-from agapo.stages.sft_check import (
-    arithmetic,
-    base_recipe,
-    check_dialogues,
-    check_fine_tuning,
-    memory_rows,
-    model_sizes,
-    setup_of,
-)
+from agapo.stages.model_check import base_recipe, memory_rows, model_sizes, setup_of
+from agapo.stages.sft_check import arithmetic, check_dialogues, check_fine_tuning
 
 ROOT = Path(__file__).parents[2]
 BIG = sorted(path for path in (ROOT / "recipes/sft").glob("*.yaml") if not path.stem.startswith("tiny"))
@@ -43,8 +36,8 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: str, *_: Any) -> None:
         raise UserError(f"model.path: cannot load the model '{path}'")
 
-    monkeypatch.setattr(sft_check, "load_config", refuse)
-    monkeypatch.setattr(sft_check, "load_tokenizer", refuse)
+    monkeypatch.setattr(model_check, "load_config", refuse)
+    monkeypatch.setattr(model_check, "load_tokenizer", refuse)
 
 
 def dialogue(mode: str, answer: str = "4", **columns: Any) -> dict[str, Any]:

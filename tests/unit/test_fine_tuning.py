@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import get_scheduler
+from trl.trainer.sft_config import SFTConfig
 
 from agapo.learner.fine_tuning import FineTuning, deepspeed_config, trainable_model, training_arguments
 from agapo.model.loading import export_hf
@@ -79,7 +80,7 @@ def test_the_context_is_stretched(model_path: str) -> None:
     ],
 )
 def test_every_schedule_warms_up(schedule: str, rates: list[float]) -> None:
-    arguments = training_arguments(settings(schedule=schedule))
+    arguments = training_arguments(settings(schedule=schedule), SFTConfig)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = get_scheduler(
         arguments.lr_scheduler_type, optimizer, num_warmup_steps=arguments.warmup_steps, num_training_steps=10
@@ -93,7 +94,7 @@ def test_every_schedule_warms_up(schedule: str, rates: list[float]) -> None:
 
 
 def test_each_step_is_logged_and_no_bad_loss_is_hidden() -> None:
-    arguments = training_arguments(settings())
+    arguments = training_arguments(settings(), SFTConfig)
     assert (arguments.logging_steps, arguments.logging_nan_inf_filter, arguments.save_steps) == (1, False, 5)
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (2, 3)
 

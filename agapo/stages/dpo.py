@@ -1,0 +1,259 @@
+"""The preference stage: what the model itself says, judged and paired, and trained on with SimPER or DPO.
+
+    measure ──► sample ──► pairs ──► TRL's DPOTrainer, a Ray Train worker a rank ──► hf/ ──► measure, guards
+
+EXAONE 4.0 (arXiv 2507.11407, §2.4.3) does this twice, for brevity and then for people's preferences: two recipes, the
+second starting from the first. Everything that a stopped run has done is there when it goes on: the measures before,
+the sampled responses, the pairs, the steps.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agapo.cluster import require_gpus, start_cluster, stop_cluster
+from agapo.curation.pairs import training_order
+from agapo.errors import Interrupted, UserError
+from agapo.learner.checkpoint import latest_checkpoint
+from agapo.learner.preference import NAMES, ORDER, PreferenceTuning, make_preference_trainer, save_pairs
+from agapo.learner.ray_train import Kind
+from agapo.model.loading import load_config, load_tokenizer
+from agapo.recipe import DPORecipe
+from agapo.schema import Prompt
+from agapo.stages.evaluate import Evaluator
+from agapo.stages.guards import guard_findings, print_guards
+from agapo.stages.interrupt import StopRequest
+from agapo.stages.launch import SO_FAR, common_summary, finish, measured, measuring, report_finished
+from agapo.stages.pairing import (
+    all_pairs,
+    earlier_pairs,
+    make_pairs,
+    pairs_file,
+    pairs_report,
+    print_pairs,
+    read_response_groups,
+    sample_responses,
+    write_pairs,
+)
+from agapo.stages.questions import Questions, check_questions, load_questions, without_overlong
+from agapo.stages.rendering import Renderer, make_renderer
+from agapo.stages.starting import starting_model
+from agapo.stages.system import check_rewards, training_stream
+from agapo.stages.trainer_loop import TrainerLoop, trainer_settings
+from agapo.tracking import (
+    MetricsLogger,
+    RunDirectory,
+    StepProgress,
+    learning_curve,
+    make_console,
+    read_json,
+    write_json_atomic,
+)
+from agapo.tracking.files import read_json_lines
+
+Rows = list[dict[str, Any]]
+
+
+def run_dpo(recipe: DPORecipe, recipe_path: Path) -> None:
+    """Run the preference stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
+    start = starting_model(recipe)
+    with RunDirectory.open(recipe, recipe_path) as run:
+        if run.finished:
+            _report(run)
+            return
+        earlier = read_json(run.path / SO_FAR) or {"wall_s": 0.0}
+        started = time.monotonic() - earlier["wall_s"]
+        try:
+            summary = _prefer(recipe, run, start, earlier)
+        except Interrupted:
+            wall_s = round(time.monotonic() - started, 1)
+            write_json_atomic(run.path / SO_FAR, (read_json(run.path / SO_FAR) or {}) | {"wall_s": wall_s})
+            raise
+        common = common_summary(recipe, recipe_path, summary.pop("before"), summary.pop("after"))
+        finish(run, recipe, common | {"wall_s": round(time.monotonic() - started, 1), **summary}, start)
+        _report(run)
+
+
+def run_pairs(recipe: DPORecipe, recipe_path: Path, responses: Path | None, shown: int) -> None:
+    """Build a recipe's pairs and show them, without training; `agapo dpo` then goes on with them.
+
+    With `responses`, the sampled responses of a run are paired by the recipe's policy, and nothing is kept.
+    """
+    console = make_console()
+    if responses is not None:
+        groups = read_response_groups(responses)
+        paired = make_pairs(groups, recipe.pairs, recipe.run.seed)
+        rows = all_pairs(recipe, paired.rows, earlier_pairs(recipe))
+        print_pairs(pairs_report(groups, paired, rows), rows, console, shown=shown)
+        return
+    start = starting_model(recipe)
+    with RunDirectory.open(recipe, recipe_path) as run:
+        if not pairs_file(run.path).exists():
+            with ExitStack() as stack:
+                stage = stack.enter_context(_prepared(recipe, run, start))
+                with measuring(recipe, start, stage.stop) as evaluator:
+                    _pairs(stage, evaluator)
+        report = read_json(run.path / "pairs.json") or {}
+        print_pairs(report, list(read_json_lines(pairs_file(run.path))), console, shown=shown)
+        for name in ("responses.jsonl", "pairs.jsonl", "pairs.png"):
+            console.print(f"  {run.path / name}", soft_wrap=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What is known before anything is sampled."""
+
+    recipe: DPORecipe
+    run: RunDirectory
+    start: str
+    questions: Questions
+    render: Renderer
+    earlier: Rows
+    """Pairs of an earlier stage that are trained on once more."""
+    stop: StopRequest
+
+    @property
+    def test(self) -> list[Prompt]:
+        return self.questions.test
+
+
+@contextmanager
+def _prepared(recipe: DPORecipe, run: RunDirectory, start: str) -> Iterator[_Stage]:
+    """Find what can be wrong, then start Ray; it ends with the block."""
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        check_rewards(recipe.reward)
+        render = make_renderer(load_tokenizer(start))
+        questions = load_questions(recipe.data, recipe.evaluation)
+        questions = without_overlong(questions, render, recipe.data)
+        check_questions(recipe, questions, render, load_config(start, recipe.model.rope_fields))
+        earlier = earlier_pairs(recipe)
+        start_cluster(recipe.cluster.address)
+        stack.callback(stop_cluster)
+        training, rollout = recipe.training, recipe.rollout
+        for gpus, keys in (
+            (training.ranks * training.gpus_per_rank, "training.ranks × gpus_per_rank"),
+            (rollout.actors * rollout.gpus_per_actor, "rollout.actors × gpus_per_actor"),
+        ):
+            require_gpus(gpus, keys, recipe.cluster.address)
+        yield _Stage(recipe, run, start, questions, render, earlier, stop)
+
+
+def _prefer(recipe: DPORecipe, run: RunDirectory, start: str, so_far: dict[str, Any]) -> dict[str, Any]:
+    """Measure, sample, pair, train, measure; return the summary's content."""
+    with _prepared(recipe, run, start) as stage:
+        before = so_far.get("before")
+        if before is None or not pairs_file(run.path).exists():
+            with measuring(recipe, start, stage.stop) as evaluator:
+                if before is None:
+                    before = measured(evaluator.accuracy(stage.test, recipe.evaluation.modes))
+                    write_json_atomic(run.path / SO_FAR, {**so_far, "before": before})
+                if not pairs_file(run.path).exists():
+                    _pairs(stage, evaluator)
+        report = read_json(run.path / "pairs.json") or {}
+        make_console().print(_describe(report), soft_wrap=True, highlight=False)
+        with _loop(stage, _training_data(stage, report)) as loop:
+            loop.train(stage.stop)
+        with measuring(recipe, str(run.hf), stage.stop) as evaluator:
+            after = measured(evaluator.accuracy(stage.test, recipe.evaluation.modes))
+        learning_curve(run.metrics, run.curve)
+        drift = [line.get("pairs/chosen_drift") for line in read_json_lines(run.metrics)]
+        return {
+            "before": before["accuracy"],
+            "after": after["accuracy"],
+            "measures": {"before": before["measures"], "after": after["measures"]},
+            "guards": guard_findings(recipe.guards, before, after, drift),
+            "pairs": report,
+            "steps": loop.settings.steps,
+            "tokens_generated": before["tokens"] + after["tokens"],
+            "reward_errors": before["errors"] + after["errors"],
+            "thinking": {"before": before["thinking"], "after": after["thinking"]},
+        }
+
+
+def _pairs(stage: _Stage, evaluator: Evaluator) -> None:
+    """Sample the prompts and write their pairs."""
+    recipe, run = stage.recipe, stage.run
+    taken = training_stream(recipe, stage.questions).take(0, recipe.pairs.prompts)
+    groups = sample_responses(recipe, run, taken, stage.render, evaluator.pool, evaluator.scorer)
+    paired = make_pairs(groups, recipe.pairs, recipe.run.seed)
+    write_pairs(run.path, groups, paired, all_pairs(recipe, paired.rows, stage.earlier))
+
+
+def _describe(report: Mapping[str, Any]) -> str:
+    """Return one line on the pairs, for the start of training."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in report["by_kind"].items())
+    without = ", ".join(f"{reason} {count}" for reason, count in report["without"].items())
+    return (
+        f"{report['pairs']} pairs ({kinds}) from {report['prompts']} prompts × "
+        f"{report['responses'] // max(1, report['prompts'])} responses" + (f"; no pair: {without}" if without else "")
+    )
+
+
+def _training_data(stage: _Stage, report: Mapping[str, Any]) -> int:
+    """Leave the pairs where the ranks find them, in the order of training; return the steps."""
+    recipe, folder = stage.recipe, stage.run.path / "data"
+    training = recipe.training
+    rows = list(read_json_lines(pairs_file(stage.run.path)))
+    try:
+        order = training_order(
+            len(rows), epochs=training.epochs, per_step=training.pairs_per_step, seed=recipe.run.seed
+        )
+    except ValueError as error:
+        raise UserError(
+            f"pairs: {error} ({_describe(report)}); raise pairs.prompts or rollout.group_size, or lower "
+            "training.pairs_per_step"
+        ) from None
+    if not (folder / ORDER).exists():
+        _check_rendering(stage, rows)
+        save_pairs(folder, rows, order)
+    return len(order) // training.pairs_per_step
+
+
+def _check_rendering(stage: _Stage, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raise UserError where pairs of an earlier stage are tokens of another tokenizer or chat template."""
+    for row in (row for row in rows if row["reused"]):
+        prompt = Prompt(row["id"], tuple(row["prompt"]), row["domain"], row["mode"], row["language"])
+        if list(stage.render(prompt)) != row["prompt_ids"]:
+            raise UserError(
+                f"pairs.reuse: the prompt '{row['id']}' has other tokens with {stage.start} than in the earlier pairs; "
+                "they were made with another tokenizer or chat template: leave 'reuse' out"
+            )
+
+
+@contextmanager
+def _loop(stage: _Stage, steps: int) -> Iterator[TrainerLoop]:
+    """Yield the training loop, logs open, where the run is known."""
+    recipe, run, training = stage.recipe, stage.run, stage.recipe.training
+    checkpoint = latest_checkpoint(run.checkpoints)
+    done = int(checkpoint.state["step"]) if checkpoint else 0
+    run.truncate_after(done if checkpoint else -1)
+    logger = MetricsLogger(run, recipe, checkpoint.state["wandb_id"] if checkpoint else None, run.resumed)
+    failed = 1
+    try:
+        with StepProgress(steps, done, name="dpo", log_every=20) as view:
+            verb = f"going on from step {done} of" if done else "training for"
+            view.announce(f"{verb} {steps} steps of {training.pairs_per_step} pairs ({training.loss}) in {run.path}")
+            settings = PreferenceTuning(
+                steps=steps,
+                state={"wandb_id": logger.wandb_id},
+                loss=training.loss,
+                beta=training.beta,
+                row_tokens=recipe.data.max_prompt_tokens + recipe.rollout.max_new_tokens,
+                start_logprobs=training.start_logprobs,
+                **trainer_settings(recipe, run, stage.start),
+            )
+            kind = Kind(make_preference_trainer, NAMES, "training.micro_batch_pairs")
+            yield TrainerLoop(recipe, run, stage.start, settings, kind, logger, view, done)
+        failed = 0
+    finally:
+        logger.close(failed)
+
+
+def _report(run: RunDirectory) -> None:
+    """Print what a finished run came to."""
+    report_finished(run)
+    print_guards((read_json(run.summary) or {})["guards"], make_console())

@@ -1,0 +1,272 @@
+"""On-policy pairs: sample each prompt several times, judge the responses, and decide which is preferred to which.
+
+    prompts ──► rollout actors ──► verifier workers ──► responses.jsonl ──policy──► pairs.jsonl, pairs.json, pairs.png
+
+A chunk of prompts is either written whole or sampled again, and what it samples does not depend on the moment, so
+sampling that was stopped goes on.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+
+from agapo.curation.pairs import (
+    KINDS,
+    Paired,
+    concise_pairs,
+    pair_up,
+    preferred_pairs,
+    reused,
+)
+from agapo.errors import UserError
+from agapo.recipe import DPORecipe
+from agapo.recipe.dpo import PairsConfig
+from agapo.rollouts.engine import PromptRequest
+from agapo.rollouts.scoring import Scorer
+from agapo.rollouts.supervisor import RolloutPool
+from agapo.schema import Group, Prompt, Response, Segment
+from agapo.stages.rendering import Renderer
+from agapo.stages.starting import start_recipe
+from agapo.stages.system import sampling_params
+from agapo.tracking import RunDirectory, StepProgress, write_json_atomic
+from agapo.tracking.files import json_line, read_json_lines, write_text_atomic
+from agapo.tracking.progress import print_table
+from agapo.tracking.report import pairs_histogram
+
+Taken = Sequence[tuple[Prompt, int]]
+"""Prompts to sample, each with how often it was asked before."""
+
+
+def responses_file(run: RunDirectory) -> Path:
+    """The sampled responses: one a line, judged, with the tokens that were sampled."""
+    return run.path / "responses.jsonl"
+
+
+def pairs_file(folder: Path) -> Path:
+    """The pairs of a run: one a line, as texts and as tokens."""
+    return folder / "pairs.jsonl"
+
+
+def sample_responses(
+    recipe: DPORecipe, run: RunDirectory, taken: Taken, render: Renderer, pool: RolloutPool, scorer: Scorer
+) -> list[Group]:
+    """Return the judged groups of the prompts, in order; what an earlier process has written is not sampled again."""
+    path, own = responses_file(run), recipe.rollout
+    known = _read_groups(path, taken, render, own.group_size)
+    chunks = [taken[start : start + own.chunk_prompts] for start in range(0, len(taken), own.chunk_prompts)]
+    done = [chunk for chunk in chunks if all(_key(*item) in known for item in chunk)]
+    known = {_key(*item): known[_key(*item)] for chunk in done for item in chunk}
+    write_text_atomic(path, "".join(line for key, group in known.items() for line in _lines(group, key[2])))
+    left = [chunk for chunk in chunks if chunk not in done]
+    if left:
+        with StepProgress(len(chunks), len(done), name="sample", log_every=20) as view:
+            view.announce(
+                f"sampling {len(taken)} prompts × {own.group_size} responses"
+                + (f", of which {len(known)} prompts are done" if known else "")
+            )
+            for chunk, groups in zip(left, _judged_chunks(recipe, left, render, pool, scorer), strict=True):
+                with path.open("a", encoding="utf-8") as file:
+                    for (prompt, visit), group in zip(chunk, groups, strict=True):
+                        known[_key(prompt, visit)] = group
+                        file.writelines(_lines(group, visit))
+                view.update(view.done + 1, _figures(groups))
+    return [known[_key(*item)] for item in taken]
+
+
+def _judged_chunks(
+    recipe: DPORecipe, chunks: Sequence[Taken], render: Renderer, pool: RolloutPool, scorer: Scorer
+) -> Iterator[list[Group]]:
+    """Yield the chunks' judged groups, in order; a chunk is judged while others are sampled."""
+    params = sampling_params(recipe.rollout, recipe.run.seed)
+    requests = [PromptRequest(prompt, render(prompt), visit) for chunk in chunks for prompt, visit in chunk]
+    scoring: dict[int, tuple[list[Group], Future[Any]]] = {}
+    following = 0
+    for number, sampled in pool.generate(requests, params, chunk_prompts=recipe.rollout.chunk_prompts):
+        scoring[number] = (sampled, scorer.submit(sampled))
+        # The newest is left alone: it is judged while the next chunk is sampled.
+        while following in scoring and following < number:
+            yield _finish(scorer, *scoring.pop(following))
+            following += 1
+    for number in sorted(scoring):
+        yield _finish(scorer, *scoring[number])
+
+
+def _finish(scorer: Scorer, groups: list[Group], future: "Future[Any]") -> list[Group]:
+    judged = scorer.finish(groups, future.result())
+    scorer.check(judged)
+    return judged
+
+
+Key = tuple[str, str, int]
+"""Prompt, mode and visit."""
+
+
+def _key(prompt: Prompt, visit: int) -> Key:
+    return prompt.id, prompt.mode, visit
+
+
+def _figures(groups: Sequence[Group]) -> dict[str, float]:
+    responses = [response for group in groups for response in group.responses]
+    return {
+        "reward/accuracy": fmean(response.correct is True for response in responses),
+        "rollout/length": fmean(len(response.token_ids) for response in responses),
+    }
+
+
+def _lines(group: Group, visit: int) -> list[str]:
+    return [json_line(_row(group.prompt, visit, response)) for response in group.responses]
+
+
+def _row(prompt: Prompt, visit: int, response: Response) -> dict[str, Any]:
+    return {
+        "id": prompt.id,
+        "mode": prompt.mode,
+        "visit": visit,
+        "domain": prompt.domain,
+        "language": prompt.language,
+        "prompt": [dict(message) for message in prompt.messages],
+        "response": response.text,
+        "correct": response.correct,
+        "reward": response.reward,
+        "reward_parts": response.reward_parts,
+        "reward_error": response.reward_error,
+        "finish": response.finish,
+        "tokens": len(response.token_ids),
+        "logprob": sum(response.logprobs),
+        "token_ids": list(response.token_ids),
+    }
+
+
+def _response(row: Mapping[str, Any]) -> Response:
+    return Response(
+        segments=(Segment(tuple(row["token_ids"]), ()),),
+        text=row["response"],
+        finish=row["finish"],
+        weights_version=0,
+        reward=row["reward"],
+        correct=row["correct"],
+        reward_parts=row["reward_parts"],
+        reward_error=row["reward_error"],
+    )
+
+
+def _read_groups(path: Path, taken: Taken, render: Renderer, size: int) -> dict[Key, Group]:
+    """Return the groups that an earlier process has written whole."""
+    rows: dict[Key, list[Response]] = {}
+    for row in read_json_lines(path):
+        rows.setdefault((row["id"], row["mode"], row["visit"]), []).append(_response(row))
+    prompts = {_key(*item): item[0] for item in taken}
+    return {
+        key: Group(prompts[key], render(prompts[key]), tuple(responses))
+        for key, responses in rows.items()
+        if len(responses) == size and key in prompts
+    }
+
+
+def read_response_groups(path: Path) -> list[Group]:
+    """Return the groups of a `responses.jsonl`, to pair them by another policy; prompts are not rendered.
+
+    Raises UserError where the file is missing, or a line is no response.
+    """
+    if not path.is_file():
+        raise UserError(f"--responses: {path}: no such file; 'agapo pairs' without it samples responses")
+    found: dict[Key, tuple[Prompt, list[Response]]] = {}
+    for number, row in enumerate(read_json_lines(path), start=1):
+        try:
+            prompt = Prompt(row["id"], tuple(row["prompt"]), row["domain"], row["mode"], row["language"])
+            found.setdefault(_key(prompt, row["visit"]), (prompt, []))[1].append(_response(row))
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path}:{number}: not a sampled response ({type(error).__name__}: {error})") from None
+    return [Group(prompt, (), tuple(responses)) for prompt, responses in found.values()]
+
+
+def make_pairs(groups: Iterable[Group], policy: PairsConfig, seed: int) -> Paired:
+    """Return the pairs of the groups by the recipe's policy."""
+    if policy.policy == "concise":
+        found = (
+            concise_pairs(group, rejected=policy.rejected, longer_by=policy.longer_by, seed=seed) for group in groups
+        )
+    else:
+        found = (
+            preferred_pairs(group, min_margin=policy.min_margin, correct_only=policy.correct_only) for group in groups
+        )
+    return pair_up(found)
+
+
+def earlier_pairs(recipe: DPORecipe) -> list[dict[str, Any]]:
+    """Return the pairs that the recipe trains on once more. Raises UserError when there are none."""
+    reuse = recipe.pairs.reuse
+    if reuse is None:
+        return []
+    path = reuse.path or pairs_file(start_recipe(recipe).run_directory)
+    rows = list(read_json_lines(path))
+    if not rows:
+        raise UserError(f"pairs.reuse: {path} has no pairs; run the stage that makes them, or leave 'reuse' out")
+    return rows
+
+
+def all_pairs(recipe: DPORecipe, own: Sequence[Mapping[str, Any]], earlier: Sequence[Mapping[str, Any]]) -> list[dict]:
+    """Return the rows to train on: the run's own, and the share of earlier ones that the recipe asks for."""
+    rows = [{**row, "reused": False} for row in own]
+    if recipe.pairs.reuse:
+        again = reused(earlier, len(rows), recipe.pairs.reuse.share, recipe.run.seed)
+        rows += [{**row, "reused": True} for row in again]
+    return rows
+
+
+def write_pairs(folder: Path, groups: Sequence[Group], paired: Paired, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write `pairs.jsonl`, and what became of the prompts as `pairs.json` and `pairs.png`."""
+    write_text_atomic(pairs_file(folder), "".join(map(json_line, rows)))
+    write_json_atomic(folder / "pairs.json", pairs_report(groups, paired, rows))
+    pairs_histogram(rows, folder / "pairs.png")
+
+
+def pairs_report(groups: Sequence[Group], paired: Paired, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what became of the prompts, as plain values."""
+    kinds = Counter("reused" if row.get("reused") else row["kind"] for row in rows)
+    return {
+        "prompts": len(groups),
+        "responses": sum(len(group.responses) for group in groups),
+        "pairs": len(rows),
+        "by_kind": {kind: kinds[kind] for kind in (*KINDS, "reused") if kinds[kind]},
+        "by_mode": dict(Counter(row["mode"] for row in rows)),
+        "without": dict(sorted(paired.without.items(), key=lambda item: -item[1])),
+        "chosen_tokens": round(fmean(row["chosen_tokens"] for row in rows), 1) if rows else None,
+        "rejected_tokens": round(fmean(row["rejected_tokens"] for row in rows), 1) if rows else None,
+    }
+
+
+def print_pairs(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], console: Console, *, shown: int) -> None:
+    """Print what became of the prompts, and a few pairs."""
+    counts = [(f"pairs: {kind}", count) for kind, count in report["by_kind"].items()]
+    counts += [(f"no pair: {reason}", count) for reason, count in report["without"].items()]
+    title = f"{report['prompts']} prompts, {report['responses']} responses, {report['pairs']} pairs"
+    print_table(title, ("", "prompts"), counts, console)
+    if rows:
+        console.print(
+            f"mean tokens: chosen {report['chosen_tokens']:.1f}, rejected {report['rejected_tokens']:.1f}",
+            highlight=False,
+        )
+    step = max(1, len(rows) // shown) if shown else 0
+    samples = [_sample(row) for row in (rows[::step][:shown] if shown else [])]
+    if samples:
+        columns = ("mode", "kind", "question", "chosen", "tokens", "rejected", "tokens")
+        print_table("Some of them", columns, samples, console, left=(1, 2, 3, 5))
+
+
+def _sample(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    question = next((turn["content"] for turn in reversed(row["prompt"]) if turn["role"] == "user"), "")
+    texts = [_short(row[name]) for name in ("chosen", "rejected")]
+    mode = "thinks" if row["mode"] == "reasoning" else "plain"
+    return mode, row["kind"], _short(question), texts[0], row["chosen_tokens"], texts[1], row["rejected_tokens"]
+
+
+def _short(text: str, most: int = 120) -> str:
+    """A text on one line; start and end stay."""
+    line = " ".join(str(text).split())
+    return line if len(line) <= most else f"{line[: most // 2]} … {line[-most // 2 :]}"

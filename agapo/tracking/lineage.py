@@ -1,0 +1,74 @@
+"""Where a model came from: the runs that made it, one after another, from the summaries that they left."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from agapo.tracking.files import read_json
+from agapo.tracking.progress import make_console, print_table
+
+Lineage = list[dict[str, Any]]
+
+MEASURES = (
+    ("accuracy", "correct", lambda value: f"{100 * value:.1f}%"),
+    ("tokens", "tokens", lambda value: f"{value:.1f}"),
+    ("tokens_correct", "if correct", lambda value: f"{value:.1f}"),
+    ("thinks", "think", lambda value: f"{100 * value:.1f}%"),
+    ("truncated", "cut", lambda value: f"{100 * value:.1f}%"),
+)
+"""Name of a measure, its column and its format."""
+
+
+def lineage_of(model: str | Path | None) -> Lineage:
+    """Return the runs that made a model, the first one first; a model that no run of ours made is one entry alone.
+
+    Empty for None: random weights.
+    """
+    if model is None:
+        return []
+    folder = Path(model)
+    summary = read_json(folder.parent / "summary.json") if folder.name == "hf" else None
+    if summary is None:
+        return [{"model": str(model)}]
+    return [*summary.get("lineage", lineage_of(summary.get("parent"))), lineage_entry(folder.parent, summary)]
+
+
+def lineage_entry(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what later stages say of a run."""
+    names = ("stage", "recipe", "seed", "steps", "model", "after")
+    measured = (summary.get("measures") or {}).get("after") or {}
+    return {"run": run.name, **{name: summary.get(name) for name in names}, "measures": measured}
+
+
+def lineage_table(lineage: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+    """Print what each run's model came to, by mode: the whole way at a glance.
+
+    Each run's own test questions and limits; where recipes differ in them, so do the figures.
+    """
+    terms = list(dict.fromkeys(name for _, found in _measured(lineage) for name in found.get("rewards") or {}))
+    rows = []
+    for name, mode, found in _rows(lineage):
+        figures = [_shown(found.get(key), form) for key, _, form in MEASURES]
+        rewards = [_shown((found.get("rewards") or {}).get(term), lambda value: f"{value:.3f}") for term in terms]
+        rows.append((name, mode, *figures, *rewards))
+    if rows:
+        columns = ("after", "mode", *(column for _, column, _ in MEASURES), *terms)
+        print_table("The way here, greedy on the test questions", columns, rows, console or make_console(), left=(1,))
+
+
+def _measured(lineage: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    return [(entry, found) for entry in lineage for found in (entry.get("measures") or {}).values()]
+
+
+def _rows(lineage: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    return [
+        (f"{entry['stage']} {entry['run']}" if not number else "", mode, found)
+        for entry in lineage
+        for number, (mode, found) in enumerate((entry.get("measures") or {}).items())
+    ]
+
+
+def _shown(value: float | None, form: Any) -> str:
+    return "–" if value is None else form(value)

@@ -1,0 +1,105 @@
+"""The model card: what a model was made from and with, and what it came to, as the README.md beside its weights."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import agapo
+from agapo.recipe import Recipe
+from agapo.tracking.files import write_text_atomic
+from agapo.tracking.lineage import MEASURES, lineage_entry
+from agapo.tracking.run_directory import RunDirectory
+
+STAGES = {"sft": "supervised fine-tuning", "rl": "reinforcement learning", "dpo": "preference learning"}
+
+
+def write_model_card(run: RunDirectory, recipe: Recipe, summary: Mapping[str, Any]) -> None:
+    """Write `hf/README.md`: lineage, data, results and recipe of a finished run."""
+    write_text_atomic(run.hf / "README.md", model_card(run, recipe, summary))
+
+
+def model_card(run: RunDirectory, recipe: Recipe, summary: Mapping[str, Any]) -> str:
+    """Return the card as Markdown, with the front matter that the Hugging Face hub reads."""
+    way = [*summary.get("lineage", []), lineage_entry(run.path, summary)]
+    return "\n".join(
+        [
+            _front_matter(recipe, way),
+            f"# {recipe.run.name}\n",
+            f"Made by {STAGES.get(recipe.stage, recipe.stage)} with agapo {agapo.__version__}.\n",
+            _usage(run.hf),
+            "## Where it came from\n",
+            *_way(way),
+            "\n## Data\n",
+            *_data(recipe),
+            "\n## Results\n",
+            "Greedy answers to held-out questions after each stage, with the questions and limits of its recipe.\n",
+            *_results(way),
+            "\n## Recipe\n",
+            "```yaml",
+            run.recipe.read_text().strip(),
+            "```\n",
+        ]
+    )
+
+
+def _front_matter(recipe: Recipe, way: Iterable[Mapping[str, Any]]) -> str:
+    bases = [entry["model"] for entry in way if "stage" not in entry]
+    fields = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["agapo", recipe.stage],
+        # A folder of one's own is no name that the hub knows.
+        **({"base_model": bases[0]} if bases and not Path(bases[0]).is_absolute() else {}),
+    }
+    return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
+
+
+def _usage(folder: Path) -> str:
+    return f"""```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{folder}")
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+messages = [{{"role": "user", "content": "..."}}]
+# enable_thinking=False answers at once.
+inputs = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, enable_thinking=True, return_dict=True, return_tensors="pt"
+)
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=256)[0][inputs["input_ids"].shape[1]:]))
+```
+"""
+
+
+def _way(way: Iterable[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for number, entry in enumerate(way, start=1):
+        if "stage" not in entry:
+            lines.append(f"{number}. `{entry['model']}`")
+            continue
+        stage = STAGES.get(entry["stage"], entry["stage"])
+        recipe = Path(entry["recipe"]).name if entry.get("recipe") else "?"
+        lines.append(f"{number}. {stage}: run `{entry['run']}`, recipe `{recipe}`, seed {entry.get('seed')}")
+    return lines
+
+
+def _data(recipe: Recipe) -> list[str]:
+    lines = []
+    for section in ("data", "prompts"):
+        own = getattr(recipe, section, None)
+        for name, source in (own.parts if own else {}).items():
+            where = f" from `{source.path}`" if source.path else ""
+            args = f" with {source.args}" if source.args else ""
+            lines.append(f"- {section}, {name}: `{source.source}`{where}{args}")
+    return lines
+
+
+def _results(way: Iterable[Mapping[str, Any]]) -> list[str]:
+    columns = ["after", "mode", *(column for _, column, _ in MEASURES)]
+    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    for entry in way:
+        for mode, found in (entry.get("measures") or {}).items():
+            cells = ["–" if found.get(key) is None else form(found[key]) for key, _, form in MEASURES]
+            lines.append(f"| {' | '.join([str(entry['stage']), mode, *cells])} |")
+    return lines

@@ -1,0 +1,173 @@
+"""Which response is preferred to which, and what is said of prompts that give no pair."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agapo.curation.pairs import (
+    concise_pairs,
+    pair_row,
+    pair_up,
+    preferred_pairs,
+    reused,
+    training_order,
+)
+from agapo.schema import Group, Prompt, Response
+from tests.builders import response
+
+PROMPT = Prompt(id="p", messages=({"role": "user", "content": "1+1="},))
+
+
+def answer(length: int, reward: float | None = None, *, first: int = 5, **changes: Any) -> Response:
+    """A response of so many tokens, told apart by its first."""
+    return response(reward, tokens=(first, *range(100, 99 + length)), **changes)
+
+
+def group_of(*responses: Response) -> Group:
+    return Group(PROMPT, (3, 4), responses)
+
+
+def concise(group: Group, **changes: Any) -> Any:
+    return concise_pairs(group, **{"rejected": ["incorrect", "longer"], "longer_by": 1.5, "seed": 0} | changes)
+
+
+def preferred(group: Group, **changes: Any) -> Any:
+    return preferred_pairs(group, **{"min_margin": 0.1, "correct_only": True} | changes)
+
+
+def test_the_shortest_correct_response_is_chosen_against_a_wrong_and_a_longer_one() -> None:
+    wrong, short, middle, long = answer(4, 0), answer(6, 1), answer(8, 1), answer(9, 1)
+    pairs = concise(group_of(long, wrong, short, middle))
+    assert [(pair.kind, pair.chosen, pair.rejected) for pair in pairs] == [
+        ("incorrect", short, wrong),
+        ("longer", short, long),
+    ]
+    assert [pair.margin for pair in pairs] == [1, 0]
+
+
+def test_the_recipe_says_what_a_response_is_set_against() -> None:
+    group = group_of(answer(4, 0), answer(6, 1), answer(9, 1))
+    assert [pair.kind for pair in concise(group, rejected=["longer"])] == ["longer"]
+    assert [pair.kind for pair in concise(group, rejected=["incorrect"])] == ["incorrect"]
+    assert [pair.kind for pair in concise(group, longer_by=1.6)] == ["incorrect"]
+    assert [pair.kind for pair in concise(group, longer_by=1.5)] == ["incorrect", "longer"]
+
+
+@pytest.mark.parametrize(
+    ("responses", "reason"),
+    [
+        ([answer(3), answer(4)], "no verdict"),
+        ([answer(3, 0), answer(4, 0)], "no correct response"),
+        ([answer(3, 1, finish="length"), answer(4, 0)], "no correct response"),
+        ([answer(6, 1), answer(7, 1)], "all correct and about as long"),
+    ],
+)
+def test_a_group_without_a_concise_pair_says_why(responses: list[Response], reason: str) -> None:
+    assert concise(group_of(*responses)) == reason
+
+
+def test_which_wrong_response_is_drawn_depends_on_seed_and_prompt_alone() -> None:
+    group = group_of(answer(6, 1), *(answer(4, 0, first=first) for first in range(20, 40)))
+    drawn = {seed: concise(group, seed=seed)[0].rejected.token_ids[0] for seed in range(8)}
+    assert drawn == {seed: concise(group, seed=seed)[0].rejected.token_ids[0] for seed in range(8)}
+    assert len(set(drawn.values())) > 2
+    other = replace(group, prompt=replace(PROMPT, mode="non_reasoning"))
+    assert any(concise(other, seed=seed)[0].rejected.token_ids[0] != drawn[seed] for seed in range(8))
+
+
+def test_the_highest_reward_is_preferred_to_the_lowest() -> None:
+    best, worst = answer(5, 0.9, correct=True), answer(5, 0.2, correct=True)
+    [pair] = preferred(group_of(answer(5, 0.5, correct=True), worst, best))
+    assert (pair.chosen, pair.rejected, pair.kind) == (best, worst, "preferred")
+    assert pair.margin == pytest.approx(0.7)
+
+
+def test_of_equal_rewards_the_shortest_is_chosen_and_the_longest_rejected() -> None:
+    responses = [answer(length, reward, correct=True) for length in (7, 4, 9) for reward in (0.0, 1.0)]
+    [pair] = preferred(group_of(*responses))
+    assert (len(pair.chosen.token_ids), pair.chosen.reward) == (4, 1)
+    assert (len(pair.rejected.token_ids), pair.rejected.reward) == (9, 0)
+
+
+def test_what_the_verdict_calls_wrong_is_never_chosen() -> None:
+    liked, right, worst = answer(5, 1.0, correct=False), answer(5, 0.6, correct=True), answer(5, 0.1, correct=False)
+    [pair] = preferred(group_of(liked, right, worst))
+    assert (pair.chosen, pair.rejected) == (right, worst)
+    [pair] = preferred(group_of(liked, right, worst), correct_only=False)
+    assert pair.chosen is liked
+    # No verdict is no objection: a chat has none.
+    [pair] = preferred(group_of(replace(liked, correct=None), right, worst))
+    assert pair.chosen.reward == 1
+
+
+@pytest.mark.parametrize(
+    ("responses", "reason"),
+    [
+        ([answer(3), answer(4)], "no reward"),
+        ([answer(3, 0.0), answer(4, 0.5, correct=False)], "no correct response"),
+        ([answer(3, 1.0, finish="length"), answer(4, 0.5, finish="length", correct=True)], "no correct response"),
+        ([answer(3, 1.0), answer(4, 0.95, correct=True)], "rewards too close"),
+    ],
+)
+def test_a_group_without_a_preferred_pair_says_why(responses: list[Response], reason: str) -> None:
+    assert preferred(group_of(*responses)) == reason
+
+
+def test_reasons_are_counted_and_no_response_is_set_against_itself() -> None:
+    same = answer(5, 1)
+    found = pair_up(
+        [
+            concise(group_of(answer(6, 1), answer(4, 0))),
+            "no verdict",
+            "no verdict",
+            # A reward that is not the same for the same tokens.
+            preferred(group_of(same, replace(same, reward=0.0))),
+        ]
+    )
+    assert len(found.pairs) == 1
+    assert found.without == {"no verdict": 2, "chosen and rejected alike": 1}
+
+
+def test_a_row_has_texts_and_tokens() -> None:
+    [pair] = concise(group_of(answer(3, 1, text="<think>\n2\n</think>\n\n2"), answer(2, 0, text="3")))
+    row = pair_row(pair)
+    assert row["prompt"] == [{"role": "user", "content": "1+1="}]
+    assert (row["chosen"], row["rejected"]) == ("<think>\n2\n</think>\n\n2", "3")
+    assert (row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) == ([3, 4], [5, 100, 101], [5, 100])
+    assert (row["chosen_tokens"], row["rejected_tokens"], row["margin"], row["kind"]) == (3, 2, 1, "incorrect")
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    return [{"id": f"p{number}", "mode": "reasoning", "kind": "incorrect"} for number in range(count)]
+
+
+@given(own=st.integers(1, 400), share=st.floats(0.05, 0.8))
+def test_reused_pairs_have_their_share(own: int, share: float) -> None:
+    again = reused(rows(5000), own, share, seed=0)
+    assert abs(len(again) - share * (own + len(again))) <= 1
+    assert len({row["id"] for row in again}) == len(again)
+
+
+def test_which_pairs_are_reused_does_not_depend_on_their_order() -> None:
+    assert reused(rows(50), 10, 0.5, 0) == reused(rows(50)[::-1], 10, 0.5, 0)
+    assert reused(rows(50), 10, 0.5, 0) != reused(rows(50), 10, 0.5, 1)
+    assert len(reused(rows(3), 100, 0.5, 0)) == 3
+
+
+def test_each_epoch_has_every_pair_once() -> None:
+    order = training_order(10, epochs=2, per_step=4, seed=0)
+    assert len(order) == 20
+    assert Counter(order[:10]) == Counter(order[10:]) == Counter(range(10))
+    assert order[:10] != order[10:]
+    assert order == training_order(10, epochs=2, per_step=4, seed=0) != training_order(10, epochs=2, per_step=4, seed=1)
+
+
+def test_only_whole_steps_are_made_and_at_least_one() -> None:
+    assert len(training_order(10, epochs=1, per_step=4, seed=0)) == 8
+    assert len(training_order(10, epochs=0.01, per_step=4, seed=0)) == 4
+    with pytest.raises(ValueError, match="3 pairs do not fill a step of 4"):
+        training_order(3, epochs=5, per_step=4, seed=0)
