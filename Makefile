@@ -25,8 +25,8 @@ sft: setup  ## Fine-tune (RECIPE=recipes/sft/tiny.yaml, ARGS="key=value …")
 rl: setup  ## Reinforce with AGAPO (RECIPE=recipes/rl/tiny.yaml, ARGS="key=value …")
 	$(BIN)/agapo rl $(or $(RECIPE),recipes/rl/tiny.yaml) $(ARGS)
 
-dpo: setup  ## Preference learning (not there yet)
-	@echo "make dpo: the preference stage (SimPER) is not built yet; see CHANGELOG.md" >&2; exit 1
+dpo: setup  ## Learn preferences with SimPER (RECIPE=recipes/dpo/tiny.yaml, ARGS="key=value …")
+	$(BIN)/agapo dpo $(or $(RECIPE),recipes/dpo/tiny.yaml) $(ARGS)
 
 eval: setup  ## Evaluate a model (RECIPE=recipes/eval/tiny.yaml, ARGS="key=value …")
 	$(BIN)/agapo eval $(or $(RECIPE),recipes/eval/tiny.yaml) $(ARGS)

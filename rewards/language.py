@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -56,10 +57,18 @@ _SENTENCE = re.compile(r"[^.!?。！？\n]+[.!?。！？]*")
 _MOST = 20_000
 """Characters that are looked at, half from the start and half from the end."""
 _SURE = 0.9
-_TELLING_WORDS = 5
-_TELLING_LETTERS = 20
 _OWN_SHARE = 0.3
 """A sentence with this share of its letters in a language's own script is in that language: terms come in Latin."""
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What it takes to tell a sentence's language."""
+
+    words: int = 5
+    letters: int = 20
+    among: tuple[str, ...] = ()
+    """The languages there are; empty means all in `LANGUAGES`. Among few, shorter sentences can be told."""
 
 
 def score(
@@ -70,6 +79,9 @@ def score(
     *,
     thinking: str = "same",
     tolerated: float = 0.1,
+    among: Sequence[str] = (),
+    telling_words: int = 5,
+    telling_letters: int = 20,
     **columns: Any,
 ) -> list[float | None]:
     """Return 1.0 where the response is in the prompt's language, 0.0 where not, None where that language is not known.
@@ -77,15 +89,26 @@ def score(
     The prompt's language is the column `language`, else that of its last user turn. `thinking` is `same`, `any`, or the
     code of the language to think in. `tolerated` is the share of letters, from 0 to 1, that may be in another one. A
     response without prose (a number, a formula, code) breaks nothing.
+
+    Sentences in a script that several languages share count from `telling_words` and `telling_letters` on; where the
+    languages are few and named in `among`, fewer will do.
     """
+    telling = Telling(telling_words, telling_letters, tuple(among))
     languages = language or [None] * len(completions)
     modes = mode or [None] * len(completions)
     samples = zip(prompts, completions, languages, modes, strict=True)
-    return [_score(*sample, thinking=thinking, tolerated=tolerated) for sample in samples]
+    return [_score(*sample, thinking=thinking, tolerated=tolerated, telling=telling) for sample in samples]
 
 
 def _score(
-    prompt: Any, completion: Completion, language: str | None, mode: Mode | None, *, thinking: str, tolerated: float
+    prompt: Any,
+    completion: Completion,
+    language: str | None,
+    mode: Mode | None,
+    *,
+    thinking: str,
+    tolerated: float,
+    telling: Telling,
 ) -> float | None:
     wanted = language or detect(_question(prompt))
     if wanted not in LANGUAGES:
@@ -93,7 +116,7 @@ def _score(
     thought, answer = split_thinking(completion_text(completion), mode)
     assert wanted
     pairs = [(answer, wanted), (None if thinking == "any" else thought, wanted if thinking == "same" else thinking)]
-    return float(all(foreign_share(text, code) <= tolerated for text, code in pairs if text))
+    return float(all(foreign_share(text, code, telling) <= tolerated for text, code in pairs if text))
 
 
 def _question(prompt: Any) -> str:
@@ -103,12 +126,12 @@ def _question(prompt: Any) -> str:
     return str(turns[-1] or "") if turns else ""
 
 
-def foreign_share(text: str, language: str) -> float:
+def foreign_share(text: str, language: str, telling: Telling = Telling()) -> float:
     """Return the share of a text's letters, 0 to 1, in sentences that are surely in another language."""
     foreign = own = 0
     for sentence in _sentences(_prose(text)):
         letters = sum(character.isalpha() for character in sentence)
-        if _is_foreign(sentence, language):
+        if _is_foreign(sentence, language, telling):
             foreign += letters
         else:
             own += letters
@@ -127,17 +150,18 @@ def detect(text: str) -> str | None:
     return _classify(prose, _SHARED[script])[0] if script in _SHARED else None
 
 
-def _is_foreign(sentence: str, language: str) -> bool:
+def _is_foreign(sentence: str, language: str, telling: Telling) -> bool:
     scripts = _script_counts(sentence)
     letters = sum(scripts.values())
-    if letters < _TELLING_LETTERS // 4:
+    if letters < telling.letters // 4:
         return False
     script = _main_script(scripts)
     if script in _SCRIPTS:  # a few characters of such a script are a telling sentence
         return _SCRIPTS[script] != language and not (language == "ja" and _SCRIPTS[script] == "zh")
-    if len(sentence.split()) < _TELLING_WORDS or letters < _TELLING_LETTERS:
+    if len(sentence.split()) < telling.words or letters < telling.letters:
         return False
-    found, probability = _classify(sentence, _SHARED.get(script, ()))
+    candidates = [code for code in _SHARED.get(script, ()) if not telling.among or code in telling.among]
+    found, probability = _classify(sentence, candidates)
     return found is not None and found != language and probability >= _SURE
 
 

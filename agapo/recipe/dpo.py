@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from agapo.recipe.base import AbsolutePath, DataConfig, Recipe, Strict, check_modes
+from agapo.recipe.base import AbsolutePath, DataConfig, ModelConfig, Recipe, Strict, check_modes
 from agapo.recipe.rl import RewardConfig, RolloutConfig
 from agapo.recipe.sft import MeasureConfig
 from agapo.recipe.trainer import TrainerConfig
@@ -98,6 +98,8 @@ class DPORecipe(Recipe):
     """`agapo dpo RECIPE`."""
 
     stage: Literal["dpo"] = "dpo"  # pyright: ignore[reportIncompatibleVariableOverride]
+    model: ModelConfig = ModelConfig()
+    """Without `path` and `start`: what the last finished RL run made."""
     data: DataConfig
     """Prompts to sample from, and, as its test split, the questions for before and after."""
     reward: RewardConfig

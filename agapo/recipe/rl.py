@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from agapo.errors import UserError
 from agapo.recipe.algorithm import AlgorithmConfig
-from agapo.recipe.base import DataConfig, Recipe, Strict, check_modes
+from agapo.recipe.base import DataConfig, ModelConfig, Recipe, Strict, check_modes
 from agapo.resolve import did_you_mean
 from agapo.schema import MODES, Mode
 
@@ -181,6 +181,8 @@ class RLRecipe(Recipe):
     stage: Literal["rl"] = "rl"  # pyright: ignore[reportIncompatibleVariableOverride]
     steps: int = Field(ge=1)
     prompts_per_step: int = Field(default=16, ge=1)
+    model: ModelConfig = ModelConfig()
+    """Without `path` and `start`: what the last finished SFT run made."""
     data: DataConfig
     reward: RewardConfig
     algorithm: AlgorithmConfig = AlgorithmConfig()
@@ -192,8 +194,6 @@ class RLRecipe(Recipe):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "RLRecipe":
-        if not self.model.path and not self.model.start:
-            raise ValueError("model: give 'path' (a model) or 'start' (an SFT recipe that makes one)")
         responses = self.prompts_per_step * self.rollout.group_size
         if responses % self.learner.ranks:
             raise ValueError(

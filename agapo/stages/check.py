@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agapo.errors import UserError
-from agapo.recipe import EvalRecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
+from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.base import recipe_stage
 from agapo.recipe.rl import require_terms
 from agapo.resolve import resolve
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from agapo.stages.questions import Questions
 
 Rows = list[tuple[str, str]]
+Trained = RLRecipe | SFTRecipe | DPORecipe
 
 
 def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None:
     """Check a recipe and print what was found. Raises UserError at the first mistake."""
-    kind = {"rl": RLRecipe, "sft": SFTRecipe, "eval": EvalRecipe}[recipe_stage(path)]
+    kind = {"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe, "eval": EvalRecipe}[recipe_stage(path)]
     recipe = load_recipe(kind, path, overrides)
     rows: Rows = [("recipe", f"{path}: every key is known and in range")]
     if not schema_only:
@@ -38,13 +39,19 @@ def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None
 
         rows += check_evaluation(recipe)
     elif not schema_only:
+        assert isinstance(recipe, RLRecipe | SFTRecipe | DPORecipe)
         rows += _names(recipe)
         rows += _arithmetic(recipe) if isinstance(recipe, RLRecipe) else []
+        rows += _preferences(recipe) if isinstance(recipe, DPORecipe) else []
         rows += _data_and_model(recipe)
     if not schema_only and isinstance(recipe, SFTRecipe):
         from agapo.stages.sft_check import check_fine_tuning
 
         rows += check_fine_tuning(recipe)
+    if not schema_only and isinstance(recipe, DPORecipe):
+        from agapo.stages.model_check import base_recipe, check_model
+
+        rows += check_model(recipe, base_recipe(recipe))
     table = Table("checked", "found", title=f"{recipe.stage}: {recipe.run.name}")
     for row in rows:
         table.add_row(*row)
@@ -63,11 +70,10 @@ def _without_network() -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-def _names(recipe: Recipe) -> Rows:
+def _names(recipe: Trained) -> Rows:
     """Import every function that the recipe names, and ask the rewards whether they can work here."""
     from agapo.stages.system import check_rewards
 
-    assert isinstance(recipe, RLRecipe | SFTRecipe)
     check_rewards(recipe.reward)
     sources = [source.source for source in recipe.data.parts.values()]
     for source in sources:
@@ -92,15 +98,32 @@ def _arithmetic(recipe: RLRecipe) -> Rows:
     return rows
 
 
-def _data_and_model(recipe: RLRecipe | SFTRecipe) -> Rows:
+def _preferences(recipe: DPORecipe) -> Rows:
+    own, training = recipe.pairs, recipe.training
+    most = own.prompts * (len(own.rejected) if own.policy == "concise" else 1)
+    size = recipe.rollout.group_size
+    split = f"{training.ranks} × {training.micro_rows} × {training.accumulation}"
+    rows = [
+        ("responses", f"{own.prompts:,} prompts × {size} = {own.prompts * size:,}"),
+        ("pairs", f"{own.policy}: {most:,} at most; {training.loss}"),
+        ("a step", f"{training.pairs_per_step} pairs; ranks × pairs × micro-batches: {split}"),
+    ]
+    if recipe.rollout.top_p < 1:
+        rows.append(("warning", "rollout.top_p < 1 leaves unlikely responses out, which pairs have most to learn from"))
+    if most < training.pairs_per_step:
+        rows.append(("warning", f"pairs.prompts {own.prompts}: not enough for one step; raise it"))
+    return rows
+
+
+def _data_and_model(recipe: Trained) -> Rows:
     """Read the questions, where they can be reached; and for RL look at the model."""
-    data = recipe.data if isinstance(recipe, RLRecipe) else recipe.prompts
+    data = recipe.prompts if isinstance(recipe, SFTRecipe) else recipe.data
     try:
-        return _rl_questions(recipe) if isinstance(recipe, RLRecipe) else _test_questions(recipe)
+        return _test_questions(recipe) if isinstance(recipe, SFTRecipe) else _prompts(recipe)
     except UserError as error:
         if any(source.path for source in data.parts.values()) or "cannot" not in str(error):
             raise
-        return [("data" if isinstance(recipe, RLRecipe) else "questions", f"not looked at: {error}")]
+        return [("questions" if isinstance(recipe, SFTRecipe) else "data", f"not looked at: {error}")]
 
 
 def _test_questions(recipe: SFTRecipe) -> Rows:
@@ -111,47 +134,34 @@ def _test_questions(recipe: SFTRecipe) -> Rows:
     return [("questions", f"{len(questions)} test")]
 
 
-def _rl_questions(recipe: RLRecipe) -> Rows:
+def _prompts(recipe: RLRecipe | DPORecipe) -> Rows:
     from agapo.stages.questions import load_questions
 
     questions = load_questions(recipe.data, recipe.evaluation)
     require_terms(recipe.reward, {prompt.domain for prompt in (*questions.train, *questions.test)})
-    found = f"{len(questions.train)} training, {len(questions.validation)} validation, {len(questions.test)} test"
+    sizes = {"training": questions.train, "validation": questions.validation, "test": questions.test}
+    found = ", ".join(f"{len(prompts)} {name}" for name, prompts in sizes.items() if prompts)
     return [("questions", found), *_model(recipe, questions)]
 
 
-def _model(recipe: RLRecipe, questions: "Questions") -> Rows:
+def _model(recipe: RLRecipe | DPORecipe, questions: "Questions") -> Rows:
+    """Check that prompts and responses fit the context of the model at the beginning of the chain."""
+    from transformers import PreTrainedConfig
+
+    from agapo.model.loading import load_config
+    from agapo.stages.model_check import base_recipe, base_tokenizer
     from agapo.stages.questions import check_questions, without_overlong
     from agapo.stages.rendering import make_renderer
 
-    path = recipe.model.path
-    if path is None:
-        return _start(recipe, questions)
-    from agapo.model.loading import load_config, load_tokenizer
-
-    try:
-        tokenizer, config = load_tokenizer(path), load_config(path, recipe.model.rope_fields)
-    except UserError as error:
-        if Path(path).is_absolute():
-            raise
-        return [("model", f"not looked at: {str(error).splitlines()[0]}")]
+    base = base_recipe(recipe)
+    made = f"made by {recipe.model.start}" if recipe.model.start else str(base.model.path)
+    tokenizer = base_tokenizer(base)
+    if tokenizer is None:
+        return [("model", f"{made}; lengths not looked at")]
+    if isinstance(base, SFTRecipe) and base.create:
+        config = PreTrainedConfig.from_dict({"max_position_embeddings": base.create.max_position_embeddings})
+    else:
+        config = load_config(str(base.model.path), base.model.rope_fields)
     render = make_renderer(tokenizer)
     check_questions(recipe, without_overlong(questions, render, recipe.data), render, config)
-    return [("model", f"{path}: {config.model_type}, every prompt and its response fit the context")]
-
-
-def _start(recipe: RLRecipe, questions: "Questions") -> Rows:
-    """Check the SFT recipe that makes the start, and, where that creates its model, the lengths."""
-    from transformers import PreTrainedConfig
-
-    from agapo.model.tokenizer import build_tokenizer
-    from agapo.stages.questions import check_questions
-    from agapo.stages.rendering import make_renderer
-
-    assert recipe.model.start
-    sft = load_recipe(SFTRecipe, recipe.model.start)
-    if not sft.create or sft.create.vocabulary:
-        return [("model", f"made by {recipe.model.start}; lengths not looked at")]
-    config = PreTrainedConfig.from_dict({"max_position_embeddings": sft.create.max_position_embeddings})
-    check_questions(recipe, questions, make_renderer(build_tokenizer()), config)
-    return [("model", f"made by {recipe.model.start}; every prompt and its response fit the context")]
+    return [("model", f"{made}; every prompt and its response fit the context")]

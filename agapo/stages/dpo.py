@@ -40,7 +40,7 @@ from agapo.stages.pairing import (
 )
 from agapo.stages.questions import Questions, check_questions, load_questions, without_overlong
 from agapo.stages.rendering import Renderer, make_renderer
-from agapo.stages.starting import starting_model
+from agapo.stages.starting import keep_start, starting_model
 from agapo.stages.system import check_rewards, training_stream
 from agapo.stages.trainer_loop import TrainerLoop, trainer_settings
 from agapo.tracking import (
@@ -61,6 +61,7 @@ def run_dpo(recipe: DPORecipe, recipe_path: Path) -> None:
     """Run the preference stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
     start = starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run:
+        keep_start(run, start)
         if run.finished:
             _report(run)
             return
@@ -91,6 +92,7 @@ def run_pairs(recipe: DPORecipe, recipe_path: Path, responses: Path | None, show
         return
     start = starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run:
+        keep_start(run, start)
         if not pairs_file(run.path).exists():
             with ExitStack() as stack:
                 stage = stack.enter_context(_prepared(recipe, run, start))

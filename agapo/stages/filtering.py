@@ -28,7 +28,7 @@ from agapo.schema import Group, Prompt
 from agapo.stages.interrupt import StopRequest
 from agapo.stages.questions import check_questions, load_questions, without_overlong
 from agapo.stages.rendering import Renderer, make_renderer
-from agapo.stages.starting import starting_model
+from agapo.stages.starting import keep_start, starting_model
 from agapo.stages.system import check_rewards, sampling_params, start_rollouts, start_scorer
 from agapo.tracking import RunDirectory, StepProgress, make_console, read_json, write_json_atomic
 from agapo.tracking.files import json_line, read_json_lines, write_text_atomic
@@ -58,6 +58,7 @@ def run_filter(recipe: RLRecipe, path: Path, *, samples: int, drop_from: float, 
         raise UserError(f"{option}{first['msg'].removeprefix('Value error, ')}") from None
     model_path = starting_model(recipe)
     with RunDirectory.open(own, path) as run:
+        keep_start(run, model_path)
         if not run.finished:
             _measure_and_write(recipe, own, run, model_path)
         _report(run)

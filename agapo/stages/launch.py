@@ -36,7 +36,7 @@ from agapo.stages.questions import (
 )
 from agapo.stages.rendering import make_renderer
 from agapo.stages.rl import Progress, RLLoop, resume, use_export
-from agapo.stages.starting import starting_model
+from agapo.stages.starting import keep_start, starting_model
 from agapo.stages.system import (
     check_rewards,
     make_evaluator,
@@ -70,6 +70,7 @@ def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
     """Run the RL stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
     model_path = starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run:
+        keep_start(run, model_path)
         # More steps than a finished run has made: it goes on.
         if run.finished and (read_json(run.summary) or {}).get("steps", 0) >= recipe.steps:
             report_finished(run)

@@ -18,7 +18,7 @@ from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe import DPORecipe, Recipe, SFTRecipe
 from agapo.stages.memory import GIB, FineTuningSetup, Memory, training_memory
 from agapo.stages.needle_prompts import check_needle
-from agapo.stages.starting import start_recipe
+from agapo.stages.starting import last_finished, start_recipe
 
 Rows = list[tuple[str, str]]
 
@@ -26,7 +26,7 @@ Rows = list[tuple[str, str]]
 def base_recipe(recipe: Recipe) -> Recipe:
     """Return the recipe at the beginning of a chain of `model.start`, with the context that the last one sets.
 
-    Raises UserError where the chain is a ring.
+    Raises UserError where the chain is a ring, or begins with the last finished run and there is none.
     """
     seen: list[Path] = []
     rope = recipe.model.rope
@@ -36,7 +36,10 @@ def base_recipe(recipe: Recipe) -> Recipe:
         seen.append(start)
         recipe = start_recipe(recipe)
         rope = rope or recipe.model.rope
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"rope": rope})})
+    path = recipe.model.path
+    if not path and not (isinstance(recipe, SFTRecipe) and recipe.create):
+        path = str(last_finished(recipe) / "hf")
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"rope": rope, "path": path})})
 
 
 def base_tokenizer(base: Recipe) -> PreTrainedTokenizerBase | None:

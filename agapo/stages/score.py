@@ -17,7 +17,7 @@ from rich.table import Table
 
 from agapo.chat import END_THINK
 from agapo.errors import UserError
-from agapo.recipe import RLRecipe, SFTRecipe, load_recipe
+from agapo.recipe import DPORecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.base import recipe_stage
 from agapo.recipe.rl import require_terms
 from agapo.rollouts.scoring import Scorer
@@ -35,8 +35,8 @@ _SHOWN_ERRORS = 5
 
 def score_file(path: Path, overrides: list[str], responses: Path | None, out: Path | None = None) -> None:
     """Print scores and errors by reward term over the JSON lines of `responses`; write each one's to `out`."""
-    recipe = load_recipe({"rl": RLRecipe, "sft": SFTRecipe}[recipe_stage(path)], path, overrides)
-    assert isinstance(recipe, RLRecipe | SFTRecipe)
+    recipe = load_recipe({"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe}[recipe_stage(path)], path, overrides)
+    assert isinstance(recipe, RLRecipe | SFTRecipe | DPORecipe)
     if responses is None:
         raise UserError("--responses: is required: a file of JSON lines with 'completion' and the reward's columns")
     groups = read_groups(responses)

@@ -1,4 +1,4 @@
-"""The model that a stage starts from: a folder, a hub name, or what another recipe's run makes.
+"""The model that a stage starts from: a folder, a hub name, what another recipe's run makes, or the last run there is.
 
 A run that is not there yet is made first, in a process of its own, so that nothing of the other stage (threads, memory)
 stays behind.
@@ -12,21 +12,30 @@ from agapo.errors import INTERRUPTED, Interrupted, UserError
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, fingerprint, load_recipe
 from agapo.recipe.base import recipe_stage
 from agapo.stages.needle import require_green_start
-from agapo.tracking import is_finished, read_json, stored_fingerprint
+from agapo.tracking import RunDirectory, is_finished, read_json, stored_fingerprint, write_json_atomic
 
 MAKERS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe}
+BEFORE = {"rl": "sft", "dpo": "rl"}
+"""The stage whose last finished run a recipe without `model.path` and `model.start` starts from."""
 
 
 def starting_model(recipe: Recipe, *, green: bool = True) -> str:
     """Return the folder or hub name of the model to start from; make it first where `model.start` has no run yet.
 
     Raises UserError where that run fails, was made by another version of its recipe, or, if `green`, has a needle
-    test that should be green and is not.
+    test that should be green and is not; or where there is no finished run to start from.
     """
     if recipe.model.path:
         return recipe.model.path
     start = recipe.model.start
-    assert start
+    run = _made(recipe, start) if start else last_finished(recipe)
+    if green:
+        require_green_start(read_json(run / "summary.json") or {}, start or run)
+    return str(run / "hf")
+
+
+def _made(recipe: Recipe, start: Path) -> Path:
+    """Return the run of the recipe that `model.start` names, made where it is not there."""
     maker = start_recipe(recipe)
     if not is_finished(maker.run_directory):
         command = [sys.executable, "-m", "agapo", maker.stage, str(start), f"run.output={recipe.run.output}"]
@@ -42,9 +51,24 @@ def starting_model(recipe: Recipe, *, green: bool = True) -> str:
             f"model.start: {maker.run_directory} was made by another version of {start}; "
             "delete it to make it anew, or give its model as model.path"
         )
-    if green:
-        require_green_start(read_json(maker.run_directory / "summary.json") or {}, start)
-    return str(maker.hf_directory)
+    return maker.run_directory
+
+
+def last_finished(recipe: Recipe) -> Path:
+    """Return the last finished run of the stage before, below the same output folder; a run that goes on keeps its own.
+
+    Raises UserError where there is none.
+    """
+    if known := (read_json(recipe.run_directory / "provenance.json") or {}).get("start"):
+        return Path(known).parent
+    before = BEFORE[recipe.stage]
+    runs = [path for path in (recipe.run.output / before).glob("*/") if is_finished(path) and (path / "hf").is_dir()]
+    if not runs:
+        raise UserError(
+            f"model: there is no finished {before.upper()} run in {recipe.run.output / before} to start from; run "
+            f"'agapo {before}' first, or give model.path (a model) or model.start (a recipe)"
+        )
+    return max(runs, key=lambda path: (path / "summary.json").stat().st_mtime)
 
 
 def _wait_for(command: list[str]) -> int:
@@ -69,4 +93,13 @@ def start_recipe(recipe: Recipe) -> Recipe:
 
 def start_folder(recipe: Recipe) -> Path:
     """Return where the starting model lies, whether it is there or not; nothing is made."""
-    return Path(recipe.model.path) if recipe.model.path else start_recipe(recipe).hf_directory
+    if recipe.model.path:
+        return Path(recipe.model.path)
+    return start_recipe(recipe).hf_directory if recipe.model.start else last_finished(recipe) / "hf"
+
+
+def keep_start(run: RunDirectory, model: str) -> None:
+    """Note a run's start, so that it goes on from there whatever has been finished since."""
+    provenance = read_json(run.provenance) or {}
+    if "start" not in provenance:
+        write_json_atomic(run.provenance, {**provenance, "start": model})

@@ -14,11 +14,11 @@ Lineage = list[dict[str, Any]]
 MEASURES = (
     ("accuracy", "correct", lambda value: f"{100 * value:.1f}%"),
     ("tokens", "tokens", lambda value: f"{value:.1f}"),
-    ("tokens_correct", "if correct", lambda value: f"{value:.1f}"),
+    ("tokens_correct", "if right", lambda value: f"{value:.1f}"),
     ("thinks", "think", lambda value: f"{100 * value:.1f}%"),
     ("truncated", "cut", lambda value: f"{100 * value:.1f}%"),
 )
-"""Name of a measure, its column and its format."""
+"""Name of a measure, its column and its format; `tokens_correct` are those of the correct responses."""
 
 
 def lineage_of(model: str | Path | None) -> Lineage:
@@ -45,29 +45,26 @@ def lineage_entry(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
 def lineage_table(lineage: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
     """Print what each run's model came to, by mode: the whole way at a glance.
 
-    Each run's own test questions and limits; where recipes differ in them, so do the figures.
+    Each run's own test questions and limits; where recipes differ in them, so do the figures. Reward terms that the
+    last run shows come as well, but for one that is the verdict alone.
     """
-    terms = list(dict.fromkeys(name for _, found in _measured(lineage) for name in found.get("rewards") or {}))
-    rows = []
-    for name, mode, found in _rows(lineage):
-        figures = [_shown(found.get(key), form) for key, _, form in MEASURES]
-        rewards = [_shown((found.get("rewards") or {}).get(term), lambda value: f"{value:.3f}") for term in terms]
-        rows.append((name, mode, *figures, *rewards))
-    if rows:
-        columns = ("after", "mode", *(column for _, column, _ in MEASURES), *terms)
-        print_table("The way here, greedy on the test questions", columns, rows, console or make_console(), left=(1,))
-
-
-def _measured(lineage: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    return [(entry, found) for entry in lineage for found in (entry.get("measures") or {}).values()]
-
-
-def _rows(lineage: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, Mapping[str, Any]]]:
-    return [
+    measured = [
         (f"{entry['stage']} {entry['run']}" if not number else "", mode, found)
         for entry in lineage
         for number, (mode, found) in enumerate((entry.get("measures") or {}).items())
     ]
+    if not measured:
+        return
+    terms = list(measured[-1][2].get("rewards") or {})
+    terms = terms if len(terms) > 1 else []
+    rows = []
+    for name, mode, found in measured:
+        rewards = found.get("rewards") or {}
+        figures = [_shown(found.get(key), form) for key, _, form in MEASURES]
+        terms_shown = [_shown(rewards.get(term), lambda value: f"{100 * value:.1f}%") for term in terms]
+        rows.append((name, mode.replace("non_reasoning", "plain"), *figures, *terms_shown))
+    columns = ("after", "mode", *(column for _, column, _ in MEASURES), *terms)
+    print_table("The way here, greedy on the test questions", columns, rows, console or make_console(), left=(1,))
 
 
 def _shown(value: float | None, form: Any) -> str:

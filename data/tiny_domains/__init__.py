@@ -14,7 +14,7 @@ test question is in training, whatever the seed and size; for world knowledge th
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from data.tiny_domains import code, logic, long_context, sums, tool_use, translation, world
@@ -43,6 +43,8 @@ class Phase:
     """Share of them in reasoning mode."""
     worked: float = 0.7
     """Share of those that think in sentences; the others think tersely."""
+    foreign: float = 0.0
+    """Share that is answered in another language than asked in; for math alone, where the answer stays right."""
     args: Mapping[str, Any] = field(default_factory=dict)
     """What the domain is drawn with: `lengths` (words) and `rivals` for long_context."""
 
@@ -71,7 +73,10 @@ def dialogues(
     Each phase is a mapping with the fields of `Phase`. Raises ValueError for another kind, split or language.
     """
     _check(split, kind, languages)
-    return _dialogue_rows(split, kind, seed, languages, [Phase(**phase) for phase in phases])
+    curriculum = [Phase(**phase) for phase in phases]
+    if kind != "math" and any(phase.foreign for phase in curriculum):
+        raise ValueError(f"foreign: only sums stay right in another language; kind is {kind!r}")
+    return _dialogue_rows(split, kind, seed, languages, curriculum)
 
 
 def needles(
@@ -113,6 +118,9 @@ def _dialogue_rows(
     for phase in phases:
         for _ in range(phase.size):
             task = _draw(draw, split, kind, languages, phase.args)
+            # Asked first: without a share, no number is drawn, and the dialogues are what they were.
+            if phase.foreign and draw.random() < phase.foreign:
+                task = _in_another_language(draw, task, languages)
             is_reasoning, is_worked = draw.random() < phase.reasoning, draw.random() < phase.worked
             yield _dialogue_row(kind, task, (task.worked if is_worked else task.terse) if is_reasoning else None)
 
@@ -122,6 +130,13 @@ def _draw(draw: random.Random, split: str, kind: str, languages: Sequence[str], 
         task = KINDS[kind](draw, draw.choice(languages), **args)
         if task.is_test == (split == "test"):
             return task
+
+
+def _in_another_language(draw: random.Random, task: Task, languages: Sequence[str]) -> Task:
+    """Return a sum's task with thinking and answer in another language."""
+    other = draw.choice([language for language in languages if language != task.language])
+    worked, content, plain = sums.in_language(task.key, other)
+    return replace(task, worked=worked, content=content, plain=plain)
 
 
 def _prompt_row(kind: str, task: Task, name: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Math: signed sums, and stories about them, in three languages. The split goes by the sum, whatever the language."""
 
 import random
+import re
 
 from data.tiny_domains.tasks import Task, ask, boxed
 
@@ -29,23 +30,39 @@ def draw_task(draw: random.Random, language: str) -> Task:
     terms = _terms(draw, start)
     text = str(start) + "".join(f"{term:+d}" for term in terms)
     story = draw.random() < 0.4
-    steps, total = [], start
-    for term in terms:
-        steps.append(f"{total}{term:+d}={total + term}")
-        total += term
-    first, then, last = _WORKED[language]
-    worked = first.format(start=start) + "".join(then.format(step=step) for step in steps) + last.format(total=total)
+    question = _story(start, terms, language) if story else draw.choice(_ASKED[language]).format(sum=text)
+    worked, content, plain = in_language(text, language)
     return Task(
         task="story" if story else "sum",
         language=language,
-        messages=ask(_story(start, terms, language) if story else draw.choice(_ASKED[language]).format(sum=text)),
+        messages=ask(question),
         worked=worked,
-        terse=" ".join(steps),
-        content=_ANSWER[language].format(boxed(total)),
-        plain=" ".join([*steps, _ANSWER[language].format(boxed(total))]),
-        columns={"answer": str(total)},
+        terse=" ".join(_steps(text)),
+        content=content,
+        plain=plain,
+        columns={"answer": str(start + sum(terms))},
         key=text,
     )
+
+
+def in_language(text: str, language: str) -> tuple[str, str, str]:
+    """Return (thinking in sentences, answer after thinking, answer without) for a sum such as `3-2+5`."""
+    steps = _steps(text)
+    start, total = text[0], steps[-1].split("=")[1]
+    first, then, last = _WORKED[language]
+    worked = first.format(start=start) + "".join(then.format(step=step) for step in steps) + last.format(total=total)
+    content = _ANSWER[language].format(boxed(total))
+    return worked, content, " ".join([*steps, content])
+
+
+def _steps(text: str) -> list[str]:
+    """Return a sum's steps: of `3-2+5`, `3-2=1` and `1+5=6`."""
+    start, *terms = re.findall(r"[+-]?\d+", text)
+    steps, total = [], int(start)
+    for term in terms:
+        steps.append(f"{total}{term}={total + int(term)}")
+        total += int(term)
+    return steps
 
 
 def _terms(draw: random.Random, total: int) -> list[int]:

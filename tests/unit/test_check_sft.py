@@ -83,7 +83,7 @@ def test_the_whole_table_of_the_tiny_recipe(
         "1,390 steps, 1,423,360 tokens at most",
         "300 rows looked at: reasoning 175, non_reasoning 125; math; en 300; tokens: median 43",
         "made by this recipe: 496,",
-        "4,096 tokens: a dialogue as long as a row (128) fits",
+        "4,096 tokens: a sequence as long as the recipe allows (128) fits",
         "about 0.2 GiB at most",
     ):
         assert text in shown
@@ -165,7 +165,7 @@ def test_a_set_that_cannot_be_reached_is_not_looked_at(recipe_of: Any, monkeypat
 
 def test_rows_longer_than_the_context_are_warned_of(recipe_of: Any) -> None:
     recipe = recipe_of([dialogue("reasoning")], training={"row_tokens": 8192}, create={"max_position_embeddings": 4096})
-    text = "training.row_tokens 8,192: dialogues may be longer than the context 4,096; lower training.row_tokens, "
+    text = "training.row_tokens 8,192: sequences may be longer than the context 4,096; lower it, "
     assert ("warning", f"{text}or stretch the context with model.rope") in check_fine_tuning(recipe)
     stretched = ["model.rope={type: linear, factor: 2}"]
     base = base_recipe(load_recipe(SFTRecipe, TINY, stretched))
@@ -182,7 +182,7 @@ def test_a_model_in_a_folder_is_read(recipe_of: Any, tmp_path: Path) -> None:
     rows = dict(check_fine_tuning(recipe))
     count = sum(parameter.numel() for parameter in model.parameters())
     assert rows["model"] == f"{tmp_path / 'model'}: {count:,} parameters in 2 layers"
-    assert rows["context"] == "8,192 tokens: a dialogue as long as a row (128) fits"
+    assert rows["context"] == "8,192 tokens: a sequence as long as the recipe allows (128) fits"
     assert "; tokens: median " in rows["data: mine"]
     assert "warning" not in rows
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agapo.recipe import EvalRecipe, RLRecipe, SFTRecipe, load_recipe
+from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -49,7 +49,7 @@ def test_commands_name_what_exists(page: str, line: str) -> None:
 
 def check_make(variables: dict[str, str], target: str) -> None:
     """The recipe loads with the overrides of ARGS."""
-    kinds = {"sft": SFTRecipe, "rl": RLRecipe, "eval": EvalRecipe}
+    kinds = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe, "eval": EvalRecipe}
     if target in kinds:
         path = ROOT / variables.get("RECIPE", f"recipes/{target}/tiny.yaml")
         load_recipe(kinds[target], path, shlex.split(variables.get("ARGS", "")))

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from agapo.errors import UserError
-from agapo.recipe import EvalRecipe, RLRecipe, SFTRecipe, fingerprint, load_recipe
+from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, fingerprint, load_recipe
 
 ROOT = Path(__file__).parents[2]
-KINDS = {"rl": RLRecipe, "sft": SFTRecipe, "eval": EvalRecipe}
+KINDS = {"dpo": DPORecipe, "rl": RLRecipe, "sft": SFTRecipe, "eval": EvalRecipe}
 MINIMAL = {
     "stage": "rl",
     "steps": 3,
@@ -55,7 +55,6 @@ MISTAKES = [
     (["algorithm.preset=gropo"], "preset 'gropo' is unknown; did you mean 'grpo'?"),
     (["reward.verdict=answr"], "verdict 'answr' is not one of the terms; did you mean 'answer'?"),
     (["steps=many"], "steps: input should be a valid integer"),
-    (["model.path=null"], "model: give 'path' (a model) or 'start'"),
     (["data.modes={reasoning: 0}"], "shares of reasoning, non_reasoning should be ≥ 0 with one above 0"),
     (["steps"], "override 'steps': should be key.path=value"),
     (["steps.deep=1"], "override 'steps.deep=1': 'deep' lies inside a plain value"),
