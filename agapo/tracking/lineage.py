@@ -20,6 +20,9 @@ MEASURES = (
 )
 """Name of a measure, its column and its format; `tokens_correct` are those of the correct responses."""
 
+MOST_TERMS = 3
+"""Terms that a table has room for."""
+
 
 def lineage_of(model: str | Path | None) -> Lineage:
     """Return the runs that made a model, the first one first; a model that no run of ours made is one entry alone.
@@ -46,7 +49,7 @@ def lineage_table(lineage: Sequence[Mapping[str, Any]], console: Console | None 
     """Print what each run's model came to, by mode: the whole way at a glance.
 
     Each run's own test questions and limits; where recipes differ in them, so do the figures. Reward terms that the
-    last run shows come as well, but for one that is the verdict alone.
+    last run shows come as well, where they are few and more than the verdict.
     """
     measured = [
         (f"{entry['stage']} {entry['run']}" if not number else "", mode, found)
@@ -56,7 +59,7 @@ def lineage_table(lineage: Sequence[Mapping[str, Any]], console: Console | None 
     if not measured:
         return
     terms = list(measured[-1][2].get("rewards") or {})
-    terms = terms if len(terms) > 1 else []
+    terms = terms if 1 < len(terms) <= MOST_TERMS else []
     rows = []
     for name, mode, found in measured:
         rewards = found.get("rewards") or {}
