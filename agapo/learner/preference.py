@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from torch import Tensor
 from transformers import TrainerCallback
 from trl.trainer.dpo_config import DPOConfig
@@ -52,8 +52,6 @@ class PreferenceTuning(FineTuning):
 
     loss: Literal["simper", "dpo"] = "simper"
     beta: float = 0.1
-    row_tokens: int = 0
-    """Tokens of the longest prompt and response; packed rows are as wide."""
     start_logprobs: bool = True
     """Take the start's log-probabilities before training: DPO's reference; SimPER only shows the drift from them."""
 
@@ -69,8 +67,8 @@ def make_preference_trainer(settings: PreferenceTuning, callbacks: list[TrainerC
             max_length=None,
         )
     tokenizer = load_tokenizer(settings.model_path)
-    # Flash attention tells packed sequences apart only in a batch of one row.
-    width = None if settings.attention == "flash_attention_2" else settings.row_tokens
+    # Flash attention tells packed sequences apart only in a batch of one row, and elsewhere wide rows cost most.
+    one_row = settings.attention == "flash_attention_2"
     trainer = PreferenceTrainer(
         loss=settings.loss,
         model=plain_model(settings),
@@ -78,7 +76,7 @@ def make_preference_trainer(settings: PreferenceTuning, callbacks: list[TrainerC
         peft_config=adapter_config(settings.lora) if settings.lora else None,
         args=arguments,
         train_dataset=Dataset.load_from_disk(str(settings.data / PAIRS)),
-        data_collator=partial(collate_pairs, pad_token_id=tokenizer.pad_token_id, row_tokens=width),  # pyright: ignore[reportArgumentType]
+        data_collator=partial(collate_pairs, pad_token_id=tokenizer.pad_token_id, one_row=one_row),  # pyright: ignore[reportArgumentType]
         processing_class=tokenizer,
         callbacks=callbacks,
     )
@@ -92,14 +90,13 @@ def make_preference_trainer(settings: PreferenceTuning, callbacks: list[TrainerC
 def save_pairs(folder: Path, pairs: Sequence[Mapping[str, Sequence[int]]], order: Sequence[int]) -> None:
     """Write the pairs (`prompt_ids`, `chosen_ids`, `rejected_ids`) and their order of training for the ranks."""
     columns = {name: [list(pair[name]) for pair in pairs] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
+    disable_progress_bars()
     Dataset.from_dict(columns).save_to_disk(str(folder / PAIRS))
     np.save(folder / ORDER, np.asarray(order, dtype=np.int64))
 
 
-def collate_pairs(
-    pairs: Sequence[Mapping[str, Any]], *, pad_token_id: int, row_tokens: int | None
-) -> dict[str, Tensor]:
-    """Pack a micro-batch of N pairs into rows of about `row_tokens` tokens (None: one row), without padding between.
+def collate_pairs(pairs: Sequence[Mapping[str, Any]], *, pad_token_id: int, one_row: bool) -> dict[str, Tensor]:
+    """Pack a micro-batch of N pairs into one row, or into rows as wide as its longest sequence.
 
     Returns `input_ids`, `labels` (-100 where not trained) and `position_ids` [R, L], the last restarting with each
     sequence; `sequence` [R, L], for each trained token the number of its response: i for the chosen one of pair i,
@@ -113,7 +110,7 @@ def collate_pairs(
         for prompt, response in zip(prompts, responses, strict=True)
     ]
     lengths = [len(example.token_ids) for example in examples]
-    width = sum(lengths) if row_tokens is None else max(row_tokens, *lengths)
+    width = sum(lengths) if one_row else max(lengths)
     # Longest first leaves the least padding.
     longest_first = sorted(range(len(examples)), key=lambda index: (-lengths[index], index))
     rows = list(pack([(index, lengths[index]) for index in longest_first], row_tokens=width, open_rows=len(examples)))

@@ -244,7 +244,6 @@ def _loop(stage: _Stage, steps: int) -> Iterator[TrainerLoop]:
                 state={"wandb_id": logger.wandb_id},
                 loss=training.loss,
                 beta=training.beta,
-                row_tokens=recipe.data.max_prompt_tokens + recipe.rollout.max_new_tokens,
                 start_logprobs=training.start_logprobs,
                 **trainer_settings(recipe, run, stage.start),
             )

@@ -16,7 +16,6 @@ MEASURES = (
     ("tokens", "tokens", lambda value: f"{value:.1f}"),
     ("tokens_correct", "if right", lambda value: f"{value:.1f}"),
     ("thinks", "think", lambda value: f"{100 * value:.1f}%"),
-    ("truncated", "cut", lambda value: f"{100 * value:.1f}%"),
 )
 """Name of a measure, its column and its format; `tokens_correct` are those of the correct responses."""
 

@@ -70,7 +70,7 @@ def preference_job(model: Path, folder: Path, loss: str) -> Job:
         for _ in range(30)
     ]
     save_pairs(folder, pairs, [draw.randrange(30) for _ in range(4 * STEPS)])
-    own: Any = {"loss": loss, "row_tokens": 48, "beta": 0.3}
+    own: Any = {"loss": loss, "beta": 0.3}
     return make_preference_trainer, PreferenceTuning(data=folder, **common(model), **own)
 
 
