@@ -35,7 +35,7 @@ bench: setup  ## Time this loop beside TRL's GRPOTrainer
 	$(BIN)/agapo sft recipes/sft/tiny.yaml && $(BIN)/python -m benchmarks.trl_step $(ARGS)
 
 test: setup  ## Run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist loadfile)
 
 check: setup  ## Lint, format check, types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright

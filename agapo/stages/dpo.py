@@ -170,7 +170,7 @@ def _prefer(recipe: DPORecipe, run: RunDirectory, start: str, so_far: dict[str, 
             "guards": guard_findings(recipe.guards, before, after, drift),
             "pairs": report,
             "steps": loop.settings.steps,
-            "tokens_generated": before["tokens"] + after["tokens"],
+            "tokens_generated": before["tokens"] + report["sampled_tokens"] + after["tokens"],
             "reward_errors": before["errors"] + after["errors"],
             "thinking": {"before": before["thinking"], "after": after["thinking"]},
         }

@@ -232,6 +232,7 @@ def pairs_report(groups: Sequence[Group], paired: Paired, rows: Sequence[Mapping
     return {
         "prompts": len(groups),
         "responses": sum(len(group.responses) for group in groups),
+        "sampled_tokens": sum(len(response.token_ids) for group in groups for response in group.responses),
         "pairs": len(rows),
         "by_kind": {kind: kinds[kind] for kind in (*KINDS, "reused") if kinds[kind]},
         "by_mode": dict(Counter(row["mode"] for row in rows)),

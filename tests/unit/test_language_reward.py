@@ -115,3 +115,23 @@ def test_real_texts_of_five_words_are_told_in_99_of_100(real_data: Path, file: s
     kept = sum(score([""], [text], language=[language]) == [1.0] for text in texts) / len(texts)
     assert told >= 0.99
     assert kept >= 0.99
+
+
+TINY = {"among": ["en", "ko", "es"], "telling_words": 2, "telling_letters": 6}
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("Empiezo con 3. Luego 3+4=7. El resultado es 7.</think>La respuesta es \\boxed{7}.", "es"),
+        ("I start with 3. Then 3+4=7. The result is 7.</think>The answer is \\boxed{7}.", "en"),
+        ("3에서 시작합니다. 다음은 3+4=7. 결과는 7입니다.</think>답은 \\boxed{7}입니다.", "ko"),
+        ("3+4=7</think>La respuesta es \\boxed{7}.", "es"),
+    ],
+)
+def test_among_few_languages_short_sentences_can_be_told(text: str, language: str) -> None:
+    for asked in ("en", "ko", "es"):
+        found = score(["?"], [text], language=[asked], mode=["reasoning"], **TINY)
+        assert found == [float(asked == language)]
+    # As a rule they are too short to tell.
+    assert score(["?"], ["3+4=7</think>La respuesta es \\boxed{7}."], language=["en"], mode=["reasoning"]) == [1.0]

@@ -212,3 +212,17 @@ def test_prompts_end_with_the_turn_to_answer():
     for kind in KINDS:
         for row in islice(asked(kind, 50), 50):
             assert row["messages"][-1]["role"] in ("user", "tool")
+
+
+def test_a_share_of_sums_is_answered_in_another_language_and_stays_right() -> None:
+    rows = list(dialogues("train", kind="math", phases=[{"size": 400, "foreign": 0.5}]))
+    answers = {"en": "The answer is", "ko": "답은", "es": "La respuesta es"}
+    foreign = [row for row in rows if answers[row["language"]] not in row["messages"][-1]["content"]]
+    assert 0.4 < len(foreign) / len(rows) < 0.6
+    for row in rows:
+        text = row["messages"][-1].get("reasoning_content") or row["messages"][-1]["content"]
+        steps = re.findall(r"(\d+)([+-]\d+)=(\d+)", text)
+        assert all(int(start) + int(term) == int(total) for start, term, total in steps)
+        assert f"\\boxed{{{steps[-1][2]}}}" in row["messages"][-1]["content"]
+    with pytest.raises(ValueError, match="only sums stay right in another language"):
+        next(iter(dialogues("train", kind="world", phases=[{"foreign": 0.1}])))
