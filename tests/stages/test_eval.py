@@ -102,7 +102,10 @@ def test_a_grid_that_is_not_green_ends_with_an_error_each_time_after_its_files(r
     assert [cell["share"] for cell in stored["grid"]] == [0.0] * 4
 
 
-def test_check_looks_at_names_and_context(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_looks_at_names_and_context(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "240")
     check_recipe(recipe, [], schema_only=False)
     found = capsys.readouterr().out
     assert "4 cells × 3 prompts of up to 160 tokens" in found and "context of 256" in " ".join(found.split())
