@@ -121,6 +121,8 @@ def pair_row(pair: Pair) -> dict[str, Any]:
         "language": pair.prompt.language,
         "kind": pair.kind,
         "prompt": [dict(message) for message in pair.prompt.messages],
+        # The template renders them with the prompt; TRL has the same column.
+        **({"tools": tools} if (tools := pair.prompt.columns.get("tools")) else {}),
         "chosen": pair.chosen.text,
         "rejected": pair.rejected.text,
         "chosen_reward": pair.chosen.reward,
@@ -132,6 +134,12 @@ def pair_row(pair: Pair) -> dict[str, Any]:
         "chosen_ids": list(pair.chosen.token_ids),
         "rejected_ids": list(pair.rejected.token_ids),
     }
+
+
+def row_prompt(row: Mapping[str, Any]) -> Prompt:
+    """Return the prompt of a row, as far as it decides what the model is shown."""
+    columns = {"tools": row["tools"]} if row.get("tools") else {}
+    return Prompt(row["id"], tuple(row["prompt"]), row["domain"], row["mode"], row["language"], columns)
 
 
 def reused(rows: Sequence[Mapping[str, Any]], own: int, share: float, seed: int) -> list[dict[str, Any]]:

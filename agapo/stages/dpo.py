@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from agapo.cluster import require_gpus, start_cluster, stop_cluster
-from agapo.curation.pairs import training_order
+from agapo.curation.pairs import row_prompt, training_order
 from agapo.errors import Interrupted, UserError
 from agapo.learner.checkpoint import latest_checkpoint
 from agapo.learner.preference import NAMES, ORDER, PreferenceTuning, make_preference_trainer, save_pairs
 from agapo.learner.ray_train import Kind
 from agapo.model.loading import load_config, load_tokenizer
 from agapo.recipe import DPORecipe
-from agapo.schema import Prompt
 from agapo.stages.evaluate import Evaluator
 from agapo.stages.guards import guard_findings, print_guards
 from agapo.stages.interrupt import StopRequest
@@ -94,10 +93,8 @@ def run_pairs(recipe: DPORecipe, recipe_path: Path, responses: Path | None, show
     with RunDirectory.open(recipe, recipe_path) as run:
         keep_start(run, start)
         if not pairs_file(run.path).exists():
-            with ExitStack() as stack:
-                stage = stack.enter_context(_prepared(recipe, run, start))
-                with measuring(recipe, start, stage.stop) as evaluator:
-                    _pairs(stage, evaluator)
+            with _prepared(recipe, run, start) as stage, measuring(recipe, start, stage.stop) as evaluator:
+                _pairs(stage, evaluator)
         report = read_json(run.path / "pairs.json") or {}
         print_pairs(report, list(read_json_lines(pairs_file(run.path))), console, shown=shown)
         for name in ("responses.jsonl", "pairs.jsonl", "pairs.png"):
@@ -117,10 +114,6 @@ class _Stage:
     """Pairs of an earlier stage that are trained on once more."""
     stop: StopRequest
 
-    @property
-    def test(self) -> list[Prompt]:
-        return self.questions.test
-
 
 @contextmanager
 def _prepared(recipe: DPORecipe, run: RunDirectory, start: str) -> Iterator[_Stage]:
@@ -133,6 +126,7 @@ def _prepared(recipe: DPORecipe, run: RunDirectory, start: str) -> Iterator[_Sta
         questions = without_overlong(questions, render, recipe.data)
         check_questions(recipe, questions, render, load_config(start, recipe.model.rope_fields))
         earlier = earlier_pairs(recipe)
+        _check_rendering(start, earlier)
         start_cluster(recipe.cluster.address)
         stack.callback(stop_cluster)
         training, rollout = recipe.training, recipe.rollout
@@ -151,7 +145,7 @@ def _prefer(recipe: DPORecipe, run: RunDirectory, start: str, so_far: dict[str, 
         if before is None or not pairs_file(run.path).exists():
             with measuring(recipe, start, stage.stop) as evaluator:
                 if before is None:
-                    before = measured(evaluator.accuracy(stage.test, recipe.evaluation.modes))
+                    before = measured(evaluator.accuracy(stage.questions.test, recipe.evaluation.modes))
                     write_json_atomic(run.path / SO_FAR, {**so_far, "before": before})
                 if not pairs_file(run.path).exists():
                     _pairs(stage, evaluator)
@@ -160,7 +154,7 @@ def _prefer(recipe: DPORecipe, run: RunDirectory, start: str, so_far: dict[str, 
         with _loop(stage, _training_data(stage, report)) as loop:
             loop.train(stage.stop)
         with measuring(recipe, str(run.hf), stage.stop) as evaluator:
-            after = measured(evaluator.accuracy(stage.test, recipe.evaluation.modes))
+            after = measured(evaluator.accuracy(stage.questions.test, recipe.evaluation.modes))
         learning_curve(run.metrics, run.curve)
         drift = [line.get("pairs/chosen_drift") for line in read_json_lines(run.metrics)]
         return {
@@ -210,18 +204,18 @@ def _training_data(stage: _Stage, report: Mapping[str, Any]) -> int:
             "training.pairs_per_step"
         ) from None
     if not (folder / ORDER).exists():
-        _check_rendering(stage, rows)
         save_pairs(folder, rows, order)
     return len(order) // training.pairs_per_step
 
 
-def _check_rendering(stage: _Stage, rows: Sequence[Mapping[str, Any]]) -> None:
+def _check_rendering(start: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Raise UserError where pairs of an earlier stage are tokens of another tokenizer or chat template."""
-    for row in (row for row in rows if row["reused"]):
-        prompt = Prompt(row["id"], tuple(row["prompt"]), row["domain"], row["mode"], row["language"])
-        if list(stage.render(prompt)) != row["prompt_ids"]:
+    # Of its own: a renderer remembers prompts by their ids, which another recipe's prompts may have too.
+    render = make_renderer(load_tokenizer(start))
+    for row in rows:
+        if list(render(row_prompt(row))) != row["prompt_ids"]:
             raise UserError(
-                f"pairs.reuse: the prompt '{row['id']}' has other tokens with {stage.start} than in the earlier pairs; "
+                f"pairs.reuse: the prompt '{row['id']}' has other tokens with {start} than in the earlier pairs; "
                 "they were made with another tokenizer or chat template: leave 'reuse' out"
             )
 

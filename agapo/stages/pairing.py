@@ -22,6 +22,7 @@ from agapo.curation.pairs import (
     pair_up,
     preferred_pairs,
     reused,
+    row_prompt,
 )
 from agapo.errors import UserError
 from agapo.recipe import DPORecipe
@@ -130,6 +131,7 @@ def _row(prompt: Prompt, visit: int, response: Response) -> dict[str, Any]:
         "domain": prompt.domain,
         "language": prompt.language,
         "prompt": [dict(message) for message in prompt.messages],
+        **({"tools": tools} if (tools := prompt.columns.get("tools")) else {}),
         "response": response.text,
         "correct": response.correct,
         "reward": response.reward,
@@ -178,7 +180,7 @@ def read_response_groups(path: Path) -> list[Group]:
     found: dict[Key, tuple[Prompt, list[Response]]] = {}
     for number, row in enumerate(read_json_lines(path), start=1):
         try:
-            prompt = Prompt(row["id"], tuple(row["prompt"]), row["domain"], row["mode"], row["language"])
+            prompt = row_prompt(row)
             found.setdefault(_key(prompt, row["visit"]), (prompt, []))[1].append(_response(row))
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}:{number}: not a sampled response ({type(error).__name__}: {error})") from None
@@ -220,10 +222,10 @@ def all_pairs(recipe: DPORecipe, own: Sequence[Mapping[str, Any]], earlier: Sequ
 
 
 def write_pairs(folder: Path, groups: Sequence[Group], paired: Paired, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write `pairs.jsonl`, and what became of the prompts as `pairs.json` and `pairs.png`."""
-    write_text_atomic(pairs_file(folder), "".join(map(json_line, rows)))
+    """Write what became of the prompts as `pairs.json` and `pairs.png`, and, last, `pairs.jsonl`."""
     write_json_atomic(folder / "pairs.json", pairs_report(groups, paired, rows))
     pairs_histogram(rows, folder / "pairs.png")
+    write_text_atomic(pairs_file(folder), "".join(map(json_line, rows)))
 
 
 def pairs_report(groups: Sequence[Group], paired: Paired, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Which response is preferred to which, and what is said of prompts that give no pair."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -8,14 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agapo.chat import prompt_ids
 from agapo.curation.pairs import (
     concise_pairs,
     pair_row,
     pair_up,
     preferred_pairs,
     reused,
+    row_prompt,
     training_order,
 )
+from agapo.model.tokenizer import build_tokenizer
 from agapo.schema import Group, Prompt, Response
 from tests.builders import response
 
@@ -139,6 +143,17 @@ def test_a_row_has_texts_and_tokens() -> None:
     assert (row["chosen"], row["rejected"]) == ("<think>\n2\n</think>\n\n2", "3")
     assert (row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]) == ([3, 4], [5, 100, 101], [5, 100])
     assert (row["chosen_tokens"], row["rejected_tokens"], row["margin"], row["kind"]) == (3, 2, 1, "incorrect")
+
+
+def test_the_prompt_of_a_row_is_rendered_as_it_was_with_its_tools() -> None:
+    tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+    prompt = replace(PROMPT, mode="non_reasoning", columns={"tools": [tool], "answer": "2"})
+    tokenizer = build_tokenizer()
+    ids = tuple(prompt_ids(tokenizer, prompt))
+    [pair] = concise(Group(prompt, ids, (answer(3, 1), answer(2, 0))))
+    row = json.loads(json.dumps(pair_row(pair)))
+    assert prompt_ids(tokenizer, row_prompt(row)) == row["prompt_ids"] == list(ids)
+    assert "tools" not in pair_row(concise(group_of(answer(3, 1), answer(2, 0)))[0])
 
 
 def rows(count: int) -> list[dict[str, Any]]:
