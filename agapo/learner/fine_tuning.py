@@ -5,8 +5,7 @@ as plain data parallelism; 1 to 3 shard. Whatever the stage, ranks and micro-bat
 the trained tokens of all its rows.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -80,8 +79,7 @@ def make_trainer(settings: FineTuning, callbacks: list[TrainerCallback]) -> Any:
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    with prepared(settings):
-        arguments = training_arguments(settings, SFTConfig, dataset_kwargs={"skip_prepare_dataset": True})
+    arguments = prepare(settings, SFTConfig, dataset_kwargs={"skip_prepare_dataset": True})
     tokenizer = load_tokenizer(settings.model_path)
     trainer = SFTTrainer(
         model=trainable_model(settings),  # pyright: ignore[reportArgumentType]
@@ -95,19 +93,19 @@ def make_trainer(settings: FineTuning, callbacks: list[TrainerCallback]) -> Any:
     return trainer
 
 
-@contextmanager
-def prepared(settings: FineTuning) -> Iterator[None]:
-    """Make this process ready for the trainer's arguments, which are made inside, and for the model, which is not.
+def prepare(settings: FineTuning, kind: type[TrainingArguments], **more: Any) -> Any:
+    """Make this process ready to train, and return `training_arguments`; call it before the model is loaded.
 
     Under ZeRO-3, transformers loads the model in shards once the arguments are there.
     """
     if settings.sharded:
         skip_compiled_extension()
-    yield
+    arguments = training_arguments(settings, kind, **more)
     # After accelerate, which has a mind of its own about threads.
     torch.set_num_threads(settings.threads)
     # The trainer seeds too, but adapters are drawn before it is made.
     set_seed(settings.seed)
+    return arguments
 
 
 def fine_tune(trainer: Any, settings: FineTuning, resume_from: Path | None = None) -> None:

@@ -22,7 +22,7 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from agapo.algorithm.preference import dpo_loss, simper_loss
-from agapo.learner.fine_tuning import FineTuning, adapter_config, plain_model, prepared, quieten, training_arguments
+from agapo.learner.fine_tuning import FineTuning, adapter_config, plain_model, prepare, quieten
 from agapo.learner.packing import IGNORED, Example, collate, join, pack
 from agapo.model.loading import load_tokenizer
 
@@ -58,14 +58,9 @@ class PreferenceTuning(FineTuning):
 
 def make_preference_trainer(settings: PreferenceTuning, callbacks: list[TrainerCallback]) -> Any:
     """Return this rank's trainer. Raises UserError, or what TRL raises, where the settings cannot work. Collective."""
-    with prepared(settings):
-        arguments = training_arguments(
-            settings,
-            DPOConfig,
-            beta=settings.beta,
-            precompute_ref_log_probs=settings.start_logprobs,
-            max_length=None,
-        )
+    arguments = prepare(
+        settings, DPOConfig, beta=settings.beta, precompute_ref_log_probs=settings.start_logprobs, max_length=None
+    )
     tokenizer = load_tokenizer(settings.model_path)
     # Flash attention tells packed sequences apart only in a batch of one row, and elsewhere wide rows cost most.
     one_row = settings.attention == "flash_attention_2"

@@ -7,17 +7,15 @@ second starting from the first. Everything that a stopped run has done is there 
 the sampled responses, the pairs, the steps.
 """
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agapo.cluster import require_gpus, start_cluster, stop_cluster
+from agapo.cluster import start_cluster, stop_cluster
 from agapo.curation.pairs import row_prompt, training_order
-from agapo.errors import Interrupted, UserError
-from agapo.learner.checkpoint import latest_checkpoint
+from agapo.errors import UserError
 from agapo.learner.preference import NAMES, ORDER, PreferenceTuning, make_preference_trainer, save_pairs
 from agapo.learner.ray_train import Kind
 from agapo.model.loading import load_config, load_tokenizer
@@ -25,7 +23,15 @@ from agapo.recipe import DPORecipe
 from agapo.stages.evaluate import Evaluator
 from agapo.stages.guards import guard_findings, print_guards
 from agapo.stages.interrupt import StopRequest
-from agapo.stages.launch import SO_FAR, common_summary, finish, measured, measuring, report_finished
+from agapo.stages.launch import (
+    SO_FAR,
+    before_and_after,
+    measured,
+    measuring,
+    report_finished,
+    require_own_gpus,
+    run_to_end,
+)
 from agapo.stages.pairing import (
     all_pairs,
     earlier_pairs,
@@ -41,11 +47,9 @@ from agapo.stages.questions import Questions, check_questions, load_questions, w
 from agapo.stages.rendering import Renderer, make_renderer
 from agapo.stages.starting import keep_start, starting_model
 from agapo.stages.system import check_rewards, training_stream
-from agapo.stages.trainer_loop import TrainerLoop, trainer_settings
+from agapo.stages.trainer_loop import TrainerLoop, trainer_loop
 from agapo.tracking import (
-    MetricsLogger,
     RunDirectory,
-    StepProgress,
     learning_curve,
     make_console,
     read_json,
@@ -61,19 +65,8 @@ def run_dpo(recipe: DPORecipe, recipe_path: Path) -> None:
     start = starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run:
         keep_start(run, start)
-        if run.finished:
-            _report(run)
-            return
-        earlier = read_json(run.path / SO_FAR) or {"wall_s": 0.0}
-        started = time.monotonic() - earlier["wall_s"]
-        try:
-            summary = _prefer(recipe, run, start, earlier)
-        except Interrupted:
-            wall_s = round(time.monotonic() - started, 1)
-            write_json_atomic(run.path / SO_FAR, (read_json(run.path / SO_FAR) or {}) | {"wall_s": wall_s})
-            raise
-        common = common_summary(recipe, recipe_path, summary.pop("before"), summary.pop("after"))
-        finish(run, recipe, common | {"wall_s": round(time.monotonic() - started, 1), **summary}, start)
+        if not run.finished:
+            run_to_end(recipe, recipe_path, run, start, lambda so_far: _prefer(recipe, run, start, so_far))
         _report(run)
 
 
@@ -129,12 +122,7 @@ def _prepared(recipe: DPORecipe, run: RunDirectory, start: str) -> Iterator[_Sta
         _check_rendering(start, earlier)
         start_cluster(recipe.cluster.address)
         stack.callback(stop_cluster)
-        training, rollout = recipe.training, recipe.rollout
-        for gpus, keys in (
-            (training.ranks * training.gpus_per_rank, "training.ranks × gpus_per_rank"),
-            (rollout.actors * rollout.gpus_per_actor, "rollout.actors × gpus_per_actor"),
-        ):
-            require_gpus(gpus, keys, recipe.cluster.address)
+        require_own_gpus(recipe)
         yield _Stage(recipe, run, start, questions, render, earlier, stop)
 
 
@@ -157,16 +145,13 @@ def _prefer(recipe: DPORecipe, run: RunDirectory, start: str, so_far: dict[str, 
             after = measured(evaluator.accuracy(stage.questions.test, recipe.evaluation.modes))
         learning_curve(run.metrics, run.curve)
         drift = [line.get("pairs/chosen_drift") for line in read_json_lines(run.metrics)]
+        summary = before_and_after(before, after)
         return {
-            "before": before["accuracy"],
-            "after": after["accuracy"],
-            "measures": {"before": before["measures"], "after": after["measures"]},
-            "guards": guard_findings(recipe.guards, before, after, drift),
-            "pairs": report,
+            **summary,
+            "tokens_generated": summary["tokens_generated"] + report["sampled_tokens"],
             "steps": loop.settings.steps,
-            "tokens_generated": before["tokens"] + report["sampled_tokens"] + after["tokens"],
-            "reward_errors": before["errors"] + after["errors"],
-            "thinking": {"before": before["thinking"], "after": after["thinking"]},
+            "pairs": report,
+            "guards": guard_findings(recipe.guards, before, after, drift),
         }
 
 
@@ -220,32 +205,23 @@ def _check_rendering(start: str, rows: Sequence[Mapping[str, Any]]) -> None:
             )
 
 
-@contextmanager
-def _loop(stage: _Stage, steps: int) -> Iterator[TrainerLoop]:
-    """Yield the training loop, logs open, where the run is known."""
-    recipe, run, training = stage.recipe, stage.run, stage.recipe.training
-    checkpoint = latest_checkpoint(run.checkpoints)
-    done = int(checkpoint.state["step"]) if checkpoint else 0
-    run.truncate_after(done if checkpoint else -1)
-    logger = MetricsLogger(run, recipe, checkpoint.state["wandb_id"] if checkpoint else None, run.resumed)
-    failed = 1
-    try:
-        with StepProgress(steps, done, name="dpo", log_every=20) as view:
-            verb = f"going on from step {done} of" if done else "training for"
-            view.announce(f"{verb} {steps} steps of {training.pairs_per_step} pairs ({training.loss}) in {run.path}")
-            settings = PreferenceTuning(
-                steps=steps,
-                state={"wandb_id": logger.wandb_id},
-                loss=training.loss,
-                beta=training.beta,
-                start_logprobs=training.start_logprobs,
-                **trainer_settings(recipe, run, stage.start),
-            )
-            kind = Kind(make_preference_trainer, NAMES, "training.micro_batch_pairs")
-            yield TrainerLoop(recipe, run, stage.start, settings, kind, logger, view, done)
-        failed = 0
-    finally:
-        logger.close(failed)
+def _loop(stage: _Stage, steps: int) -> AbstractContextManager[TrainerLoop]:
+    """Return the training loop, as a context manager."""
+    training = stage.recipe.training
+    return trainer_loop(
+        stage.recipe,
+        stage.run,
+        stage.start,
+        Kind(make_preference_trainer, NAMES, "training.micro_batch_pairs"),
+        PreferenceTuning,
+        steps=steps,
+        doing="training",
+        of=f" of {training.pairs_per_step} pairs ({training.loss})",
+        log_every=20,
+        loss=training.loss,
+        beta=training.beta,
+        start_logprobs=training.start_logprobs,
+    )
 
 
 def _report(run: RunDirectory) -> None:

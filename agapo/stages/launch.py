@@ -5,7 +5,7 @@ Every stage ends the same way: the model is exported, measured on the test quest
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -251,20 +251,32 @@ def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
     """Run the SFT stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
     parent = None if recipe.create else starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run:
-        if run.finished:
-            report_sft(run)
-            return
-        earlier = read_json(run.path / SO_FAR) or {"wall_s": 0.0}
-        started = time.monotonic() - earlier["wall_s"]
-        try:
-            summary = _fine_tune(recipe, run, parent, earlier)
-        except Interrupted:
-            wall_s = round(time.monotonic() - started, 1)
-            write_json_atomic(run.path / SO_FAR, (read_json(run.path / SO_FAR) or {}) | {"wall_s": wall_s})
-            raise
-        common = common_summary(recipe, recipe_path, summary.pop("before"), summary.pop("after"))
-        finish(run, recipe, common | {"wall_s": round(time.monotonic() - started, 1), **summary}, parent)
+        if not run.finished:
+            run_to_end(recipe, recipe_path, run, parent, lambda so_far: _fine_tune(recipe, run, parent, so_far))
         report_sft(run)
+
+
+def run_to_end(
+    recipe: SFTRecipe | DPORecipe,
+    recipe_path: Path,
+    run: RunDirectory,
+    parent: str | None,
+    work: Callable[[dict[str, Any]], dict[str, Any]],
+) -> None:
+    """Do a run's work and write its summary. Raises Interrupted, the seconds spent noted, when the user asks to stop.
+
+    `work` takes what an earlier process left in `so_far.json`, and returns the summary's content.
+    """
+    so_far = read_json(run.path / SO_FAR) or {"wall_s": 0.0}
+    started = time.monotonic() - so_far["wall_s"]
+    try:
+        summary = work(so_far)
+    except Interrupted:
+        wall_s = round(time.monotonic() - started, 1)
+        write_json_atomic(run.path / SO_FAR, (read_json(run.path / SO_FAR) or {}) | {"wall_s": wall_s})
+        raise
+    common = common_summary(recipe, recipe_path, summary.pop("before"), summary.pop("after"))
+    finish(run, recipe, common | {"wall_s": round(time.monotonic() - started, 1), **summary}, parent)
 
 
 def report_sft(run: RunDirectory) -> None:
@@ -276,7 +288,7 @@ def report_sft(run: RunDirectory) -> None:
 
 
 SO_FAR = "so_far.json"
-"""What an SFT run that goes on needs besides its checkpoint: the accuracy before, and the seconds spent."""
+"""What such a run that goes on needs besides its checkpoint: the measures before, and the seconds spent."""
 
 
 def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier: dict[str, Any]) -> dict[str, Any]:
@@ -289,7 +301,7 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
         if recipe.cluster.address:
             start_cluster(recipe.cluster.address)
             stack.callback(stop_cluster)
-        _require_gpus(recipe)
+        require_own_gpus(recipe)
         start = sft.start_folder(recipe, run, parent, stop)
         questions = _questions(recipe, start)
         needles = _needles(recipe, start)
@@ -307,20 +319,22 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
             after = measured(evaluator.accuracy(questions, recipe.evaluation.modes))
             needle = _needle_test(recipe, run, evaluator.pool, needles)
         learning_curve(run.metrics, run.curve)
-        return {
-            "before": before["accuracy"],
-            "after": after["accuracy"],
-            "steps": data.steps,
-            "tokens_generated": before["tokens"] + after["tokens"],
-            "reward_errors": before["errors"] + after["errors"],
-            "thinking": {"before": before["thinking"], "after": after["thinking"]},
-            "measures": {"before": before["measures"], "after": after["measures"]},
-            **sft.data_summary(data),
-            **needle,
-        }
+        return {**before_and_after(before, after), "steps": data.steps, **sft.data_summary(data), **needle}
 
 
-def _require_gpus(recipe: SFTRecipe) -> None:
+def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return two evaluations, as `measured` gives them, as they stand in a summary."""
+    return {
+        "before": before["accuracy"],
+        "after": after["accuracy"],
+        "tokens_generated": before["tokens"] + after["tokens"],
+        "reward_errors": before["errors"] + after["errors"],
+        "thinking": {"before": before["thinking"], "after": after["thinking"]},
+        "measures": {"before": before["measures"], "after": after["measures"]},
+    }
+
+
+def require_own_gpus(recipe: SFTRecipe | DPORecipe) -> None:
     """Training and measuring take turns."""
     training, rollout = recipe.training, recipe.rollout
     for gpus, keys in (

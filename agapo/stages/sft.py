@@ -28,8 +28,8 @@ from agapo.schema import Prompt
 from agapo.stages.dialogues import read_dialogues
 from agapo.stages.interrupt import StopRequest
 from agapo.stages.sft_data import TrainingData, question_keys, token_ratio, training_data
-from agapo.stages.trainer_loop import TrainerLoop, trainer_settings
-from agapo.tracking import MetricsLogger, RunDirectory, StepProgress
+from agapo.stages.trainer_loop import TrainerLoop, trainer_loop
+from agapo.tracking import RunDirectory, StepProgress
 
 
 def start_folder(recipe: SFTRecipe, run: RunDirectory, parent: str | None, stop: StopRequest) -> str:
@@ -67,36 +67,30 @@ def sft_loop(
     recipe: SFTRecipe, run: RunDirectory, start: str, questions: Sequence[Prompt], stop: StopRequest
 ) -> Iterator[tuple[TrainerLoop, TrainingData]]:
     """Yield the loop and its data: read, logs open, where the run is known. No test question is trained on."""
-    checkpoint = latest_checkpoint(run.checkpoints)
     with StepProgress(recipe.steps or 0, name="sft", log_every=100) as view:
         data = training_data(
             recipe,
             load_tokenizer(start),
             run.path / "data",
             tested=question_keys(questions),
-            keep=checkpoint is not None,
+            keep=latest_checkpoint(run.checkpoints) is not None,
             announce=view.announce,
             should_stop=stop,
         )
         view.announce(describe(data))
-    done = int(checkpoint.state["step"]) if checkpoint else 0
-    run.truncate_after(done if checkpoint else -1)
-    logger = MetricsLogger(run, recipe, checkpoint.state["wandb_id"] if checkpoint else None, run.resumed)
-    failed = 1
-    try:
-        with StepProgress(data.steps, done, name="sft", log_every=100) as view:
-            verb = f"going on from step {done} of" if done else "fine-tuning for"
-            view.announce(f"{verb} {data.steps} steps in {run.path}")
-            settings = FineTuning(
-                steps=data.steps,
-                state={"wandb_id": logger.wandb_id},
-                **trainer_settings(recipe, run, start),
-            )
-            kind = Kind(make_trainer, NAMES, "training.micro_batch_rows or training.row_tokens")
-            yield TrainerLoop(recipe, run, start, settings, kind, logger, view, done, partial(mix_metrics, data)), data
-        failed = 0
-    finally:
-        logger.close(failed)
+    kind = Kind(make_trainer, NAMES, "training.micro_batch_rows or training.row_tokens")
+    with trainer_loop(
+        recipe,
+        run,
+        start,
+        kind,
+        FineTuning,
+        steps=data.steps,
+        doing="fine-tuning",
+        log_every=100,
+        more=partial(mix_metrics, data),
+    ) as loop:
+        yield loop, data
 
 
 def describe(data: TrainingData) -> str:

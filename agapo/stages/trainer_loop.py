@@ -1,8 +1,9 @@
 """Training by TRL on Ray Train workers, as the SFT and preference stages do it: run, report, go on, export."""
 
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class TrainerLoop:
     view: StepProgress
     done: int
     """Steps that an earlier process made."""
-    more: Callable[[int], Mapping[str, float]] = field(default=lambda step: {})
+    more: Callable[[int], Mapping[str, float]]
     """What there is to say of a step besides the trainer's own numbers."""
 
     def train(self, stop: StopRequest) -> None:
@@ -75,6 +76,42 @@ class TrainerLoop:
         metrics = {**metrics, **self.more(step)}
         self.logger.log(step, metrics)
         self.view.update(step, metrics)
+
+
+@contextmanager
+def trainer_loop(
+    recipe: SFTRecipe | DPORecipe,
+    run: RunDirectory,
+    start: str,
+    kind: Kind,
+    settings: type[FineTuning],
+    *,
+    steps: int,
+    doing: str,
+    of: str = "",
+    log_every: int,
+    more: Callable[[int], Mapping[str, float]] = lambda step: {},
+    **own: Any,
+) -> Iterator[TrainerLoop]:
+    """Yield the loop, logs open, where the run is known. `own` are the fields that only this kind of `settings` has.
+
+    `doing` and `of` say what the steps are: `fine-tuning`, or `training` and ` of 32 pairs`.
+    """
+    checkpoint = latest_checkpoint(run.checkpoints)
+    done = int(checkpoint.state["step"]) if checkpoint else 0
+    run.truncate_after(done if checkpoint else -1)
+    logger = MetricsLogger(run, recipe, checkpoint.state["wandb_id"] if checkpoint else None, run.resumed)
+    failed = 1
+    try:
+        with StepProgress(steps, done, name=recipe.stage, log_every=log_every) as view:
+            verb = f"going on from step {done} of" if done else f"{doing} for"
+            view.announce(f"{verb} {steps} steps{of} in {run.path}")
+            state = {"wandb_id": logger.wandb_id}
+            filled = settings(steps=steps, state=state, **trainer_settings(recipe, run, start), **own)
+            yield TrainerLoop(recipe, run, start, filled, kind, logger, view, done, more)
+        failed = 0
+    finally:
+        logger.close(failed)
 
 
 def trainer_settings(recipe: SFTRecipe | DPORecipe, run: RunDirectory, start: str) -> dict[str, Any]:
