@@ -14,10 +14,49 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from agapo.learner.fine_tuning import FineTuning, fine_tune
+from agapo.learner.fine_tuning import FineTuning, fine_tune, make_trainer
+from agapo.model.loading import load_tokenizer
+from agapo.recipe import SFTRecipe
+from agapo.stages.sft_data import training_data
 
+STEPS = 20
 Job = tuple[Callable[[Any, list[Any]], Any], FineTuning]
 """What makes the trainer, and its settings."""
+
+
+def common(model: Path) -> dict[str, Any]:
+    """20 steps with warm-up, decay and weight decay."""
+    return {
+        "model_path": str(model),
+        "weights": Path(),
+        "checkpoints": Path(),
+        "steps": STEPS,
+        "learning_rate": 3e-3,
+        "schedule": "linear",
+        "warmup_steps": 3,
+        "weight_decay": 0.01,
+        "max_grad_norm": 1.0,
+        "micro_rows": 4,
+        "accumulation": 1,
+        "seed": 0,
+        "save_every": 100,
+        "keep": 2,
+        "threads": 1,
+    }
+
+
+def sft_job(model: Path, folder: Path) -> Job:
+    recipe = SFTRecipe.model_validate({
+        "model": {"path": str(model)},
+        "run": {"name": "ranks"},
+        "steps": STEPS,
+        "data": {"source": "data.arithmetic:dialogues", "args": {"phases": [{"size": 300}]}},
+        "prompts": {"source": "data.arithmetic:prompts"},
+        "reward": {"terms": [{"name": "answer", "function": "rewards.math_answer:score"}]},
+        "training": {"rows_per_step": 4, "row_tokens": 96},
+    })  # fmt: skip
+    data = training_data(recipe, load_tokenizer(model), folder)
+    return make_trainer, FineTuning(data=data.folder, **common(model))
 
 
 def run_jobs(jobs: Sequence[Job], ranks: int) -> list[list[dict[str, float]]]:
@@ -47,7 +86,7 @@ def rank_main(rank: int, ranks: int, port: int, jobs: Sequence[Job]) -> None:
     }
     torch.distributed.init_process_group("gloo", rank=rank, world_size=ranks)
     environment = dict(os.environ)
-    for make_trainer, settings in jobs:
+    for make, settings in jobs:
         # accelerate remembers in variables that DeepSpeed ran, and transformers that it loads models in shards.
         os.environ.clear()
         os.environ.update(environment)
@@ -55,7 +94,7 @@ def rank_main(rank: int, ranks: int, port: int, jobs: Sequence[Job]) -> None:
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
         settings.checkpoints.mkdir(parents=True, exist_ok=True)
-        trainer = make_trainer(settings, [])
+        trainer = make(settings, [])
         fine_tune(trainer, settings)
         if rank == 0:
             steps = [record for record in trainer.state.log_history if "loss" in record]

@@ -10,54 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from agapo.learner.fine_tuning import FineTuning, make_trainer
 from agapo.learner.preference import PreferenceTuning, make_preference_trainer, save_pairs
-from agapo.model.loading import load_tokenizer
-from agapo.recipe import SFTRecipe
-from agapo.stages.sft_data import training_data
-from tests.stages.rank_jobs import Job, run_jobs
+from tests.stages.rank_jobs import STEPS, Job, common, run_jobs, sft_job
 
-STEPS = 20
 Layout = tuple[int, int, int]
 """Ranks, ZeRO stage, and rows (or pairs) a micro-batch, of 4 a step."""
 ALONE: Layout = (1, 0, 4)
 LAYOUTS: list[Layout] = [(1, 0, 1), (2, 0, 2), (2, 1, 2), (2, 2, 1), (2, 3, 2)]
-Makers = dict[str, Job]
-
-
-def common(model: Path) -> dict[str, Any]:
-    """20 steps with warm-up, decay and weight decay."""
-    return {
-        "model_path": str(model),
-        "weights": Path(),
-        "checkpoints": Path(),
-        "steps": STEPS,
-        "learning_rate": 3e-3,
-        "schedule": "linear",
-        "warmup_steps": 3,
-        "weight_decay": 0.01,
-        "max_grad_norm": 1.0,
-        "micro_rows": 4,
-        "accumulation": 1,
-        "seed": 0,
-        "save_every": 100,
-        "keep": 2,
-        "threads": 1,
-    }
-
-
-def sft_job(model: Path, folder: Path) -> Job:
-    recipe = SFTRecipe.model_validate({
-        "model": {"path": str(model)},
-        "run": {"name": "ranks"},
-        "steps": STEPS,
-        "data": {"source": "data.arithmetic:dialogues", "args": {"phases": [{"size": 300}]}},
-        "prompts": {"source": "data.arithmetic:prompts"},
-        "reward": {"terms": [{"name": "answer", "function": "rewards.math_answer:score"}]},
-        "training": {"rows_per_step": 4, "row_tokens": 96},
-    })  # fmt: skip
-    data = training_data(recipe, load_tokenizer(model), folder)
-    return make_trainer, FineTuning(data=data.folder, **common(model))
 
 
 def preference_job(model: Path, folder: Path, loss: str) -> Job:

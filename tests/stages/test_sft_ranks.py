@@ -16,11 +16,8 @@ from agapo.errors import Interrupted, UserError
 from agapo.learner.fine_tuning import FineTuning, make_trainer
 from agapo.learner.ray_train import Kind, run_ranks
 from agapo.learner.trainer_callbacks import NAMES
-from agapo.model.loading import load_tokenizer
-from agapo.recipe import SFTRecipe
-from agapo.stages.sft_data import training_data
+from tests.stages.rank_jobs import STEPS, sft_job
 
-STEPS = 20
 Losses = dict[int, float]
 
 
@@ -34,35 +31,7 @@ def cluster() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def settings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> FineTuning:
     """20 steps of 4 packed rows, with warm-up, decay and weight decay, on one rank without DeepSpeed."""
-    folder = tmp_path_factory.mktemp("data")
-    recipe = SFTRecipe.model_validate({
-        "model": {"path": str(tiny_model)},
-        "run": {"name": "ranks"},
-        "steps": STEPS,
-        "data": {"source": "data.arithmetic:dialogues", "args": {"phases": [{"size": 300}]}},
-        "prompts": {"source": "data.arithmetic:prompts"},
-        "reward": {"terms": [{"name": "answer", "function": "rewards.math_answer:score"}]},
-        "training": {"rows_per_step": 4, "row_tokens": 96},
-    })  # fmt: skip
-    data = training_data(recipe, load_tokenizer(tiny_model), folder / "data")
-    return FineTuning(
-        model_path=str(tiny_model),
-        data=data.folder,
-        checkpoints=folder,
-        weights=folder,
-        steps=data.steps,
-        learning_rate=3e-3,
-        schedule="linear",
-        warmup_steps=3,
-        weight_decay=0.01,
-        max_grad_norm=1.0,
-        micro_rows=4,
-        accumulation=1,
-        seed=0,
-        save_every=100,
-        keep=2,
-        threads=1,
-    )
+    return sft_job(tiny_model, tmp_path_factory.mktemp("data"))[1]
 
 
 def train(
