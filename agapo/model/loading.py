@@ -150,13 +150,18 @@ def export_hf(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, direct
     The folder appears complete or not at all: it is written beside its place and then renamed; an older one is
     replaced.
     """
+    config = model.config.get_text_config()
+    in_training = getattr(config, "use_cache", None)
     beside = directory.with_name(f".{directory.name}.{uuid.uuid4().hex[:8]}")
     beside.mkdir(parents=True)
     try:
+        # Trainers switch the KV cache off; a saved config that says so makes everyone's generation quadratic.
+        config.use_cache = True
         model.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
         replace_folder(beside, directory)
     finally:
+        config.use_cache = in_training
         shutil.rmtree(beside, ignore_errors=True)
 
 

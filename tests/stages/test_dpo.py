@@ -105,6 +105,7 @@ def test_it_learns_to_tell_the_pairs_apart(whole: Path) -> None:
 
 def test_the_model_stands_alone(whole: Path) -> None:
     model, tokenizer = (kind.from_pretrained(whole / "hf") for kind in (AutoModelForCausalLM, AutoTokenizer))
+    assert model.config.use_cache, "trainers switch it off; without it generation is quadratic"
     for thinking in (True, False):
         inputs = tokenizer.apply_chat_template(
             [{"role": "user", "content": "1+1="}],

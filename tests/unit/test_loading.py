@@ -3,8 +3,9 @@
 import pytest
 
 from agapo.errors import UserError
-from agapo.model.loading import load_model, load_tokenizer
+from agapo.model.loading import export_hf, load_config, load_model, load_tokenizer
 from agapo.model.tokenizer import build_tokenizer
+from tests.builders import tiny_exaone
 
 
 @pytest.mark.parametrize("load", [load_model, load_tokenizer])
@@ -39,3 +40,11 @@ def test_padding_falls_back_to_the_end_of_sequence(tmp_path):
     tokenizer.pad_token = None
     tokenizer.save_pretrained(tmp_path)
     assert load_tokenizer(tmp_path).pad_token_id == tokenizer.eos_token_id
+
+
+def test_an_exported_model_generates_with_its_cache(tmp_path):
+    model, tokenizer = tiny_exaone(), build_tokenizer()
+    model.config.use_cache = False
+    export_hf(model, tokenizer, tmp_path / "hf")
+    assert load_config(tmp_path / "hf").use_cache
+    assert model.config.use_cache is False, "the training that goes on keeps it off"
