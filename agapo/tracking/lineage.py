@@ -19,8 +19,8 @@ MEASURES = (
 )
 """Name of a measure, its column and its format; `tokens_correct` are those of the correct responses."""
 
-MOST_TERMS = 3
-"""Terms that a table has room for."""
+MOST_TERMS = 1
+"""Terms that a table of 80 columns has room for."""
 
 
 def lineage_of(model: str | Path | None) -> Lineage:
@@ -48,7 +48,7 @@ def lineage_table(lineage: Sequence[Mapping[str, Any]], console: Console | None 
     """Print what each run's model came to, by mode: the whole way at a glance.
 
     Each run's own test questions and limits; where recipes differ in them, so do the figures. Reward terms that the
-    last run shows come as well, where they are few and more than the verdict.
+    last run shows come as well, where they are few, but for those that say there what the verdict says.
     """
     measured = [
         (f"{entry['stage']} {entry['run']}" if not number else "", mode, found)
@@ -57,8 +57,13 @@ def lineage_table(lineage: Sequence[Mapping[str, Any]], console: Console | None 
     ]
     if not measured:
         return
-    terms = list(measured[-1][2].get("rewards") or {})
-    terms = terms if 1 < len(terms) <= MOST_TERMS else []
+    run = list(lineage[-1].get("measures", {}).values()) or [measured[-1][2]]
+    terms = [
+        term
+        for term in run[-1].get("rewards") or {}
+        if any(found.get("rewards", {}).get(term) != found.get("accuracy") for found in run)
+    ]
+    terms = terms if len(terms) <= MOST_TERMS else []
     rows = []
     for name, mode, found in measured:
         rewards = found.get("rewards") or {}

@@ -157,10 +157,11 @@ def make_console() -> Console:
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], console: Console, left: Sequence[int] = ()
 ) -> None:
-    """Print a table: first column left, the others right, but for the numbers in `left`."""
+    """Print a table: first column left, the others right, but for the numbers in `left`; only the first may wrap."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number and number not in left else "left")
+        justify = "right" if number and number not in left else "left"
+        table.add_column(column, justify=justify, no_wrap=number > 0, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(str(cell))) for cell in row))
     console.print(table, width=_width(console))
