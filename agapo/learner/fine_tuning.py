@@ -230,6 +230,8 @@ def save_weights(trainer: Any, settings: FineTuning) -> None:
     """Write the trained weights, whole or not at all. Collective."""
     if settings.loaded_dtype != settings.dtype:
         trainer.model.to(getattr(torch, settings.dtype))
+    # The trainer has switched the KV cache off; see `export_hf`.
+    trainer.model.config.use_cache = True
     beside = settings.weights.with_name(f".{settings.weights.name}.unfinished")
     trainer.save_model(str(beside))
     if trainer.is_world_process_zero():
