@@ -35,6 +35,7 @@ def tiny_exaone(seed: int = 0) -> Exaone4ForCausalLM:
         layers=4,
         heads=4,
         kv_heads=2,
+        head_dim=8,
         sliding_window=WINDOW,
         sliding_window_pattern=2,
         max_position_embeddings=256,

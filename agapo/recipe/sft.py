@@ -20,12 +20,20 @@ class CreateModelConfig(Strict):
     layers: int = Field(default=4, ge=1)
     heads: int = Field(default=4, ge=1)
     kv_heads: int = Field(default=2, ge=1)
+    head_dim: int = Field(default=32, ge=2, multiple_of=2)
+    """Size of one head. vLLM's attention takes 32, 64, 96, 128 and some more, but not any."""
     sliding_window: int = Field(default=24, ge=1)
     sliding_window_pattern: int = Field(default=4, ge=1)
     """Every so many layers one is global, the others local (EXAONE 4: 3 local : 1 global)."""
     max_position_embeddings: int = Field(default=4096, ge=16)
     vocabulary: int = Field(default=0, ge=0)
     """Entries of a tokenizer that is trained on the recipe's own dialogues; 0 takes a token a byte."""
+
+    @model_validator(mode="after")
+    def _heads_share_keys(self) -> "CreateModelConfig":
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads: {self.heads} is not a multiple of kv_heads {self.kv_heads}")
+        return self
 
 
 class MixConfig(Strict):

@@ -206,6 +206,7 @@ class TestRecipe:
             ({"training": {"rows_per_step": 8, "ranks": 2, "micro_batch_rows": 3}}, "micro_batch_rows 3"),
             ({"training": {"offload": True}}, "offload: needs zero_stage"),
             ({"steps": 5, "epochs": 1.0}, "either 'steps' or 'epochs'"),
+            ({"create": {"heads": 4, "kv_heads": 3}}, "heads: 4 is not a multiple of kv_heads 3"),
             ({"model": {"path": "x/y"}}, "give one of 'create'"),
             ({"data": {"mix": {"domains": {"math": 1, "reasoning": {"code": 1}}}}}, "not both"),
             ({"data": {"mix": {"modes": {"reasoning": 0}}}}, "shares of reasoning, non_reasoning"),

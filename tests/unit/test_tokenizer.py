@@ -107,6 +107,7 @@ def test_created_model_is_small_exaone_and_repeatable():
     assert sum(parameter.numel() for parameter in first.parameters()) < 1_000_000
     assert first.config.layer_types == [*["sliding_attention"] * 3, "full_attention"]
     assert not first.config.tie_word_embeddings
+    assert first.config.head_dim == 32, "a size that vLLM's attention takes"
     weights = [model.state_dict() for model in (first, second, other)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not torch.equal(weights[0]["lm_head.weight"], weights[2]["lm_head.weight"])
