@@ -10,12 +10,14 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from agapo.curation.rows import Kind
 from agapo.schema import Group, Prompt, Response
 
-Kind = Literal["incorrect", "longer", "preferred"]
-KINDS: tuple[Kind, ...] = ("incorrect", "longer", "preferred")
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SLACK = 1e-9
+"""Rewards are sums of floats: a margin that is met to the last digit but one is met."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def concise_pairs(
         return "no verdict"
     correct = sorted(_finished(r for r in group.responses if r.correct), key=_length)
     if not correct:
-        return "no correct response"
+        return _none_correct(group.responses)
     chosen = correct[0]
     wrong = [response for response in group.responses if response.correct is False]
     longer = [response for response in correct if _length(response) >= longer_by * _length(chosen)]
@@ -75,7 +77,15 @@ def concise_pairs(
     if longer and longer[-1] is not chosen:
         found["longer"] = longer[-1]
     pairs = [Pair(group.prompt, group.prompt_ids, chosen, found[kind], kind) for kind in rejected if kind in found]
-    return pairs or "all correct and about as long"
+    return pairs or NO_CONCISE[frozenset(rejected)]
+
+
+NO_CONCISE = {
+    frozenset({"incorrect"}): "none incorrect",
+    frozenset({"longer"}): "correct ones about as long",
+    frozenset({"incorrect", "longer"}): "all correct and about as long",
+}
+"""Why a group with a correct response gives no pair, by what the recipe sets it against."""
 
 
 def preferred_pairs(group: Group, *, min_margin: float, correct_only: bool) -> list[Pair] | str:
@@ -88,12 +98,15 @@ def preferred_pairs(group: Group, *, min_margin: float, correct_only: bool) -> l
     scored = [response for response in group.responses if response.reward is not None]
     if not scored:
         return "no reward"
-    fit = [r for r in _finished(scored) if not (correct_only and r.correct is False)]
+    finished = _finished(scored)
+    if not finished:
+        return "no finished response"
+    fit = [r for r in finished if not (correct_only and r.correct is False)]
     if not fit:
-        return "no correct response" if correct_only else "no finished response"
+        return _none_correct(scored)
     chosen = max(fit, key=lambda response: (_reward(response), -_length(response)))
     worst = min(scored, key=lambda response: (_reward(response), -_length(response)))
-    if _reward(chosen) - _reward(worst) < min_margin:
+    if _reward(chosen) - _reward(worst) < min_margin - SLACK:
         return "rewards too close"
     return [Pair(group.prompt, group.prompt_ids, chosen, worst, "preferred")]
 
@@ -158,11 +171,12 @@ def reused(rows: Sequence[Mapping[str, Any]], own: int, share: float, seed: int)
 def training_order(pairs: int, *, epochs: float, per_step: int, seed: int) -> list[int]:
     """Return the indices of the pairs in the order of training: each epoch shuffled, whole steps only, at least one.
 
-    Raises ValueError when there are fewer pairs than a step takes.
+    Raises ValueError when all epochs together do not fill a step.
     """
-    if pairs < per_step:
+    # Half an epoch of a few pairs more than a step takes is still a step; 100 × 0.29 is 29, not 28.999….
+    wanted = max(int(pairs * epochs + SLACK) // per_step, int(pairs >= per_step)) * per_step
+    if not wanted:
         raise ValueError(f"{pairs} pairs do not fill a step of {per_step}")
-    wanted = max(1, int(pairs * epochs) // per_step) * per_step
     order: list[int] = []
     epoch = 0
     while len(order) < wanted:
@@ -171,6 +185,11 @@ def training_order(pairs: int, *, epochs: float, per_step: int, seed: int) -> li
         order += shuffled
         epoch += 1
     return order[:wanted]
+
+
+def _none_correct(responses: Iterable[Response]) -> str:
+    """Return what there is where no response that came to its end is correct."""
+    return "no correct response" + (" came to its end" if any(response.correct for response in responses) else "")
 
 
 def _finished(responses: Iterable[Response]) -> list[Response]:

@@ -83,11 +83,19 @@ def make_preference_trainer(settings: PreferenceTuning, callbacks: list[TrainerC
 
 
 def save_pairs(folder: Path, pairs: Sequence[Mapping[str, Sequence[int]]], order: Sequence[int]) -> None:
-    """Write the pairs (`prompt_ids`, `chosen_ids`, `rejected_ids`) and their order of training for the ranks."""
+    """Write the pairs (`prompt_ids`, `chosen_ids`, `rejected_ids`) and their order of training for the ranks.
+
+    Where they are already, they stay; `write_pairs` removes the folder with the pairs that it replaces.
+    """
+    if (folder / ORDER).exists() and np.load(folder / ORDER).tolist() == list(order):
+        return
     columns = {name: [list(pair[name]) for pair in pairs] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}
     disable_progress_bars()
     Dataset.from_dict(columns).save_to_disk(str(folder / PAIRS))
-    np.save(folder / ORDER, np.asarray(order, dtype=np.int64))
+    # Last, and whole or not at all: where it is, the pairs are.
+    unfinished = folder / f".{ORDER}"
+    np.save(unfinished, np.asarray(order, dtype=np.int64))
+    unfinished.replace(folder / ORDER)
 
 
 def collate_pairs(pairs: Sequence[Mapping[str, Any]], *, pad_token_id: int, one_row: bool) -> dict[str, Tensor]:

@@ -55,7 +55,7 @@ def create_model(
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
-        head_dim=head_dim,
+        head_dim=head_dim,  # pyright: ignore[reportCallIssue]
         sliding_window=sliding_window,
         sliding_window_pattern=sliding_window_pattern,
         max_position_embeddings=max_position_embeddings,

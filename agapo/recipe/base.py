@@ -190,6 +190,9 @@ FOR_THE_MACHINE = ("training.gpu_gib", "training.max_restarts")
 UNHASHED = ("run.name", "run.output", "tracking", "checkpoint", "cluster", *FOR_THE_MACHINE)
 """Keys that may differ between a run and its continuation; RL may also go on for more `steps`."""
 
+FREE_BEFORE_TRAINING = {"dpo": ("pairs", "training", "guards")}
+"""By stage: what may still change while nothing is trained. The sampled responses stay, and are paired anew."""
+
 
 def may_differ(stage: str) -> tuple[str, ...]:
     """Return the keys that may differ between a run of a stage and its continuation."""

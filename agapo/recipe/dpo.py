@@ -39,6 +39,13 @@ class PairsConfig(Strict):
     """`preferred`: never choose a response that the verdict calls wrong."""
     reuse: ReuseConfig | None = None
 
+    @field_validator("rejected")
+    @classmethod
+    def _each_once(cls, rejected: list[str]) -> list[str]:
+        if len(set(rejected)) < len(rejected):
+            raise ValueError("should name each kind once")
+        return rejected
+
 
 class PreferenceTrainingConfig(TrainerConfig):
     """How the model is trained on pairs."""
@@ -72,10 +79,10 @@ class PreferenceTrainingConfig(TrainerConfig):
     @model_validator(mode="after")
     def _parts_fit(self) -> "PreferenceTrainingConfig":
         if self.pairs_per_step % self.ranks or self.pairs_per_step % (self.ranks * self.micro_rows):
-            raise ValueError(
-                f"pairs_per_step: {self.pairs_per_step} is not a multiple of ranks {self.ranks} × "
-                f"micro_batch_pairs {self.micro_batch_pairs or 1}"
-            )
+            parts = f"ranks {self.ranks}"
+            if self.micro_batch_pairs:
+                parts += f" × micro_batch_pairs {self.micro_batch_pairs}"
+            raise ValueError(f"pairs_per_step: {self.pairs_per_step} is not a multiple of {parts}")
         if self.loss == "dpo" and not self.start_logprobs:
             raise ValueError("start_logprobs: loss 'dpo' needs them; leave it true, or take loss 'simper'")
         return self

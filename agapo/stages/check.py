@@ -17,6 +17,7 @@ from rich.table import Table
 from agapo.errors import UserError
 from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.base import recipe_stage
+from agapo.recipe.dpo import PairsConfig
 from agapo.recipe.rl import require_terms
 from agapo.resolve import resolve
 
@@ -105,7 +106,7 @@ def _preferences(recipe: DPORecipe) -> Rows:
     split = f"{training.ranks} × {training.micro_rows} × {training.accumulation}"
     rows = [
         ("responses", f"{own.prompts:,} prompts × {size} = {own.prompts * size:,}"),
-        ("pairs", f"{own.policy}: {most:,} at most; {training.loss}"),
+        ("pairs", f"{own.policy}: {most:,} at most{_again(own, most)}; {training.loss}"),
         ("a step", f"{training.pairs_per_step} pairs; ranks × pairs × micro-batches: {split}"),
     ]
     if recipe.rollout.top_p < 1:
@@ -113,6 +114,12 @@ def _preferences(recipe: DPORecipe) -> Rows:
     if most < training.pairs_per_step:
         rows.append(("warning", f"pairs.prompts {own.prompts}: not enough for one step; raise it"))
     return rows
+
+
+def _again(own: PairsConfig, most: int) -> str:
+    if own.reuse is None:
+        return ""
+    return f", and {round(most * own.reuse.share / (1 - own.reuse.share)):,} of the stage before"
 
 
 def _data_and_model(recipe: Trained) -> Rows:
@@ -157,11 +164,11 @@ def _model(recipe: RLRecipe | DPORecipe, questions: "Questions") -> Rows:
     made = f"made by {recipe.model.start}" if recipe.model.start else str(base.model.path)
     tokenizer = base_tokenizer(base)
     if tokenizer is None:
-        return [("model", f"{made}; lengths not looked at")]
+        return [("lengths", f"not looked at: the model is {made}")]
     if isinstance(base, SFTRecipe) and base.create:
         config = PreTrainedConfig.from_dict({"max_position_embeddings": base.create.max_position_embeddings})
     else:
         config = load_config(str(base.model.path), base.model.rope_fields)
     render = make_renderer(tokenizer)
     check_questions(recipe, without_overlong(questions, render, recipe.data), render, config)
-    return [("model", f"{made}; every prompt and its response fit the context")]
+    return [("lengths", f"every prompt and its response fit the context of the model ({made})")]

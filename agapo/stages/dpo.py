@@ -15,8 +15,9 @@ from typing import Any
 
 from agapo.cluster import start_cluster, stop_cluster
 from agapo.curation.pairs import row_prompt, training_order
+from agapo.curation.rows import PairRow, read_rows
 from agapo.errors import UserError
-from agapo.learner.preference import NAMES, ORDER, PreferenceTuning, make_preference_trainer, save_pairs
+from agapo.learner.preference import NAMES, PreferenceTuning, make_preference_trainer, save_pairs
 from agapo.learner.ray_train import Kind
 from agapo.model.loading import load_config, load_tokenizer
 from agapo.recipe import DPORecipe
@@ -31,11 +32,15 @@ from agapo.stages.launch import (
     report_finished,
     require_own_gpus,
     run_to_end,
+    say_finished,
+    spending,
 )
 from agapo.stages.pairing import (
     all_pairs,
+    describe_pairs,
     earlier_pairs,
     make_pairs,
+    pairs_are_made,
     pairs_file,
     pairs_report,
     print_pairs,
@@ -65,7 +70,9 @@ def run_dpo(recipe: DPORecipe, recipe_path: Path) -> None:
     start = starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run:
         keep_start(run, start)
-        if not run.finished:
+        if run.finished:
+            say_finished(run)
+        else:
             run_to_end(recipe, recipe_path, run, start, lambda so_far: _prefer(recipe, run, start, so_far))
         _report(run)
 
@@ -85,11 +92,15 @@ def run_pairs(recipe: DPORecipe, recipe_path: Path, responses: Path | None, show
     start = starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run:
         keep_start(run, start)
-        if not pairs_file(run.path).exists():
-            with _prepared(recipe, run, start) as stage, measuring(recipe, start, stage.stop) as evaluator:
+        if not pairs_are_made(run.path, recipe.pairs):
+            with (
+                spending(run),
+                _prepared(recipe, run, start) as stage,
+                measuring(recipe, start, stage.stop) as evaluator,
+            ):
                 _pairs(stage, evaluator)
         report = read_json(run.path / "pairs.json") or {}
-        print_pairs(report, list(read_json_lines(pairs_file(run.path))), console, shown=shown)
+        print_pairs(report, _own_pairs(run), console, shown=shown)
         for name in ("responses.jsonl", "pairs.jsonl", "pairs.png"):
             console.print(f"  {run.path / name}", soft_wrap=True, highlight=False)
 
@@ -129,16 +140,16 @@ def _prepared(recipe: DPORecipe, run: RunDirectory, start: str) -> Iterator[_Sta
 def _prefer(recipe: DPORecipe, run: RunDirectory, start: str, so_far: dict[str, Any]) -> dict[str, Any]:
     """Measure, sample, pair, train, measure; return the summary's content."""
     with _prepared(recipe, run, start) as stage:
-        before = so_far.get("before")
-        if before is None or not pairs_file(run.path).exists():
+        before, made = so_far.get("before"), pairs_are_made(run.path, recipe.pairs)
+        if before is None or not made:
             with measuring(recipe, start, stage.stop) as evaluator:
                 if before is None:
                     before = measured(evaluator.accuracy(stage.questions.test, recipe.evaluation.modes))
                     write_json_atomic(run.path / SO_FAR, {**so_far, "before": before})
-                if not pairs_file(run.path).exists():
+                if not made:
                     _pairs(stage, evaluator)
         report = read_json(run.path / "pairs.json") or {}
-        make_console().print(_describe(report), soft_wrap=True, highlight=False)
+        make_console().print(describe_pairs(report), soft_wrap=True, highlight=False)
         with _loop(stage, _training_data(stage, report)) as loop:
             loop.train(stage.stop)
         with measuring(recipe, str(run.hf), stage.stop) as evaluator:
@@ -161,35 +172,31 @@ def _pairs(stage: _Stage, evaluator: Evaluator) -> None:
     taken = training_stream(recipe, stage.questions).take(0, recipe.pairs.prompts)
     groups = sample_responses(recipe, run, taken, stage.render, evaluator.pool, evaluator.scorer)
     paired = make_pairs(groups, recipe.pairs, recipe.run.seed)
-    write_pairs(run.path, groups, paired, all_pairs(recipe, paired.rows, stage.earlier))
+    write_pairs(run.path, recipe.pairs, groups, paired, all_pairs(recipe, paired.rows, stage.earlier))
 
 
-def _describe(report: Mapping[str, Any]) -> str:
-    """Return one line on the pairs, for the start of training."""
-    kinds = ", ".join(f"{count} {kind}" for kind, count in report["by_kind"].items())
-    without = ", ".join(f"{reason} {count}" for reason, count in report["without"].items())
-    return (
-        f"{report['pairs']} pairs ({kinds}) from {report['prompts']} prompts × "
-        f"{report['responses'] // max(1, report['prompts'])} responses" + (f"; no pair: {without}" if without else "")
-    )
+def _own_pairs(run: RunDirectory) -> Rows:
+    """Return the run's pairs. Raises UserError where one was changed since they were written."""
+    mend = "delete it, and the same command pairs the sampled responses again"
+    return read_rows(PairRow, pairs_file(run.path), "pairs", mend)
 
 
 def _training_data(stage: _Stage, report: Mapping[str, Any]) -> int:
     """Leave the pairs where the ranks find them, in the order of training; return the steps."""
     recipe, folder = stage.recipe, stage.run.path / "data"
     training = recipe.training
-    rows = list(read_json_lines(pairs_file(stage.run.path)))
+    rows = _own_pairs(stage.run)
     try:
         order = training_order(
             len(rows), epochs=training.epochs, per_step=training.pairs_per_step, seed=recipe.run.seed
         )
     except ValueError as error:
-        raise UserError(
-            f"pairs: {error} ({_describe(report)}); raise pairs.prompts or rollout.group_size, or lower "
-            "training.pairs_per_step"
-        ) from None
-    if not (folder / ORDER).exists():
-        save_pairs(folder, rows, order)
+        mend = "raise pairs.prompts or rollout.group_size, or lower training.pairs_per_step"
+        if not rows:
+            mend = "look at the reasons: another pairs.policy, or prompts that the model gets right now and then"
+        # What was sampled is kept: see `agapo.recipe.base.FREE_BEFORE_TRAINING`.
+        raise UserError(f"pairs: {error} ({describe_pairs(report)}); {mend}") from None
+    save_pairs(folder, rows, order)
     return len(order) // training.pairs_per_step
 
 

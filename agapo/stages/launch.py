@@ -14,7 +14,7 @@ import torch
 
 from agapo.algorithm.objective import Objective
 from agapo.cluster import fetch, require_gpus, start_cluster, stop_cluster, threads_for
-from agapo.errors import Interrupted
+from agapo.errors import Interrupted, UserError
 from agapo.learner.group import LearnerGroup
 from agapo.learner.settings import LearnerSettings
 from agapo.model.loading import load_config, load_tokenizer
@@ -73,6 +73,7 @@ def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
         keep_start(run, model_path)
         # More steps than a finished run has made: it goes on.
         if run.finished and (read_json(run.summary) or {}).get("steps", 0) >= recipe.steps:
+            say_finished(run)
             report_finished(run)
             return
         with ExitStack() as stack:
@@ -237,6 +238,15 @@ def common_summary(
     }
 
 
+def say_finished(run: RunDirectory) -> None:
+    """Say that there is nothing left to do for a run that is finished."""
+    make_console().print(
+        f"{run.path} is finished already, nothing is run; to train anew, name a run with run.name=…",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
 def report_finished(run: RunDirectory) -> None:
     """Print the table before and after, and where things lie."""
     summary = read_json(run.summary) or {}
@@ -251,7 +261,9 @@ def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
     """Run the SFT stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
     parent = None if recipe.create else starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run:
-        if not run.finished:
+        if run.finished:
+            say_finished(run)
+        else:
             run_to_end(recipe, recipe_path, run, parent, lambda so_far: _fine_tune(recipe, run, parent, so_far))
         report_sft(run)
 
@@ -263,20 +275,39 @@ def run_to_end(
     parent: str | None,
     work: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> None:
-    """Do a run's work and write its summary. Raises Interrupted, the seconds spent noted, when the user asks to stop.
+    """Do a run's work and write its summary. Raises Interrupted when the user asks to stop.
 
     `work` takes what an earlier process left in `so_far.json`, and returns the summary's content.
     """
-    so_far = read_json(run.path / SO_FAR) or {"wall_s": 0.0}
-    started = time.monotonic() - so_far["wall_s"]
-    try:
-        summary = work(so_far)
-    except Interrupted:
-        wall_s = round(time.monotonic() - started, 1)
-        write_json_atomic(run.path / SO_FAR, (read_json(run.path / SO_FAR) or {}) | {"wall_s": wall_s})
-        raise
+    with spending(run) as spent:
+        summary = work(read_json(run.path / SO_FAR) or {})
     common = common_summary(recipe, recipe_path, summary.pop("before"), summary.pop("after"))
-    finish(run, recipe, common | {"wall_s": round(time.monotonic() - started, 1), **summary}, parent)
+    finish(run, recipe, common | {"wall_s": spent(), **summary}, parent)
+
+
+@contextmanager
+def spending(run: RunDirectory) -> Iterator[Callable[[], float]]:
+    """Yield what tells the seconds that a run has taken, in earlier processes too; they are noted however it ends."""
+    place, started = run.path / SO_FAR, time.monotonic()
+    earlier = (read_json(place) or {}).get("wall_s", 0.0)
+
+    def spent() -> float:
+        return round(earlier + time.monotonic() - started, 1)
+
+    def note() -> None:
+        write_json_atomic(place, {**(read_json(place) or {}), "wall_s": spent()})
+
+    try:
+        yield spent
+    except UserError:
+        # Most were found before any work, which leaves the folder to a mended recipe.
+        if place.exists():
+            note()
+        raise
+    except BaseException:
+        note()
+        raise
+    note()
 
 
 def report_sft(run: RunDirectory) -> None:

@@ -6,6 +6,7 @@ A chunk of prompts is either written whole or sampled again, and what it samples
 sampling that was stopped goes on.
 """
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,6 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from agapo.curation.pairs import (
     KINDS,
@@ -24,6 +26,7 @@ from agapo.curation.pairs import (
     reused,
     row_prompt,
 )
+from agapo.curation.rows import PairRow, ResponseRow, is_row, read_rows
 from agapo.errors import UserError
 from agapo.recipe import DPORecipe
 from agapo.recipe.dpo import PairsConfig
@@ -34,18 +37,18 @@ from agapo.schema import Group, Prompt, Response, Segment
 from agapo.stages.rendering import Renderer
 from agapo.stages.starting import start_recipe
 from agapo.stages.system import sampling_params
-from agapo.tracking import RunDirectory, StepProgress, write_json_atomic
+from agapo.tracking import RunDirectory, StepProgress, read_json, write_json_atomic
 from agapo.tracking.files import json_line, read_json_lines, write_text_atomic
-from agapo.tracking.progress import print_table
+from agapo.tracking.progress import print_table, printable
 from agapo.tracking.report import pairs_histogram
 
 Taken = Sequence[tuple[Prompt, int]]
 """Prompts to sample, each with how often it was asked before."""
 
 
-def responses_file(run: RunDirectory) -> Path:
-    """The sampled responses: one a line, judged, with the tokens that were sampled."""
-    return run.path / "responses.jsonl"
+def responses_file(folder: Path) -> Path:
+    """The sampled responses of a run: one a line, judged, with the tokens that were sampled."""
+    return folder / "responses.jsonl"
 
 
 def pairs_file(folder: Path) -> Path:
@@ -57,14 +60,15 @@ def sample_responses(
     recipe: DPORecipe, run: RunDirectory, taken: Taken, render: Renderer, pool: RolloutPool, scorer: Scorer
 ) -> list[Group]:
     """Return the judged groups of the prompts, in order; what an earlier process has written is not sampled again."""
-    path, own = responses_file(run), recipe.rollout
+    path, own = responses_file(run.path), recipe.rollout
     known = _read_groups(path, taken, render, own.group_size)
     chunks = [taken[start : start + own.chunk_prompts] for start in range(0, len(taken), own.chunk_prompts)]
     done = [chunk for chunk in chunks if all(_key(*item) in known for item in chunk)]
-    known = {_key(*item): known[_key(*item)] for chunk in done for item in chunk}
-    write_text_atomic(path, "".join(line for key, group in known.items() for line in _lines(group, key[2])))
     left = [chunk for chunk in chunks if chunk not in done]
     if left:
+        # Without the parts of a chunk that is sampled again, and what was torn.
+        known = {_key(*item): known[_key(*item)] for chunk in done for item in chunk}
+        write_text_atomic(path, "".join(line for key, group in known.items() for line in _lines(group, key[2])))
         with StepProgress(len(chunks), len(done), name="sample", log_every=20) as view:
             view.announce(
                 f"sampling {len(taken)} prompts × {own.group_size} responses"
@@ -158,10 +162,11 @@ def _response(row: Mapping[str, Any]) -> Response:
 
 
 def _read_groups(path: Path, taken: Taken, render: Renderer, size: int) -> dict[Key, Group]:
-    """Return the groups that an earlier process has written whole."""
+    """Return the groups that an earlier process has written whole; of what is torn, the prompt is sampled again."""
     rows: dict[Key, list[Response]] = {}
     for row in read_json_lines(path):
-        rows.setdefault((row["id"], row["mode"], row["visit"]), []).append(_response(row))
+        if is_row(ResponseRow, row):
+            rows.setdefault((row["id"], row["mode"], row["visit"]), []).append(_response(row))
     prompts = {_key(*item): item[0] for item in taken}
     return {
         key: Group(prompts[key], render(prompts[key]), tuple(responses))
@@ -171,20 +176,24 @@ def _read_groups(path: Path, taken: Taken, render: Renderer, size: int) -> dict[
 
 
 def read_response_groups(path: Path) -> list[Group]:
-    """Return the groups of a `responses.jsonl`, to pair them by another policy; prompts are not rendered.
+    """Return the groups of a `responses.jsonl` (or of the run in a folder), to pair them; prompts are not rendered.
 
     Raises UserError where the file is missing, or a line is no response.
     """
-    if not path.is_file():
-        raise UserError(f"--responses: {path}: no such file; 'agapo pairs' without it samples responses")
+    rows = read_rows(ResponseRow, responses_file(path) if path.is_dir() else path, "--responses")
+    if not rows:
+        raise UserError(f"--responses: {path}: holds no responses; 'agapo pairs' without it samples them")
     found: dict[Key, tuple[Prompt, list[Response]]] = {}
-    for number, row in enumerate(read_json_lines(path), start=1):
-        try:
-            prompt = row_prompt(row)
-            found.setdefault(_key(prompt, row["visit"]), (prompt, []))[1].append(_response(row))
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path}:{number}: not a sampled response ({type(error).__name__}: {error})") from None
+    for row in rows:
+        prompt = row_prompt(row)
+        found.setdefault(_key(prompt, row["visit"]), (prompt, []))[1].append(_response(row))
     return [Group(prompt, (), tuple(responses)) for prompt, responses in found.values()]
+
+
+def pairs_are_made(folder: Path, policy: PairsConfig) -> bool:
+    """Return whether a run has its pairs, by this policy."""
+    made_by = (read_json(folder / "pairs.json") or {}).get("policy")
+    return pairs_file(folder).exists() and made_by == policy.model_dump(mode="json")
 
 
 def make_pairs(groups: Iterable[Group], policy: PairsConfig, seed: int) -> Paired:
@@ -201,12 +210,12 @@ def make_pairs(groups: Iterable[Group], policy: PairsConfig, seed: int) -> Paire
 
 
 def earlier_pairs(recipe: DPORecipe) -> list[dict[str, Any]]:
-    """Return the pairs that the recipe trains on once more. Raises UserError when there are none."""
+    """Return the pairs that the recipe trains on once more. Raises UserError when there are none, or one is none."""
     reuse = recipe.pairs.reuse
     if reuse is None:
         return []
     path = reuse.path or pairs_file(start_recipe(recipe).run_directory)
-    rows = list(read_json_lines(path))
+    rows = read_rows(PairRow, path, "pairs.reuse")
     if not rows:
         raise UserError(f"pairs.reuse: {path} has no pairs; run the stage that makes them, or leave 'reuse' out")
     return rows
@@ -221,9 +230,15 @@ def all_pairs(recipe: DPORecipe, own: Sequence[Mapping[str, Any]], earlier: Sequ
     return rows
 
 
-def write_pairs(folder: Path, groups: Sequence[Group], paired: Paired, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_pairs(
+    folder: Path, policy: PairsConfig, groups: Sequence[Group], paired: Paired, rows: Sequence[Mapping[str, Any]]
+) -> None:
     """Write what became of the prompts as `pairs.json` and `pairs.png`, and, last, `pairs.jsonl`."""
-    write_json_atomic(folder / "pairs.json", pairs_report(groups, paired, rows))
+    # What the ranks were given was made of pairs that are no more.
+    shutil.rmtree(folder / "data", ignore_errors=True)
+    pairs_file(folder).unlink(missing_ok=True)
+    report = {**pairs_report(groups, paired, rows), "policy": policy.model_dump(mode="json")}
+    write_json_atomic(folder / "pairs.json", report)
     pairs_histogram(rows, folder / "pairs.png")
     write_text_atomic(pairs_file(folder), "".join(map(json_line, rows)))
 
@@ -244,32 +259,42 @@ def pairs_report(groups: Sequence[Group], paired: Paired, rows: Sequence[Mapping
     }
 
 
+def describe_pairs(report: Mapping[str, Any]) -> str:
+    """Return one line on the pairs."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in report["by_kind"].items())
+    without = ", ".join(f"{reason} {count}" for reason, count in report["without"].items())
+    return (
+        f"{report['pairs']} pairs{f' ({kinds})' if kinds else ''} from {report['prompts']} prompts × "
+        f"{report['responses'] // max(1, report['prompts'])} responses" + (f"; no pair: {without}" if without else "")
+    )
+
+
 def print_pairs(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], console: Console, *, shown: int) -> None:
     """Print what became of the prompts, and a few pairs."""
     counts = [(f"pairs: {kind}", count) for kind, count in report["by_kind"].items()]
-    counts += [(f"no pair: {reason}", count) for reason, count in report["without"].items()]
+    counts += [(f"prompts without: {reason}", count) for reason, count in report["without"].items()]
     title = f"{report['prompts']} prompts, {report['responses']} responses, {report['pairs']} pairs"
-    print_table(title, ("", "prompts"), counts, console)
-    if rows:
-        console.print(
-            f"mean tokens: chosen {report['chosen_tokens']:.1f}, rejected {report['rejected_tokens']:.1f}",
-            highlight=False,
-        )
-    step = max(1, len(rows) // shown) if shown else 0
-    samples = [_sample(row) for row in (rows[::step][:shown] if shown else [])]
-    if samples:
-        columns = ("mode", "kind", "question", "chosen", "tokens", "rejected", "tokens")
-        print_table("Some of them", columns, samples, console, left=(1, 2, 3, 5))
+    print_table(title, ("", "number"), counts, console)
+    if not rows:
+        return
+    mean = f"mean tokens: chosen {report['chosen_tokens']:.1f}, rejected {report['rejected_tokens']:.1f}"
+    console.print(mean, highlight=False)
+    for row in rows[:: max(1, len(rows) // shown)][:shown] if shown else []:
+        console.print(_sample(row))
 
 
-def _sample(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _sample(row: Mapping[str, Any]) -> Text:
+    """Return a pair as a block of lines, each response with its tokens."""
     question = next((turn["content"] for turn in reversed(row["prompt"]) if turn["role"] == "user"), "")
-    texts = [_short(row[name]) for name in ("chosen", "rejected")]
-    mode = "thinks" if row["mode"] == "reasoning" else "plain"
-    return mode, row["kind"], _short(question), texts[0], row["chosen_tokens"], texts[1], row["rejected_tokens"]
+    shown = Text(f"\n{row['kind']}, {'with' if row['mode'] == 'reasoning' else 'without'} reasoning: ", style="bold")
+    shown.append(_short(question), style="not bold")
+    for name, style in (("chosen", "green"), ("rejected", "red")):
+        shown.append(f"\n  {name:<8} {row[f'{name}_tokens']:>5}  ", style=style)
+        shown.append(_short(row[name]), style="not bold")
+    return shown
 
 
-def _short(text: str, most: int = 120) -> str:
+def _short(text: str, most: int = 400) -> str:
     """A text on one line; start and end stay."""
-    line = " ".join(str(text).split())
+    line = " ".join(printable(str(text)).split())
     return line if len(line) <= most else f"{line[: most // 2]} … {line[-most // 2 :]}"

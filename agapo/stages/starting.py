@@ -4,6 +4,7 @@ A run that is not there yet is made first, in a process of its own, so that noth
 stays behind.
 """
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, fingerprint, lo
 from agapo.recipe.base import recipe_stage
 from agapo.stages.needle import require_green_start
 from agapo.tracking import RunDirectory, is_finished, read_json, stored_fingerprint, write_json_atomic
+from agapo.tracking.run_directory import changed_keys, describe_changes, stored_recipe
 
 MAKERS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe}
 BEFORE = {"rl": "sft", "dpo": "rl"}
@@ -47,8 +49,10 @@ def _made(recipe: Recipe, start: Path) -> Path:
                 f"model.start: the {maker.stage.upper()} run that makes the start failed; see above ({start})"
             )
     elif stored_fingerprint(maker.run_directory) != fingerprint(maker):
+        resolved = maker.model_dump(mode="json", by_alias=True)
+        changes = describe_changes(changed_keys(stored_recipe(maker.run_directory), resolved))
         raise UserError(
-            f"model.start: {maker.run_directory} was made by another version of {start}; "
+            f"model.start: {maker.run_directory} was made by another version of {start} ({changes}); "
             "delete it to make it anew, or give its model as model.path"
         )
     return maker.run_directory
@@ -99,7 +103,35 @@ def start_folder(recipe: Recipe) -> Path:
 
 
 def keep_start(run: RunDirectory, model: str) -> None:
-    """Note a run's start, so that it goes on from there whatever has been finished since."""
-    provenance = read_json(run.provenance) or {}
+    """Note a run's start, so that it goes on from there whatever has been finished since.
+
+    Raises UserError where the folder holds other weights than when the run began: what it has sampled and measured is
+    not of them.
+    """
+    provenance, weights = read_json(run.provenance) or {}, weights_mark(Path(model))
+    known = provenance.get("start_weights")
+    if known and weights and known != weights:
+        raise UserError(
+            f"model: {model} holds other weights than when the run in {run.path} began; name a new run with "
+            "run.name=…, or delete that one"
+        )
     if "start" not in provenance:
-        write_json_atomic(run.provenance, {**provenance, "start": model})
+        write_json_atomic(run.provenance, {**provenance, "start": model, "start_weights": weights})
+
+
+def weights_mark(folder: Path, *, samples: int = 64, size: int = 4096) -> str | None:
+    """Return a hash that tells a folder's weights from others; None where there are none (a hub name, say).
+
+    Of each file its size and `samples` pieces of `size` bytes, evenly spread: training moves every matrix, and reading
+    60 GB takes minutes.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    found = hashlib.sha256()
+    for path in files:
+        length = path.stat().st_size
+        found.update(f"{path.name} {length}".encode())
+        with path.open("rb") as file:
+            for number in range(samples):
+                file.seek(length * number // samples)
+                found.update(file.read(size))
+    return found.hexdigest()[:16] if files else None

@@ -33,9 +33,11 @@ def model_card(run: RunDirectory, recipe: Recipe, summary: Mapping[str, Any]) ->
             *_way(way),
             "\n## Data\n",
             *_data(recipe),
+            *_pairs(summary.get("pairs")),
             "\n## Results\n",
             "Greedy answers to held-out questions after each stage, with the questions and limits of its recipe.\n",
             *_results(way),
+            *_guards(summary.get("guards")),
             "\n## Recipe\n",
             "```yaml",
             run.recipe.read_text().strip(),
@@ -103,3 +105,24 @@ def _results(way: Iterable[Mapping[str, Any]]) -> list[str]:
             cells = ["–" if found.get(key) is None else form(found[key]) for key, _, form in MEASURES]
             lines.append(f"| {' | '.join([str(entry['stage']), mode, *cells])} |")
     return lines
+
+
+def _pairs(pairs: Mapping[str, Any] | None) -> list[str]:
+    """What preference learning was taught; nothing for the other stages."""
+    if not pairs:
+        return []
+    kinds = ", ".join(f"{count} {kind}" for kind, count in pairs["by_kind"].items())
+    return [
+        f"- pairs: {pairs['pairs']} ({kinds}) from {pairs['prompts']} prompts, policy `{pairs['policy']['policy']}`; "
+        f"mean tokens: chosen {pairs['chosen_tokens']}, rejected {pairs['rejected_tokens']}"
+    ]
+
+
+def _guards(guards: Iterable[Mapping[str, Any]] | None) -> list[str]:
+    """Where preference learning moved the model further than its recipe wants."""
+    if guards is None:
+        return []
+    tripped = [
+        f"- {item['guard']}: {item['value']:.3f}, at most {item['limit']:g} wanted" for item in guards if not item["ok"]
+    ]
+    return ["\n## Guards\n", *(tripped or ["All within the limits of the recipe."])]

@@ -22,7 +22,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from io import TextIOWrapper
@@ -34,7 +34,7 @@ import yaml
 import agapo
 from agapo.errors import UserError
 from agapo.recipe import Recipe, fingerprint
-from agapo.recipe.base import may_differ
+from agapo.recipe.base import FREE_BEFORE_TRAINING, may_differ
 from agapo.tracking.files import keep_steps_up_to, read_json, write_json_atomic, write_text_atomic
 
 PACKAGES = ("torch", "transformers", "ray", "deepspeed", "trl", "wandb", "vllm")
@@ -218,25 +218,42 @@ def _record(path: Path, recipe: Recipe, recipe_path: Path) -> bool:
     resolved = recipe.model_dump(mode="json", by_alias=True)
     # A directory without provenance is new: nothing else has been written there yet.
     resumed = (path / "provenance.json").exists()
+    if resumed and stored_fingerprint(path) != fingerprint(recipe):
+        resumed = _has_begun(path)
+        if resumed:
+            _refuse_other_recipe(path, recipe, resolved)
     if resumed:
-        _refuse_other_recipe(path, recipe, resolved)
-        _append_history(path, recipe_path)
+        _append_history(path, recipe, recipe_path)
     else:
         write_json_atomic(path / "provenance.json", _provenance(recipe, recipe_path))
     write_text_atomic(path / "recipe.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
     return resumed
 
 
+def _has_begun(path: Path) -> bool:
+    """Whether a run has left more than its recipe: what was refused before any work may be mended in place."""
+    return any(
+        item.name not in ("provenance.json", "recipe.yaml") and not _is_ours(item.name) for item in path.iterdir()
+    )
+
+
+def _has_trained(path: Path) -> bool:
+    return is_finished(path) or ((path / "checkpoints").is_dir() and any((path / "checkpoints").iterdir()))
+
+
 def _refuse_other_recipe(path: Path, recipe: Recipe, resolved: dict[str, Any]) -> None:
-    if stored_fingerprint(path) == fingerprint(recipe):
+    changes = changed_keys(stored_recipe(path), resolved)
+    free = FREE_BEFORE_TRAINING.get(recipe.stage, ())
+    if changes and not _has_trained(path) and all(_is_below(key, free) for key, _, _ in changes):
         return
     raise UserError(
-        f"{path}: holds a run of another recipe ({_describe(changed_keys(_stored_recipe(path), resolved))}); "
+        f"{path}: holds a run of another recipe ({describe_changes(changes)}); "
         f"name a new run with run.name=…, or delete the directory"
     )
 
 
-def _describe(changes: list[tuple[str, Any, Any]], most: int = 3) -> str:
+def describe_changes(changes: list[tuple[str, Any, Any]], most: int = 3) -> str:
+    """Return `key: old → new` of the first few changed keys."""
     if not changes:
         return "its fingerprint differs"
     shown = ", ".join(f"{key}: {_short(old)} → {_short(new)}" for key, old, new in changes[:most])
@@ -248,7 +265,8 @@ def _short(value: Any, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _stored_recipe(path: Path) -> dict[str, Any]:
+def stored_recipe(path: Path) -> dict[str, Any]:
+    """Return the resolved recipe of the run in folder `path`, empty where it cannot be read."""
     try:
         stored = yaml.safe_load((path / "recipe.yaml").read_text())
     except (OSError, yaml.YAMLError):
@@ -268,11 +286,16 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _is_free(key: str, stage: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in may_differ(stage))
+    return _is_below(key, may_differ(stage))
 
 
-def _append_history(path: Path, recipe_path: Path) -> None:
+def _is_below(key: str, sections: Sequence[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
+
+
+def _append_history(path: Path, recipe: Recipe, recipe_path: Path) -> None:
     provenance = read_json(path / "provenance.json") or {}
+    provenance["fingerprint"] = fingerprint(recipe)
     provenance["history"] = [*provenance.get("history", []), _launch(recipe_path)]
     write_json_atomic(path / "provenance.json", provenance)
 

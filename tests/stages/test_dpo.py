@@ -162,6 +162,12 @@ def test_responses_are_paired_by_another_policy_without_sampling(whole: Path, ti
     assert not (tmp_path / "dpo").exists()
     missing = agapo("pairs", recipe, "--responses", tmp_path / "none.jsonl")
     assert (missing.returncode, "no such file" in missing.stderr) == (1, True)
+    bad = tmp_path / "bad.jsonl"
+    for line, message in (("", "holds no responses"), ('{"id": "p"', ":1: not JSON"), ('{"id": 1}', ":1: id: input")):
+        bad.write_text(line)
+        found = agapo("pairs", recipe, "--responses", bad)
+        assert found.returncode == 1
+        assert message in found.stderr
 
 
 def test_the_second_stage_starts_from_the_first_and_reuses_its_pairs(whole: Path, tmp_path: Path) -> None:
@@ -194,9 +200,17 @@ def test_the_second_stage_starts_from_the_first_and_reuses_its_pairs(whole: Path
     assert not list((run / "adapter").glob("**/ref"))
 
 
-def test_too_few_pairs_are_said_to_be_too_few(tiny_model: Path, tmp_path: Path) -> None:
-    recipe = recipe_file(tmp_path, {"path": str(tiny_model)}, pairs={"prompts": 2})
-    done = agapo("dpo", recipe, f"run.output={tmp_path}")
+def test_too_few_pairs_are_said_to_be_too_few_and_more_are_added_to_them(
+    whole: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_file(tmp_path, {"path": str(tiny_model)})
+    done = agapo("dpo", recipe, f"run.output={tmp_path}", "pairs.prompts=8", "training.pairs_per_step=64")
     assert done.returncode == 1
-    assert "do not fill a step of 8" in done.stderr
-    assert "pairs.prompts" in done.stderr
+    assert "do not fill a step of 64" in done.stderr
+    assert "raise pairs.prompts" in done.stderr
+    # As it says, under the same name: what was sampled is kept, and what comes of it is as if it had been so at once.
+    more = agapo("dpo", recipe, f"run.output={tmp_path}")
+    assert more.returncode == 0, more.stderr
+    assert "of which 8 prompts are done" in more.stdout
+    assert (tmp_path / "dpo" / "first" / "pairs.jsonl").read_text() == (whole / "pairs.jsonl").read_text()
+    assert alike(tmp_path / "dpo" / "first", whole)

@@ -143,6 +143,35 @@ def test_a_run_that_goes_on_keeps_its_start(recipe: DPORecipe, tmp_path: Path) -
     assert starting_model(recipe) == str(first / "hf")
 
 
+def test_other_weights_in_the_same_place_are_another_start(recipe: DPORecipe, tmp_path: Path) -> None:
+    hf = finished_run(tmp_path, "rl", "first", 20) / "hf"
+    (hf / "model.safetensors").write_bytes(bytes(100_000))
+    with RunDirectory.open(recipe, tmp_path / "mine.yaml") as run:
+        keep_start(run, str(hf))
+        keep_start(run, str(hf))
+        (hf / "model.safetensors").write_bytes(bytes(50_000) + b"1" * 5_000 + bytes(45_000))
+        with pytest.raises(UserError, match=r"holds other weights than when the run in .* began; name a new run"):
+            keep_start(run, str(hf))
+
+
+def test_what_was_sampled_can_be_paired_otherwise_until_training_begins(recipe: DPORecipe, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    with RunDirectory.open(recipe, path) as run:
+        (run.path / "responses.jsonl").write_text("")
+    others = {
+        key: load_recipe(DPORecipe, path, [f"run.output={tmp_path}", override])
+        for key, override in {"training": "training.epochs=2", "rollout": "rollout.group_size=4"}.items()
+    }
+    with RunDirectory.open(others["training"], path) as run:
+        assert run.resumed
+        assert yaml.safe_load(run.recipe.read_text())["training"]["epochs"] == 2
+    with pytest.raises(UserError, match=r"another recipe \(rollout.group_size: 8 → 4, training.epochs: 2.0 → 1.0\)"):
+        RunDirectory.open(others["rollout"], path)
+    (run.checkpoints / "step_5").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"another recipe \(training.epochs: 2.0 → 1.0\)"):
+        RunDirectory.open(recipe, path)
+
+
 def test_the_lineage_goes_back_to_the_first_model(tmp_path: Path) -> None:
     after = {"measures": {"after": {"reasoning": {"accuracy": 0.5}}}}
     sft = finished_run(tmp_path, "sft", "a", 2, parent="org/model", seed=3, **after)
@@ -172,6 +201,7 @@ def found(accuracy: float, tokens: float, thinks: float) -> dict[str, Any]:
     [
         (found(0.9, 50, 1.0), [0.0, 0.1], []),
         (found(0.89, 60, 0.995), [-0.4] * 10, []),
+        (found(0.88, 50, 1.0), [], []),
         (found(0.87, 50, 1.0), [], ["accuracy lost, reasoning"]),
         (found(0.9, 80, 1.0), [], ["length grown, reasoning"]),
         (found(0.9, 50, 0.9), [], ["mode not obeyed, reasoning"]),

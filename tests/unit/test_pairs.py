@@ -1,13 +1,17 @@
 """Which response is preferred to which, and what is said of prompts that give no pair."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from agapo.chat import prompt_ids
 from agapo.curation.pairs import (
@@ -19,8 +23,12 @@ from agapo.curation.pairs import (
     row_prompt,
     training_order,
 )
+from agapo.curation.rows import PairRow, read_rows
+from agapo.errors import UserError
 from agapo.model.tokenizer import build_tokenizer
 from agapo.schema import Group, Prompt, Response
+from agapo.stages.pairing import describe_pairs, pairs_report, print_pairs
+from agapo.tracking.files import json_line
 from tests.builders import response
 
 PROMPT = Prompt(id="p", messages=({"role": "user", "content": "1+1="},))
@@ -66,12 +74,22 @@ def test_the_recipe_says_what_a_response_is_set_against() -> None:
     [
         ([answer(3), answer(4)], "no verdict"),
         ([answer(3, 0), answer(4, 0)], "no correct response"),
-        ([answer(3, 1, finish="length"), answer(4, 0)], "no correct response"),
+        ([answer(3, 1, finish="length"), answer(4, 0)], "no correct response came to its end"),
         ([answer(6, 1), answer(7, 1)], "all correct and about as long"),
     ],
 )
 def test_a_group_without_a_concise_pair_says_why(responses: list[Response], reason: str) -> None:
     assert concise(group_of(*responses)) == reason
+
+
+def test_the_reason_is_what_the_recipe_looks_for() -> None:
+    assert concise(group_of(answer(3, 1), answer(40, 1)), rejected=["incorrect"]) == "none incorrect"
+    assert concise(group_of(answer(3, 1), answer(4, 0)), rejected=["longer"]) == "correct ones about as long"
+
+
+def test_a_margin_met_in_decimals_is_met() -> None:
+    assert 1.2 - 1.0 < 0.2
+    assert len(preferred(group_of(answer(3, 1.2), answer(4, 1.0)), min_margin=0.2, correct_only=False)) == 1
 
 
 def test_which_wrong_response_is_drawn_depends_on_seed_and_prompt_alone() -> None:
@@ -113,7 +131,11 @@ def test_what_the_verdict_calls_wrong_is_never_chosen() -> None:
     [
         ([answer(3), answer(4)], "no reward"),
         ([answer(3, 0.0), answer(4, 0.5, correct=False)], "no correct response"),
-        ([answer(3, 1.0, finish="length"), answer(4, 0.5, finish="length", correct=True)], "no correct response"),
+        ([answer(3, 1.0, finish="length"), answer(4, 0.5, finish="length", correct=True)], "no finished response"),
+        (
+            [answer(3, 1.0, finish="length"), answer(4, 0.5, correct=False)],
+            "no correct response came to its end",
+        ),
         ([answer(3, 1.0), answer(4, 0.95, correct=True)], "rewards too close"),
     ],
 )
@@ -184,5 +206,59 @@ def test_each_epoch_has_every_pair_once() -> None:
 def test_only_whole_steps_are_made_and_at_least_one() -> None:
     assert len(training_order(10, epochs=1, per_step=4, seed=0)) == 8
     assert len(training_order(10, epochs=0.01, per_step=4, seed=0)) == 4
+    assert len(training_order(100, epochs=0.29, per_step=1, seed=0)) == 29
+    assert len(training_order(3, epochs=5, per_step=4, seed=0)) == 12
     with pytest.raises(ValueError, match="3 pairs do not fill a step of 4"):
-        training_order(3, epochs=5, per_step=4, seed=0)
+        training_order(3, epochs=1, per_step=4, seed=0)
+
+
+# --- rows read from files ---
+
+
+GOOD = pair_row(concise(group_of(answer(3, 1), answer(2, 0)))[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"id": None}, "id: input should be a valid string"),
+        ({"kind": "odd"}, "kind: input should be 'incorrect', 'longer' or 'preferred'"),
+        ({"chosen_ids": []}, "chosen_ids: list should have at least 1 item"),
+        ({"prompt_ids": "abc"}, "prompt_ids: input should be a valid list"),
+        ({"rejected_tokens": "4"}, "rejected_tokens: input should be a valid integer"),
+        ({"prompt": "hi"}, "prompt: input should be a valid list"),
+    ],
+)
+def test_a_pair_that_is_none_is_named_by_line_and_field(tmp_path: Path, changes: Any, message: str) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json_line(GOOD) + json_line({**GOOD, **changes}))
+    with pytest.raises(UserError) as caught:
+        read_rows(PairRow, path, "pairs.reuse")
+    assert str(caught.value).startswith(f"pairs.reuse: {path}:2: {message}")
+
+
+def test_torn_and_missing_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    with pytest.raises(UserError, match="no such file"):
+        read_rows(PairRow, path, "pairs.reuse")
+    path.write_text(json_line(GOOD) + json_line(GOOD)[:40])
+    with pytest.raises(UserError, match=r"pairs\.jsonl:2: not JSON, so cut off or changed"):
+        read_rows(PairRow, path, "pairs.reuse")
+    path.write_text(json_line({**GOOD, "mine": 1}))
+    assert read_rows(PairRow, path, "pairs.reuse")[0]["mine"] == 1
+
+
+def test_pairs_are_shown_whole_in_a_narrow_terminal() -> None:
+    console = Console(width=80, file=StringIO())
+    rows = [{**GOOD, "chosen": "right " * 20, "reused": False}]
+    report = pairs_report([], pair_up([]), rows)
+    print_pairs(report, rows, console, shown=1)
+    shown = console.file.getvalue()  # pyright: ignore[reportAttributeAccessIssue]
+    assert shown.count("right") == 20
+    assert "incorrect, with reasoning: 1+1=" in shown
+    assert re.search(r"chosen +3 ", shown) and re.search(r"rejected +2 ", shown)
+
+
+def test_no_pair_at_all_is_a_line() -> None:
+    report = pairs_report([group_of(answer(3, 0))], pair_up(["no correct response"]), [])
+    assert describe_pairs(report) == "0 pairs from 1 prompts × 1 responses; no pair: no correct response 1"

@@ -117,8 +117,15 @@ class TestRunDirectory:
         assert len(json.loads(run.provenance.read_text())["history"]) == 1
         assert yaml.safe_load(run.recipe.read_text())["steps"] == 200
 
-    def test_another_recipe_is_refused_with_the_keys_that_differ(self, recipe: RLRecipe, recipe_path: Path) -> None:
+    def test_a_recipe_refused_before_any_work_is_mended_in_place(self, recipe: RLRecipe, recipe_path: Path) -> None:
         open_and_close(recipe, recipe_path)
+        mended = load_recipe(RLRecipe, recipe_path, ["run.seed=3"])
+        run = open_and_close(mended, recipe_path)
+        assert not run.resumed
+        assert stored_fingerprint(run.path) == fingerprint(mended)
+
+    def test_another_recipe_is_refused_with_the_keys_that_differ(self, recipe: RLRecipe, recipe_path: Path) -> None:
+        open_and_close(recipe, recipe_path).metrics.write_text("")
         other = load_recipe(
             RLRecipe,
             recipe_path,
