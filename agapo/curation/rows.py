@@ -68,16 +68,18 @@ def read_rows(kind: type[_Row], path: Path, key: str, mend: str = "make it anew"
     if not path.is_file():
         raise UserError(f"{key}: {path}: no such file")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        try:
-            rows.append(json.loads(line))
-            kind.model_validate(rows[-1])
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "the line"
-            raise UserError(f"{key}: {path}:{number}: {field}: {_lower(first['msg'])}; {mend}") from None
-        except ValueError:
-            raise UserError(f"{key}: {path}:{number}: not JSON, so cut off or changed; {mend}") from None
+    # Not `splitlines`, which also splits at separators that a text may hold.
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                rows.append(json.loads(line))
+                kind.model_validate(rows[-1])
+            except ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(map(str, first["loc"])) or "the line"
+                raise UserError(f"{key}: {path}:{number}: {field}: {_lower(first['msg'])}; {mend}") from None
+            except ValueError:
+                raise UserError(f"{key}: {path}:{number}: not JSON, so cut off or changed; {mend}") from None
     return rows
 
 

@@ -244,8 +244,9 @@ def test_torn_and_missing_files_are_named(tmp_path: Path) -> None:
     path.write_text(json_line(GOOD) + json_line(GOOD)[:40])
     with pytest.raises(UserError, match=r"pairs\.jsonl:2: not JSON, so cut off or changed"):
         read_rows(PairRow, path, "pairs.reuse")
-    path.write_text(json_line({**GOOD, "mine": 1}))
-    assert read_rows(PairRow, path, "pairs.reuse")[0]["mine"] == 1
+    path.write_text(json_line({**GOOD, "mine": 1, "chosen": "a\u2028b\x85c"}))
+    [row] = read_rows(PairRow, path, "pairs.reuse")
+    assert (row["mine"], row["chosen"]) == (1, "a\u2028b\x85c")
 
 
 def test_pairs_are_shown_whole_in_a_narrow_terminal() -> None:
