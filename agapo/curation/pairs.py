@@ -155,17 +155,21 @@ def row_prompt(row: Mapping[str, Any]) -> Prompt:
     return Prompt(row["id"], tuple(row["prompt"]), row["domain"], row["mode"], row["language"], columns)
 
 
+def reused_count(own: int, share: float) -> int:
+    """Return how many earlier pairs are `share` of them and `own` new ones together."""
+    return round(own * share / (1 - share))
+
+
 def reused(rows: Sequence[Mapping[str, Any]], own: int, share: float, seed: int) -> list[dict[str, Any]]:
     """Return so many of an earlier stage's rows that they are `share` of them and `own` new ones together.
 
     All of them where there are fewer; which ones depends on the seed and each row's prompt, not on their order.
     """
-    wanted = round(own * share / (1 - share))
 
     def rank(row: Mapping[str, Any]) -> bytes:
         return hashlib.sha256(f"{seed}/{row['id']}/{row['mode']}/{row['kind']}".encode()).digest()
 
-    return [dict(row) for row in sorted(rows, key=rank)[:wanted]]
+    return [dict(row) for row in sorted(rows, key=rank)[: reused_count(own, share)]]
 
 
 def training_order(pairs: int, *, epochs: float, per_step: int, seed: int) -> list[int]:

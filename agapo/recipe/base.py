@@ -185,6 +185,7 @@ class Recipe(Strict):
 
 
 R = TypeVar("R", bound=Recipe)
+V = TypeVar("V")
 
 FOR_THE_MACHINE = ("training.gpu_gib", "training.max_restarts")
 UNHASHED = ("run.name", "run.output", "tracking", "checkpoint", "cluster", *FOR_THE_MACHINE)
@@ -341,6 +342,13 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
         return annotation
     inner = (_section_of(item) for item in getattr(annotation, "__args__", ()))
     return next((item for item in inner if item), None)
+
+
+def check_once(values: list[V], what: str) -> list[V]:
+    """Nothing may be named twice."""
+    if len(set(values)) < len(values):
+        raise ValueError(f"should name each {what} once")
+    return values
 
 
 def check_modes(modes: dict[Mode, float]) -> dict[Mode, float]:

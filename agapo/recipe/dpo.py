@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from agapo.recipe.base import AbsolutePath, DataConfig, ModelConfig, Recipe, Strict, check_modes
+from agapo.recipe.base import AbsolutePath, DataConfig, ModelConfig, Recipe, Strict, check_modes, check_once
 from agapo.recipe.rl import RewardConfig, RolloutConfig
 from agapo.recipe.sft import MeasureConfig
 from agapo.recipe.trainer import TrainerConfig
@@ -39,12 +39,7 @@ class PairsConfig(Strict):
     """`preferred`: never choose a response that the verdict calls wrong."""
     reuse: ReuseConfig | None = None
 
-    @field_validator("rejected")
-    @classmethod
-    def _each_once(cls, rejected: list[str]) -> list[str]:
-        if len(set(rejected)) < len(rejected):
-            raise ValueError("should name each kind once")
-        return rejected
+    _each_once = field_validator("rejected")(lambda kinds: check_once(kinds, "kind"))
 
 
 class PreferenceTrainingConfig(TrainerConfig):
@@ -78,11 +73,7 @@ class PreferenceTrainingConfig(TrainerConfig):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "PreferenceTrainingConfig":
-        if self.pairs_per_step % self.ranks or self.pairs_per_step % (self.ranks * self.micro_rows):
-            parts = f"ranks {self.ranks}"
-            if self.micro_batch_pairs:
-                parts += f" × micro_batch_pairs {self.micro_batch_pairs}"
-            raise ValueError(f"pairs_per_step: {self.pairs_per_step} is not a multiple of {parts}")
+        self.require_even_parts("pairs", self.pairs_per_step, self.micro_batch_pairs)
         if self.loss == "dpo" and not self.start_logprobs:
             raise ValueError("start_logprobs: loss 'dpo' needs them; leave it true, or take loss 'simper'")
         return self

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from agapo.recipe.base import Strict
+from agapo.recipe.base import Strict, check_once
 from agapo.recipe.rl import RewardConfig, RewardTerm
 from agapo.schema import Mode
 
@@ -59,9 +59,4 @@ class NeedleConfig(Strict):
             raise ValueError("should be between 0 (the start of the context) and 1 (its end)")
         return values
 
-    @field_validator("modes")
-    @classmethod
-    def _each_once(cls, values: list[Mode]) -> list[Mode]:
-        if len(set(values)) < len(values):
-            raise ValueError("should name each mode once")
-        return values
+    _each_once = field_validator("modes")(lambda modes: check_once(modes, "mode"))

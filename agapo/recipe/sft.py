@@ -116,11 +116,7 @@ class SFTTrainingConfig(TrainerConfig):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "SFTTrainingConfig":
-        if self.rows_per_step % self.ranks or self.rows_per_step % (self.ranks * self.micro_rows):
-            raise ValueError(
-                f"rows_per_step: {self.rows_per_step} is not a multiple of ranks {self.ranks} × "
-                f"micro_batch_rows {self.micro_batch_rows or 1}"
-            )
+        self.require_even_parts("rows", self.rows_per_step, self.micro_batch_rows)
         return self
 
 

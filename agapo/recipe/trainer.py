@@ -45,3 +45,12 @@ class TrainerConfig(Strict):
         if self.offload and not self.zero_stage:
             raise ValueError("offload: needs zero_stage 1, 2 or 3")
         return self
+
+    def require_even_parts(self, unit: str, per_step: int, micro: int) -> None:
+        """Raise ValueError unless the ranks share a step's rows or pairs (`unit`) evenly, in micro-batches of `micro`.
+
+        A `micro` of 0 is a rank's whole share.
+        """
+        if per_step % (self.ranks * (micro or 1)):
+            parts = f"ranks {self.ranks}" + (f" × micro_batch_{unit} {micro}" if micro else "")
+            raise ValueError(f"{unit}_per_step: {per_step} is not a multiple of {parts}")

@@ -14,6 +14,7 @@ from urllib.request import getproxies
 from rich.console import Console
 from rich.table import Table
 
+from agapo.curation.pairs import reused_count
 from agapo.errors import UserError
 from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.base import recipe_stage
@@ -119,7 +120,7 @@ def _preferences(recipe: DPORecipe) -> Rows:
 def _again(own: PairsConfig, most: int) -> str:
     if own.reuse is None:
         return ""
-    return f", and {round(most * own.reuse.share / (1 - own.reuse.share)):,} of the stage before"
+    return f", and {reused_count(most, own.reuse.share):,} of the stage before"
 
 
 def _data_and_model(recipe: Trained) -> Rows:

@@ -32,7 +32,6 @@ from agapo.stages.launch import (
     report_finished,
     require_own_gpus,
     run_to_end,
-    say_finished,
     spending,
 )
 from agapo.stages.pairing import (
@@ -70,10 +69,7 @@ def run_dpo(recipe: DPORecipe, recipe_path: Path) -> None:
     start = starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run:
         keep_start(run, start)
-        if run.finished:
-            say_finished(run)
-        else:
-            run_to_end(recipe, recipe_path, run, start, lambda so_far: _prefer(recipe, run, start, so_far))
+        run_to_end(recipe, recipe_path, run, start, lambda so_far: _prefer(recipe, run, start, so_far))
         _report(run)
 
 

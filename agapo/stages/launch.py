@@ -261,10 +261,7 @@ def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
     """Run the SFT stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
     parent = None if recipe.create else starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run:
-        if run.finished:
-            say_finished(run)
-        else:
-            run_to_end(recipe, recipe_path, run, parent, lambda so_far: _fine_tune(recipe, run, parent, so_far))
+        run_to_end(recipe, recipe_path, run, parent, lambda so_far: _fine_tune(recipe, run, parent, so_far))
         report_sft(run)
 
 
@@ -275,10 +272,13 @@ def run_to_end(
     parent: str | None,
     work: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> None:
-    """Do a run's work and write its summary. Raises Interrupted when the user asks to stop.
+    """Do what is left of a run's work and write its summary. Raises Interrupted when the user asks to stop.
 
     `work` takes what an earlier process left in `so_far.json`, and returns the summary's content.
     """
+    if run.finished:
+        say_finished(run)
+        return
     with spending(run) as spent:
         summary = work(read_json(run.path / SO_FAR) or {})
     common = common_summary(recipe, recipe_path, summary.pop("before"), summary.pop("after"))
@@ -294,20 +294,16 @@ def spending(run: RunDirectory) -> Iterator[Callable[[], float]]:
     def spent() -> float:
         return round(earlier + time.monotonic() - started, 1)
 
-    def note() -> None:
-        write_json_atomic(place, {**(read_json(place) or {}), "wall_s": spent()})
-
+    refused = False
     try:
         yield spent
     except UserError:
-        # Most were found before any work, which leaves the folder to a mended recipe.
-        if place.exists():
-            note()
+        # Found before any work: the folder stays as it was, free for a mended recipe.
+        refused = not place.exists()
         raise
-    except BaseException:
-        note()
-        raise
-    note()
+    finally:
+        if not refused:
+            write_json_atomic(place, {**(read_json(place) or {}), "wall_s": spent()})
 
 
 def report_sft(run: RunDirectory) -> None:

@@ -14,7 +14,7 @@ from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, fingerprint, lo
 from agapo.recipe.base import recipe_stage
 from agapo.stages.needle import require_green_start
 from agapo.tracking import RunDirectory, is_finished, read_json, stored_fingerprint, write_json_atomic
-from agapo.tracking.run_directory import changed_keys, describe_changes, stored_recipe
+from agapo.tracking.run_directory import describe_changes
 
 MAKERS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe}
 BEFORE = {"rl": "sft", "dpo": "rl"}
@@ -49,8 +49,7 @@ def _made(recipe: Recipe, start: Path) -> Path:
                 f"model.start: the {maker.stage.upper()} run that makes the start failed; see above ({start})"
             )
     elif stored_fingerprint(maker.run_directory) != fingerprint(maker):
-        resolved = maker.model_dump(mode="json", by_alias=True)
-        changes = describe_changes(changed_keys(stored_recipe(maker.run_directory), resolved))
+        changes = describe_changes(maker.run_directory, maker)
         raise UserError(
             f"model.start: {maker.run_directory} was made by another version of {start} ({changes}); "
             "delete it to make it anew, or give its model as model.path"

@@ -215,18 +215,17 @@ def _take_lock(path: Path) -> TextIOWrapper:
 
 def _record(path: Path, recipe: Recipe, recipe_path: Path) -> bool:
     """Write recipe and provenance; return whether there was a run of the same recipe already."""
-    resolved = recipe.model_dump(mode="json", by_alias=True)
     # A directory without provenance is new: nothing else has been written there yet.
     resumed = (path / "provenance.json").exists()
     if resumed and stored_fingerprint(path) != fingerprint(recipe):
         resumed = _has_begun(path)
         if resumed:
-            _refuse_other_recipe(path, recipe, resolved)
+            _refuse_other_recipe(path, recipe)
     if resumed:
         _append_history(path, recipe, recipe_path)
     else:
         write_json_atomic(path / "provenance.json", _provenance(recipe, recipe_path))
-    write_text_atomic(path / "recipe.yaml", yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True))
+    write_text_atomic(path / "recipe.yaml", yaml.safe_dump(_resolved(recipe), sort_keys=False, allow_unicode=True))
     return resumed
 
 
@@ -241,19 +240,31 @@ def _has_trained(path: Path) -> bool:
     return is_finished(path) or ((path / "checkpoints").is_dir() and any((path / "checkpoints").iterdir()))
 
 
-def _refuse_other_recipe(path: Path, recipe: Recipe, resolved: dict[str, Any]) -> None:
-    changes = changed_keys(stored_recipe(path), resolved)
+def _refuse_other_recipe(path: Path, recipe: Recipe) -> None:
+    changes = _changes_since(path, recipe)
     free = FREE_BEFORE_TRAINING.get(recipe.stage, ())
     if changes and not _has_trained(path) and all(_is_below(key, free) for key, _, _ in changes):
         return
     raise UserError(
-        f"{path}: holds a run of another recipe ({describe_changes(changes)}); "
+        f"{path}: holds a run of another recipe ({_describe(changes)}); "
         f"name a new run with run.name=…, or delete the directory"
     )
 
 
-def describe_changes(changes: list[tuple[str, Any, Any]], most: int = 3) -> str:
-    """Return `key: old → new` of the first few changed keys."""
+def describe_changes(path: Path, recipe: Recipe) -> str:
+    """Return `key: old → new` of the first few keys in which a recipe differs from that of the run in folder `path`."""
+    return _describe(_changes_since(path, recipe))
+
+
+def _changes_since(path: Path, recipe: Recipe) -> list[tuple[str, Any, Any]]:
+    return changed_keys(_stored_recipe(path), _resolved(recipe))
+
+
+def _resolved(recipe: Recipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", by_alias=True)
+
+
+def _describe(changes: list[tuple[str, Any, Any]], most: int = 3) -> str:
     if not changes:
         return "its fingerprint differs"
     shown = ", ".join(f"{key}: {_short(old)} → {_short(new)}" for key, old, new in changes[:most])
@@ -265,8 +276,7 @@ def _short(value: Any, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def stored_recipe(path: Path) -> dict[str, Any]:
-    """Return the resolved recipe of the run in folder `path`, empty where it cannot be read."""
+def _stored_recipe(path: Path) -> dict[str, Any]:
     try:
         stored = yaml.safe_load((path / "recipe.yaml").read_text())
     except (OSError, yaml.YAMLError):
