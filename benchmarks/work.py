@@ -30,6 +30,8 @@ class Work:
     learning_rate: float
     threads: int
     """CPU cores that the side may use, all its processes together."""
+    changes: tuple[str, ...] = ()
+    """More of agapo's recipe keys to set, as `key=value`."""
 
     @property
     def responses(self) -> int:
@@ -62,6 +64,7 @@ class Work:
             "evaluation.pass_at=0",
             "tracking.wandb=disabled",
             "tracking.samples_every=0",
+            *self.changes,
         ]
 
     def batches(self, recipe: RLRecipe) -> list[list[Prompt]]:

@@ -1,0 +1,1 @@
+"""What a GPU shows of this toolkit in ten minutes: correctness, memory and speed (`python -m benchmarks.gpu`)."""
