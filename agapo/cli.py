@@ -34,7 +34,7 @@ def sft(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import SFTRecipe, load_recipe
 
     loaded = load_recipe(SFTRecipe, recipe, overrides)
-    from agapo.stages.launch import run_sft
+    from agapo.stages.sft.run import run_sft
 
     run_sft(loaded, recipe)
 
@@ -45,7 +45,7 @@ def rl(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import RLRecipe, load_recipe
 
     loaded = load_recipe(RLRecipe, recipe, overrides)
-    from agapo.stages.launch import run_rl
+    from agapo.stages.rl.run import run_rl
 
     run_rl(loaded, recipe)
 
@@ -56,7 +56,7 @@ def dpo(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import DPORecipe, load_recipe
 
     loaded = load_recipe(DPORecipe, recipe, overrides)
-    from agapo.stages.dpo import run_dpo
+    from agapo.stages.dpo.run import run_dpo
 
     run_dpo(loaded, recipe)
 
@@ -74,7 +74,7 @@ def pairs(
     from agapo.recipe import DPORecipe, load_recipe
 
     loaded = load_recipe(DPORecipe, recipe, overrides)
-    from agapo.stages.dpo import run_pairs
+    from agapo.stages.dpo.run import run_pairs
 
     run_pairs(loaded, recipe, responses, samples)
 
@@ -85,7 +85,7 @@ def evaluate(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import EvalRecipe, load_recipe
 
     loaded = load_recipe(EvalRecipe, recipe, overrides)
-    from agapo.stages.evaluating import run_eval
+    from agapo.stages.eval.run import run_eval
 
     run_eval(loaded, recipe)
 
@@ -97,7 +97,7 @@ def check(
     schema: Annotated[bool, typer.Option(help="Check the recipe's keys and values only.")] = False,
 ) -> None:
     """Check a recipe without training: its keys, then its rewards, its data, its model and its arithmetic."""
-    from agapo.stages.check import check_recipe
+    from agapo.preflight.check import check_recipe
 
     check_recipe(recipe, overrides or [], schema_only=schema)
 
@@ -148,7 +148,7 @@ def filter_prompts(
     from agapo.recipe import RLRecipe, load_recipe
 
     loaded = load_recipe(RLRecipe, recipe, overrides)
-    from agapo.stages.filtering import run_filter
+    from agapo.stages.filter import run_filter
 
     run_filter(loaded, recipe, samples=samples, drop_from=drop_from, drop_below=drop_below)
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from agapo.recipe import RLRecipe
 from agapo.schema import Batch
-from agapo.stages.launch import build_rl
-from agapo.stages.rl import RLLoop
-from agapo.stages.rl_metrics import Clock, Collected
+from agapo.stages.rl.loop import RLLoop
+from agapo.stages.rl.metrics import Clock, Collected
+from agapo.stages.rl.run import build_rl
 from agapo.tracking import RunDirectory
 from benchmarks.work import RECIPE, Run, Step, Stopwatch, Work
 

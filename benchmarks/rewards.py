@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from agapo.rollouts.verifier import Sample, Score, VerifierPool
+from agapo.rewarding.pool import Sample, Score, VerifierPool
 from tests.hostile_math import HOSTILE
 
 CHAT = [{"role": "user", "content": "?"}]

@@ -21,7 +21,7 @@ from agapo.model.loading import load_tokenizer
 from agapo.recipe import RLRecipe
 from agapo.resolve import resolve
 from agapo.schema import Prompt
-from agapo.stages.rl_metrics import Clock
+from agapo.stages.rl.metrics import Clock
 from benchmarks.work import Run, Step, Stopwatch, Work
 
 

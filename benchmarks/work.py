@@ -69,8 +69,8 @@ class Work:
 
     def batches(self, recipe: RLRecipe) -> list[list[Prompt]]:
         """Return the prompts of each step, in the order in which agapo's run takes them."""
-        from agapo.stages.questions import load_questions
-        from agapo.stages.system import training_stream
+        from agapo.evaluation.questions import load_questions
+        from agapo.stages.running.system import training_stream
 
         stream = training_stream(recipe, load_questions(recipe.data, recipe.evaluation))
         starts = range(0, self.steps * self.prompts, self.prompts)

@@ -13,7 +13,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from agapo.learner.batching import Example
+from agapo.learner.rl.batching import Example
 from agapo.model.loading import create_model
 from agapo.model.tokenizer import build_tokenizer
 from agapo.schema import Finish, Group, Prompt, Response, Segment

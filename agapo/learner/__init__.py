@@ -1,1 +1,1 @@
-"""Learning: DeepSpeed ranks, micro-batches, weight transport, and what a checkpoint holds."""
+"""Learning: what a checkpoint holds, DeepSpeed's settings, and the two learners, `rl` and `trl`."""

@@ -1,1 +1,1 @@
-"""Sampling and scoring: engines, rollout actors, their supervisor, and the verifier pool."""
+"""Sampling: the engine protocol, the engines, the actors that hold them and the pool that supervises these."""

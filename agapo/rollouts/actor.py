@@ -10,7 +10,7 @@ import torch
 from agapo.model.loading import load_model, load_tokenizer
 from agapo.model.weights import WeightLayout
 from agapo.rollouts.engine import Engine, PromptRequest, SamplingParams
-from agapo.rollouts.transformers_engine import TransformersEngine
+from agapo.rollouts.engines.transformers.engine import TransformersEngine
 from agapo.schema import Group
 
 

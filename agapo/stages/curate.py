@@ -20,10 +20,10 @@ from agapo.curation.text import completion
 from agapo.errors import UserError
 from agapo.recipe import SFTRecipe
 from agapo.recipe.curation import CurationConfig
-from agapo.rollouts.scoring import Scorer
+from agapo.rewarding.scorer import Scorer
+from agapo.rewarding.start import start_scorer
 from agapo.schema import Group, Prompt, Response, Segment
-from agapo.stages.dialogues import Named, read_dialogues
-from agapo.stages.system import start_scorer
+from agapo.stages.running.dialogues import Named, read_dialogues
 from agapo.tracking.files import json_line, write_json_atomic
 from agapo.tracking.progress import make_console, print_table, printable
 

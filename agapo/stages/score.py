@@ -20,9 +20,9 @@ from agapo.errors import UserError
 from agapo.recipe import DPORecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.base import recipe_stage
 from agapo.recipe.rl import require_terms
-from agapo.rollouts.scoring import Scorer
+from agapo.rewarding.scorer import Scorer
+from agapo.rewarding.start import start_scorer
 from agapo.schema import Group, Prompt, Response, Segment
-from agapo.stages.system import start_scorer
 from agapo.tracking.files import json_line, write_text_atomic
 from agapo.tracking.progress import make_console
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agapo.learner.batching import Example, Layout, MicroBatch, MicroPlan, collate, plan_ranks
+from agapo.learner.rl.batching import Example, Layout, MicroBatch, MicroPlan, collate, plan_ranks
 from agapo.rollouts.engine import PromptRequest
 from agapo.schema import Group, Prompt
 

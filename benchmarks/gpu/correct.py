@@ -9,10 +9,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from agapo.learner.batching import Example
+from agapo.learner.rl.batching import Example
 from agapo.model.logprobs import LogProbModel, logprobs_and_entropy, output_head
 from agapo.rollouts.engine import SamplingParams
-from agapo.rollouts.transformers_engine import TransformersEngine
+from agapo.rollouts.engines.transformers.engine import TransformersEngine
 from benchmarks.gpu.batches import examples_of_groups, logprobs, one_a_row, one_row, requests, two_a_row
 from benchmarks.gpu.models import NoTokenizer, Shape, free, in_float32, random_model
 from benchmarks.gpu.records import Figure

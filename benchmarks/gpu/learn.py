@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from agapo.algorithm.objective import Objective
-from agapo.learner.batching import Example
+from agapo.learner.rl.batching import Example
 from agapo.model.sizes import ModelSizes, config_sizes
 from benchmarks.gpu.batches import made_up_examples
 from benchmarks.gpu.models import free, random_model
@@ -51,8 +51,8 @@ def start_learner(setting: Setting, model: PreTrainedModel, name: str) -> tuple[
     """Return (a learner with the model's weights, which kind it is): agapo's rank under ZeRO-1, or a plain one."""
     if missing(["deepspeed"]):
         return PlainLearner(model, micro_batch_tokens=1, device=setting.device), "plain AdamW in bfloat16"
-    from agapo.learner.rank import LearnerRank
-    from agapo.learner.settings import LearnerSettings
+    from agapo.learner.rl.rank import LearnerRank
+    from agapo.learner.rl.settings import LearnerSettings
 
     folder = setting.scratch / name.replace(" ", "_")
     model.save_pretrained(folder)

@@ -17,11 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from agapo.algorithm.sampling import make_batch
 from agapo.chat import final_answer, prompt_ids
-from agapo.learner.batching import examples_of
+from agapo.learner.rl.batching import examples_of
 from agapo.model.loading import create_model, export_hf, load_model, load_tokenizer
 from agapo.model.tokenizer import build_tokenizer
 from agapo.rollouts.engine import PromptRequest, SamplingParams
-from agapo.rollouts.transformers_engine import TransformersEngine
+from agapo.rollouts.engines.transformers.engine import TransformersEngine
 from agapo.schema import Group, Prompt, Response
 from benchmarks.gpu.learn import start_learner
 from benchmarks.gpu.models import weights_folder

@@ -8,10 +8,10 @@ from transformers import PreTrainedModel
 
 from agapo.algorithm.objective import Objective, policy_loss
 from agapo.model.logprobs import LogProbModel
+from agapo.model.memory import FineTuningSetup, Memory, activation_parts, state_parts, training_memory
 from agapo.model.sizes import ModelSizes, config_sizes
 from agapo.rollouts.engine import SamplingParams
-from agapo.rollouts.transformers_engine import TransformersEngine
-from agapo.stages.memory import FineTuningSetup, Memory, activation_parts, state_parts, training_memory
+from agapo.rollouts.engines.transformers.engine import TransformersEngine
 from benchmarks.gpu.batches import made_up_examples, micro_batches, requests
 from benchmarks.gpu.models import NoTokenizer, Shape, free, random_model
 from benchmarks.gpu.records import Figure

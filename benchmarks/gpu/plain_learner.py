@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from agapo.algorithm.objective import Objective, policy_loss
-from agapo.learner.batching import Example
+from agapo.learner.rl.batching import Example
 from agapo.model.logprobs import LogProbModel
 from agapo.model.weights import WeightLayout, pack_weights, weight_layout
 from benchmarks.gpu.batches import micro_batches

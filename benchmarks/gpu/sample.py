@@ -6,7 +6,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from agapo.rollouts.engine import PromptRequest, SamplingParams
-from agapo.rollouts.transformers_engine import TransformersEngine
+from agapo.rollouts.engines.transformers.engine import TransformersEngine
 from benchmarks.gpu.batches import requests
 from benchmarks.gpu.models import NoTokenizer, free, random_model
 from benchmarks.gpu.setting import Setting

@@ -10,7 +10,7 @@ from tests.stages.test_rl import rollouts_of, steps_of
 
 KILLER = """
 import ray
-from agapo.rollouts import supervisor
+from agapo.rollouts import pool as supervisor
 real = supervisor.RolloutPool.generate
 calls = 0
 

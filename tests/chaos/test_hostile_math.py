@@ -2,7 +2,7 @@
 
 import time
 
-from agapo.rollouts.verifier import Sample, VerifierPool
+from agapo.rewarding.pool import Sample, VerifierPool
 from tests.hostile_math import HOSTILE
 
 DEADLINE_S = 5.0

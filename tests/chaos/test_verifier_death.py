@@ -14,8 +14,8 @@ import ray
 
 from agapo.cluster import cluster_nodes, start_cluster, stop_cluster
 from agapo.errors import UserError
-from agapo.rollouts.verifier import GroupSample, Sample, Term, VerifierPool
-from agapo.rollouts.verifier_cluster import ClusterVerifierPool
+from agapo.rewarding.cluster import ClusterVerifierPool
+from agapo.rewarding.pool import GroupSample, Sample, Term, VerifierPool
 
 SAMPLES = [Sample([{"role": "user", "content": "?"}], "x" * (n % 97), {}) for n in range(2000)]
 EXPECTED = [float(n % 97) for n in range(2000)]
@@ -37,7 +37,7 @@ def workers() -> list[int]:
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             is_ours = MARK.encode() in (entry.parent / "environ").read_bytes().split(b"\0")
-            if is_ours and b"agapo.rollouts.verifier_worker" in entry.read_bytes():
+            if is_ours and b"agapo.rewarding.worker" in entry.read_bytes():
                 found.append(int(entry.parent.name))
         except OSError:
             continue

@@ -14,10 +14,10 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from agapo.learner.fine_tuning import FineTuning, fine_tune, make_trainer
+from agapo.learner.trl.fine_tuning import FineTuning, fine_tune, make_trainer
 from agapo.model.loading import load_tokenizer
 from agapo.recipe import SFTRecipe
-from agapo.stages.sft_data import training_data
+from agapo.stages.sft.data import training_data
 
 STEPS = 20
 Job = tuple[Callable[[Any, list[Any]], Any], FineTuning]

@@ -9,7 +9,7 @@ from agapo.errors import UserError
 from agapo.model.loading import export_hf
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe import RLRecipe, load_recipe
-from agapo.stages.launch import run_rl
+from agapo.stages.rl.run import run_rl
 from tests.builders import tiny_exaone
 from tests.stages.conftest import ROOT, agapo
 

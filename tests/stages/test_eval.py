@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from agapo.errors import UserError
+from agapo.preflight.check import check_recipe
 from agapo.recipe import EvalRecipe, load_recipe
-from agapo.stages.check import check_recipe
-from agapo.stages.evaluating import run_eval
+from agapo.stages.eval.run import run_eval
 from tests.stages.conftest import agapo
 
 STOP = list("abcdefghijklmnopqrstuvwxyz")

@@ -16,8 +16,8 @@ import torch
 from torch import multiprocessing
 
 from agapo.algorithm.objective import Objective
-from agapo.learner.batching import Example, plan_ranks, with_reference
-from agapo.learner.settings import LearnerSettings
+from agapo.learner.rl.batching import Example, plan_ranks, with_reference
+from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import export_hf, load_model
 from agapo.model.tokenizer import build_tokenizer
 from tests.builders import example, tiny_exaone, token_logprobs
@@ -125,7 +125,7 @@ def run_rank(rank: int, ranks: int, port: int, folder: Path) -> None:
 
 
 def start(rank: int, ranks: int, stage: int, port: int, folder: Path):
-    from agapo.learner.rank import LearnerRank
+    from agapo.learner.rl.rank import LearnerRank
 
     settings = LearnerSettings(str(folder / "policy"), OBJECTIVE, temperature=TEMPERATURE, zero_stage=stage)
     learner = LearnerRank(settings, rank=rank, ranks=ranks, address="127.0.0.1", port=port)

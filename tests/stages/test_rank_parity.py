@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from agapo.learner.preference import PreferenceTuning, make_preference_trainer, save_pairs
+from agapo.learner.trl.preference import PreferenceTuning, make_preference_trainer, save_pairs
 from tests.stages.rank_jobs import STEPS, Job, common, run_jobs, sft_job
 
 Layout = tuple[int, int, int]

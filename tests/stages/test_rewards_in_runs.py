@@ -11,7 +11,7 @@ import yaml
 
 from agapo.errors import UserError
 from agapo.recipe import RLRecipe, load_recipe
-from agapo.stages.filtering import run_filter
+from agapo.stages.filter import run_filter
 from tests.fakes.openai_server import serving
 from tests.sandboxed import needs_sandbox
 from tests.stages.conftest import ROOT, agapo

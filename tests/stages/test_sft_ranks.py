@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from agapo.cluster import start_cluster, stop_cluster
 from agapo.errors import Interrupted, UserError
-from agapo.learner.fine_tuning import FineTuning, make_trainer
-from agapo.learner.ray_train import Kind, run_ranks
-from agapo.learner.trainer_callbacks import NAMES
+from agapo.learner.trl.callbacks import NAMES
+from agapo.learner.trl.fine_tuning import FineTuning, make_trainer
+from agapo.learner.trl.ray_train import Kind, run_ranks
 from tests.stages.rank_jobs import STEPS, sft_job
 
 Losses = dict[int, float]
@@ -114,7 +114,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     zero_stage: int,
     micro_rows: int,
 ) -> None:
-    monkeypatch.setattr("agapo.learner.ray_train.POLL_S", 0.002)
+    monkeypatch.setattr("agapo.learner.trl.ray_train.POLL_S", 0.002)
     undisturbed, whole = whole_run(ranks, zero_stage, micro_rows)
     own = divided(settings, ranks, zero_stage, micro_rows)
     first = train(own, tmp_path, ranks=ranks, should_stop=lambda losses: len(losses) >= 3)
@@ -132,7 +132,7 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(
     alone: Run, settings: FineTuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are made again by a new one, with the same numbers, and reported once."""
-    monkeypatch.setattr("agapo.learner.ray_train.POLL_S", 0.002)
+    monkeypatch.setattr("agapo.learner.trl.ray_train.POLL_S", 0.002)
     killed: list[int] = []
 
     def kill_once(losses: Losses) -> bool:

@@ -15,7 +15,7 @@ from hypothesis import example as case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agapo.learner.batching import MicroPlan, collate, examples_of, plan_ranks, with_reference
+from agapo.learner.rl.batching import MicroPlan, collate, examples_of, plan_ranks, with_reference
 from agapo.model.logprobs import LogProbModel
 from agapo.schema import Batch, Segment
 from tests.builders import WINDOW, example, group, response, tiny_exaone, tiny_gpt2, tiny_qwen, token_logprobs

@@ -10,15 +10,15 @@ import yaml
 
 from agapo.errors import UserError
 from agapo.model.loading import export_hf
+from agapo.model.memory import GIB, training_memory
 from agapo.model.tokenizer import build_tokenizer
+from agapo.preflight import model as model_check
+from agapo.preflight.check import check_recipe
+from agapo.preflight.model import base_recipe, check_model, longest_sequence, model_sizes, setup_of
 from agapo.recipe import DPORecipe, RLRecipe, load_recipe
 from agapo.recipe.dpo import GuardsConfig
-from agapo.stages import model_check
-from agapo.stages.check import check_recipe
-from agapo.stages.guards import guard_findings
-from agapo.stages.memory import GIB, training_memory
-from agapo.stages.model_check import base_recipe, check_model, longest_sequence, model_sizes, setup_of
-from agapo.stages.starting import keep_start, last_finished, starting_model
+from agapo.stages.dpo.guards import guard_findings
+from agapo.stages.running.start import keep_start, last_finished, starting_model
 from agapo.tracking import RunDirectory, lineage_of
 from tests.builders import tiny_exaone
 

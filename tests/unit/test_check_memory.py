@@ -16,9 +16,8 @@ from transformers.masking_utils import create_causal_mask
 from trl.kernels.chunked_logprob import TOKEN_CHUNK_SIZE
 from trl.trainer import utils as trl_utils
 
-from agapo.learner.fine_tuning import with_adapters
-from agapo.model.sizes import PUBLISHED, config_sizes
-from agapo.stages.memory import (
+from agapo.learner.trl.fine_tuning import with_adapters
+from agapo.model.memory import (
     BUCKET,
     GIB,
     HEAD_TILE,
@@ -30,6 +29,7 @@ from agapo.stages.memory import (
     state_parts,
     training_memory,
 )
+from agapo.model.sizes import PUBLISHED, config_sizes
 
 SIZE: dict[str, Any] = {
     "vocab_size": 64,
@@ -100,7 +100,7 @@ print("BYTES", sum({s.data_ptr(): s.nbytes() for s in storages}.values()))
 
 @pytest.mark.parametrize("stage", [2, 3])
 def test_state_under_zero_is_what_deepspeed_holds(stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("agapo.stages.memory.BUCKET", 100_000)
+    monkeypatch.setattr("agapo.model.memory.BUCKET", 100_000)
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     environment = {**os.environ, **alone, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-c", DEEPSPEED, str(stage)]

@@ -10,13 +10,14 @@ import yaml
 
 from agapo.errors import UserError
 from agapo.model.loading import create_model, export_hf
+from agapo.model.memory import GIB, training_memory
 from agapo.model.tokenizer import build_tokenizer
+from agapo.preflight import check
+from agapo.preflight import model as model_check
+from agapo.preflight.check import check_recipe
+from agapo.preflight.model import base_recipe, memory_rows, model_sizes, setup_of
+from agapo.preflight.sft import arithmetic, check_dialogues, check_fine_tuning
 from agapo.recipe import SFTRecipe, load_recipe
-from agapo.stages import check, model_check
-from agapo.stages.check import check_recipe
-from agapo.stages.memory import GIB, training_memory
-from agapo.stages.model_check import base_recipe, memory_rows, model_sizes, setup_of
-from agapo.stages.sft_check import arithmetic, check_dialogues, check_fine_tuning
 
 ROOT = Path(__file__).parents[2]
 BIG = sorted(path for path in (ROOT / "recipes/sft").glob("*.yaml") if not path.stem.startswith("tiny"))

@@ -19,8 +19,8 @@ from agapo.errors import UserError
 from agapo.recipe import SFTRecipe
 from agapo.recipe.curation import CurationConfig
 from agapo.recipe.rl import RewardConfig
-from agapo.rollouts.scoring import Scorer
-from agapo.rollouts.verifier import Term, VerifierPool
+from agapo.rewarding.pool import Term, VerifierPool
+from agapo.rewarding.scorer import Scorer
 from agapo.stages.curate import verify_by
 from data.arithmetic import dialogues
 

@@ -15,12 +15,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agapo.learner.batching import collate, examples_of, plan_ranks
+from agapo.learner.rl.batching import collate, examples_of, plan_ranks
 from agapo.model.logprobs import LogProbModel
 from agapo.model.tokenizer import build_tokenizer
 from agapo.model.weights import pack_weights, weight_layout
 from agapo.rollouts.engine import PromptRequest, SamplingParams, uniforms
-from agapo.rollouts.transformers_engine import TransformersEngine, sample
+from agapo.rollouts.engines.transformers.engine import TransformersEngine, sample
 from agapo.schema import Batch, Prompt
 from tests.builders import WINDOW, tiny_exaone, tiny_gpt2, tiny_qwen, token_logprobs
 

@@ -11,7 +11,7 @@ import torch
 from transformers import get_scheduler
 from trl.trainer.sft_config import SFTConfig
 
-from agapo.learner.fine_tuning import FineTuning, deepspeed_config, trainable_model, training_arguments
+from agapo.learner.trl.fine_tuning import FineTuning, deepspeed_config, trainable_model, training_arguments
 from agapo.model.loading import export_hf
 from agapo.model.tokenizer import build_tokenizer
 from tests.builders import tiny_exaone
@@ -122,9 +122,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from tests.unit.test_fine_tuning import settings
-from agapo.learner.fine_tuning import make_trainer
-from agapo.learner.packing import Example, flatten
-from agapo.learner.token_file import PLAN, TokenWriter
+from agapo.learner.trl.fine_tuning import make_trainer
+from agapo.learner.trl.packing import Example, flatten
+from agapo.learner.trl.token_file import PLAN, TokenWriter
 folder = Path({str(folder)!r})
 with TokenWriter(folder) as writer:
     writer.add(Example([5, 6, 7], [0, 1, 1]))

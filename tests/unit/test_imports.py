@@ -12,12 +12,14 @@ LEVELS = [
     {"errors", "schema", "resolve"},
     {"recipe", "chat", "sandbox", "algorithm", "model", "cluster"},
     {"curation", "tracking"},
-    {"rollouts", "learner"},
+    {"rewarding", "rollouts", "learner"},
+    {"evaluation"},
     {"stages"},
+    {"preflight"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-APART = [("rollouts", "learner")]
+APART = [("rollouts", "learner"), ("rewarding", "rollouts"), ("rewarding", "learner")]
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -73,13 +75,13 @@ def test_tasks_import_little_of_the_engine(folder: str) -> None:
             {
                 "cluster.py",
                 "rollouts/actor.py",
-                "rollouts/supervisor.py",
-                "rollouts/verifier_cluster.py",
-                "learner/group.py",
-                "learner/ray_train.py",
+                "rollouts/pool.py",
+                "rewarding/cluster.py",
+                "learner/rl/group.py",
+                "learner/trl/ray_train.py",
             },
         ),
-        ("deepspeed", {"learner/rank.py", "learner/no_compiler.py"}),
+        ("deepspeed", {"learner/rl/rank.py", "learner/no_compiler.py"}),
     ],
 )
 def test_ray_and_deepspeed_appear_only_where_they_belong(package: str, holders: set[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agapo.rollouts.verifier import Sample, VerifierPool
+from agapo.rewarding.pool import Sample, VerifierPool
 from rewards import math_answer
 from rewards.math_answer import extract_answer, parseable, score
 

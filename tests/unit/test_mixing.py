@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from agapo.curation.mixing import MixedStream, interleave, share_out
 from agapo.curation.prompts import PromptStream
 from agapo.errors import UserError
+from agapo.evaluation.questions import load_questions, without_overlong
+from agapo.evaluation.rendering import make_renderer
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe.base import DataConfig
 from agapo.recipe.rl import EvaluationConfig
 from agapo.schema import Prompt
-from agapo.stages.questions import load_questions, without_overlong
-from agapo.stages.rendering import make_renderer
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcde"), st.floats(0.1, 10), min_size=1)
 

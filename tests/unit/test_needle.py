@@ -8,12 +8,12 @@ import pytest
 from pydantic import ValidationError
 
 from agapo.errors import UserError
+from agapo.evaluation import needle_prompts as fitting
+from agapo.evaluation.needle import needle_test, print_needle, require_green, require_green_start
+from agapo.evaluation.needle_prompts import needle_prompts
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe.needle import NeedleConfig
 from agapo.schema import Group, Response, Segment
-from agapo.stages import needle_prompts as fitting
-from agapo.stages.needle import needle_test, print_needle, require_green, require_green_start
-from agapo.stages.needle_prompts import needle_prompts
 from agapo.tracking.progress import make_console
 
 TOKENIZER = build_tokenizer()

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agapo.learner.packing import IGNORED, Example, collate, flatten, join, pack, packed_rows, unflatten
-from agapo.learner.token_file import TokenFile, TokenWriter
+from agapo.learner.trl.packing import IGNORED, Example, collate, flatten, join, pack, packed_rows, unflatten
+from agapo.learner.trl.token_file import TokenFile, TokenWriter
 from agapo.model.loading import create_model
 from agapo.model.tokenizer import build_tokenizer
 

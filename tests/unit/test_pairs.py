@@ -27,7 +27,7 @@ from agapo.curation.rows import PairRow, read_rows
 from agapo.errors import UserError
 from agapo.model.tokenizer import build_tokenizer
 from agapo.schema import Group, Prompt, Response
-from agapo.stages.pairing import describe_pairs, pairs_report, print_pairs
+from agapo.stages.dpo.pairing import describe_pairs, pairs_report, print_pairs
 from agapo.tracking.files import json_line
 from tests.builders import response
 

@@ -17,8 +17,8 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from agapo.algorithm.preference import dpo_loss, simper_loss
-from agapo.learner.packing import IGNORED
-from agapo.learner.preference import (
+from agapo.learner.trl.packing import IGNORED
+from agapo.learner.trl.preference import (
     ORDER,
     PreferenceTrainer,
     PreferenceTuning,

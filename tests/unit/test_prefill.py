@@ -6,9 +6,9 @@ import pytest
 from transformers import PreTrainedModel
 
 from agapo.model.tokenizer import build_tokenizer
-from agapo.rollouts import transformers_engine
 from agapo.rollouts.engine import PromptRequest, SamplingParams
-from agapo.rollouts.transformers_engine import TransformersEngine
+from agapo.rollouts.engines.transformers import engine as transformers_engine
+from agapo.rollouts.engines.transformers.engine import TransformersEngine
 from agapo.schema import Prompt
 from tests.builders import tiny_exaone, tiny_gpt2, tiny_qwen
 

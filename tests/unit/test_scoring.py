@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from agapo.errors import UserError
 from agapo.recipe.rl import RewardConfig, require_terms
-from agapo.rollouts.scoring import Scorer, total
-from agapo.rollouts.verifier import Term, VerifierPool
+from agapo.rewarding.pool import Term, VerifierPool
+from agapo.rewarding.scorer import Scorer, total
 from agapo.schema import Group, Prompt, Response, Segment
 
 FAKES = "tests.fakes.rewards"

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from agapo.errors import Interrupted, UserError
-from agapo.learner.token_file import TokenFile
+from agapo.learner.trl.token_file import TokenFile
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe import SFTRecipe
 from agapo.schema import Prompt
-from agapo.stages.sft import data_summary, dialogue_texts, mix_metrics
-from agapo.stages.sft_data import TrainingData, question_keys, training_data
+from agapo.stages.sft.data import TrainingData, question_keys, training_data
+from agapo.stages.sft.loop import data_summary, dialogue_texts, mix_metrics
 
 TOKENIZER = build_tokenizer()
 LONG = "It was a bright cold day in April, and the clocks were striking thirteen; a man slipped quickly through doors."

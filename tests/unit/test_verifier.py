@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from agapo.errors import UserError
-from agapo.rollouts import verifier_lane, verifier_process
-from agapo.rollouts.verifier import Sample, Score, VerifierPool
+from agapo.rewarding import lane as verifier_lane
+from agapo.rewarding import process as verifier_process
+from agapo.rewarding.pool import Sample, Score, VerifierPool
 
 FAKES = "tests.fakes.rewards"
 
@@ -238,7 +239,7 @@ def test_close_cancels_what_is_running_and_leaves_no_process():
 def test_workers_die_with_a_parent_that_is_killed():
     """A hanging worker never sees the end of its input; Linux has to kill it."""
     script = f"""
-        from agapo.rollouts.verifier import Sample, VerifierPool
+        from agapo.rewarding.pool import Sample, VerifierPool
         pool = VerifierPool({{"id": "{FAKES}:worker_id", "hang": "{FAKES}:hang"}}, workers=1, deadline_s=60)
         print(int(pool.score([Sample([], "", {{}})])[0]["id"].value), flush=True)
         pool.score([Sample([], "hang", {{}})])
@@ -255,7 +256,7 @@ def test_workers_die_with_a_parent_that_is_killed():
 
 def test_a_script_that_forgets_to_close_ends():
     script = f"""
-        from agapo.rollouts.verifier import Sample, VerifierPool
+        from agapo.rewarding.pool import Sample, VerifierPool
         pool = VerifierPool({{"length": "{FAKES}:length"}}, workers=1, deadline_s=60)
         print(pool.score([Sample([], "abc", {{}})])[0]["length"].value)
     """
@@ -266,7 +267,7 @@ def test_a_script_that_forgets_to_close_ends():
 
 
 def test_neither_torch_nor_ray_is_imported():
-    script = "import sys, agapo.rollouts.verifier; assert not {'torch', 'ray', 'transformers'} & set(sys.modules)"
+    script = "import sys, agapo.rewarding.pool; assert not {'torch', 'ray', 'transformers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

@@ -1,0 +1,1 @@
+"""Measuring a model: questions, greedy accuracy, what responses are like, and the needle test."""

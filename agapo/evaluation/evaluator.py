@@ -1,0 +1,109 @@
+"""Accuracy on held-out questions, through the same rollout actors and rewards as training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from agapo.chat import END_THINK, THINK, split_thinking
+from agapo.evaluation.rendering import Renderer
+from agapo.rewarding.scorer import Scorer
+from agapo.rollouts.engine import PromptRequest, SamplingParams
+from agapo.rollouts.pool import RolloutPool
+from agapo.schema import Group, Mode, Prompt
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    accuracy: dict[str, float] = field(default_factory=dict)
+    """By mode, and, where there are several domains, by `mode/domain`; 0 to 1. Questions without a verdict count as
+    wrong."""
+    groups: list[Group] = field(default_factory=list)
+    tokens: int = 0
+    """Tokens generated."""
+    errors: int = 0
+    """Responses whose reward met an error."""
+
+    @property
+    def thinking(self) -> dict[str, float]:
+        """By mode, the share of responses that think, 0 to 1: all should where the mode is reasoning, none else."""
+        modes = dict.fromkeys(group.prompt.mode for group in self.groups)
+        return {mode: _share_thinking([group for group in self.groups if group.prompt.mode == mode]) for mode in modes}
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Samples prompts and counts the correct ones."""
+
+    pool: RolloutPool
+    scorer: Scorer
+    render: Renderer
+    params: SamplingParams
+    chunk_prompts: int
+
+    def accuracy(self, prompts: Sequence[Prompt], modes: Sequence[Mode]) -> Evaluation:
+        """Return the greedy accuracy on `prompts`, asked in each of `modes`."""
+        greedy = replace(self.params, temperature=0.0, group_size=1, top_p=1.0)
+        asked = [replace(prompt, mode=mode) for mode in modes for prompt in prompts]
+        groups = self.judge(asked, greedy)
+        return _evaluation(groups, _by_mode_and_domain(groups, modes))
+
+    def pass_at(self, prompts: Sequence[Prompt], mode: Mode, k: int) -> Evaluation:
+        """Sample k responses a prompt as training does; `pass@k` and the mean accuracy, `pass@1`."""
+        sampled = replace(self.params, group_size=k)
+        groups = self.judge([replace(prompt, mode=mode) for prompt in prompts], sampled)
+        solved = sum(any(group.verdicts) for group in groups) / len(groups)
+        return _evaluation(groups, {f"pass@{k}": solved, "pass@1": _share_correct(groups)})
+
+    def judge(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[Group]:
+        """Return the scored groups of `prompts`, in order."""
+        requests = [PromptRequest(prompt, self.render(prompt)) for prompt in prompts]
+        chunks = dict(self.pool.generate(requests, params, chunk_prompts=self.chunk_prompts))
+        groups = [group for number in sorted(chunks) for group in chunks[number]]
+        judged = self.scorer.finish(groups, self.scorer.submit(groups).result())
+        self.scorer.check(judged)
+        return judged
+
+
+def _evaluation(groups: list[Group], accuracy: dict[str, float]) -> Evaluation:
+    responses = [response for group in groups for response in group.responses]
+    return Evaluation(
+        accuracy=accuracy,
+        groups=groups,
+        tokens=sum(len(response.token_ids) for response in responses),
+        errors=sum(response.reward_error is not None for response in responses),
+    )
+
+
+def _by_mode_and_domain(groups: Sequence[Group], modes: Sequence[Mode]) -> dict[str, float]:
+    domains = list(dict.fromkeys(group.prompt.domain for group in groups))
+    found: dict[str, float] = {}
+    for mode in modes:
+        asked = [group for group in groups if group.prompt.mode == mode]
+        found[mode] = _share_correct(asked)
+        for domain in domains if len(domains) > 1 else []:
+            found[f"{mode}/{domain}"] = _share_correct([group for group in asked if group.prompt.domain == domain])
+    return found
+
+
+def _share_correct(groups: Sequence[Group]) -> float:
+    responses = [response for group in groups for response in group.responses]
+    return sum(response.correct is True for response in responses) / max(1, len(responses))
+
+
+def _share_thinking(groups: Sequence[Group]) -> float:
+    found = [thinks(response.text, group.prompt.mode) for group in groups for response in group.responses]
+    return sum(found) / max(1, len(found))
+
+
+def thinks(text: str, mode: Mode) -> bool:
+    """Return whether a response thinks: it has thinking in it, or, in `non_reasoning` mode, so much as a tag of it."""
+    if mode == "reasoning":
+        return bool(split_thinking(text, mode)[0])
+    return THINK in text or END_THINK in text
+
+
+def mean_accuracy(accuracy: Mapping[str, float]) -> float:
+    """Return the mean over modes, by which checkpoints are compared; the figures by domain are in those by mode."""
+    by_mode = [value for name, value in accuracy.items() if "/" not in name]
+    return sum(by_mode) / len(by_mode)

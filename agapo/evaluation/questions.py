@@ -1,0 +1,172 @@
+"""The questions of a run: read, split, and checked against the model's context before anything is trained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from transformers import PreTrainedConfig
+
+from agapo.curation.mixing import share_out
+from agapo.curation.prompts import hold_out, read_prompts, require_own_ids
+from agapo.errors import UserError
+from agapo.evaluation.rendering import Renderer, check_lengths
+from agapo.recipe.base import DataConfig, SourceConfig
+from agapo.recipe.dpo import DPORecipe
+from agapo.recipe.rl import EvaluationConfig, RewardConfig, RLRecipe, require_terms
+from agapo.recipe.sft import MeasureConfig
+from agapo.schema import Prompt
+
+
+@dataclass(frozen=True)
+class Part:
+    """One source's prompts by what they are for; no question is in two of them."""
+
+    train: list[Prompt]
+    validation: list[Prompt]
+    test: list[Prompt]
+    overlap: int
+    """Training prompts dropped because the test questions have them too."""
+    weight: float
+    overlong: int = 0
+    """Prompts left out for their length."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A recipe's prompts, by source."""
+
+    parts: dict[str, Part]
+
+    @property
+    def train(self) -> list[Prompt]:
+        """All sources' training prompts."""
+        return list(chain.from_iterable(part.train for part in self.parts.values()))
+
+    @property
+    def validation(self) -> list[Prompt]:
+        """Those for the curve and for choosing the best checkpoint."""
+        return list(chain.from_iterable(part.validation for part in self.parts.values()))
+
+    @property
+    def test(self) -> list[Prompt]:
+        """Those for the table before and after."""
+        return list(chain.from_iterable(part.test for part in self.parts.values()))
+
+    @property
+    def overlap(self) -> int:
+        """Training prompts dropped as test prompts."""
+        return sum(part.overlap for part in self.parts.values())
+
+
+def load_questions(data: DataConfig, evaluation: EvaluationConfig | MeasureConfig) -> Questions:
+    """Read the prompts that a recipe names, and split them; evaluation sizes are shared out by the sources' weights.
+
+    Stages that choose no checkpoint hold no validation questions out.
+    """
+    validation_size = evaluation.validation_size if isinstance(evaluation, EvaluationConfig) else 0
+    weights = {name: source.weight for name, source in data.parts.items() if source.weight}
+    test_sizes = share_out(evaluation.test_size, weights)
+    validation_sizes = share_out(validation_size, weights) if validation_size else dict.fromkeys(weights, 0)
+    keys = {name: f"data.sources.{name}" if data.sources else "data" for name in weights}
+    tests = {name: _read(data.parts[name], "test", keys[name])[: test_sizes[name]] for name in weights}
+    trains = {name: _read(data.parts[name], "train", keys[name]) for name in weights}
+    require_own_ids(list(chain(*trains.values(), *tests.values())))
+    every_test = list(chain(*tests.values()))
+    parts = {}
+    for name, weight in weights.items():
+        train, validation, overlap = hold_out(trains[name], every_test, validation_sizes[name])
+        parts[name] = Part(train, validation, tests[name], overlap, weight)
+    return Questions(parts)
+
+
+def _read(source: SourceConfig, split: str, key: str) -> list[Prompt]:
+    return read_prompts(source.source, "test" if split == "test" else "train", source.args, source.path, key)
+
+
+def load_test_questions(data: DataConfig, size: int, key: str) -> list[Prompt]:
+    """Read the test split of each source, its share of `size`; the sources need no other split.
+
+    `key`: the recipe's section, for errors.
+    """
+    weights = {name: source.weight for name, source in data.parts.items() if source.weight}
+    sizes = share_out(size, weights)
+    parts = []
+    for name in weights:
+        place = f"{key}.sources.{name}" if data.sources else key
+        parts.append(_read(data.parts[name], "test", place)[: sizes[name]])
+    questions = list(chain(*parts))
+    require_own_ids(questions)
+    return questions
+
+
+def fitting_test_questions(
+    data: DataConfig,
+    size: int,
+    reward: RewardConfig,
+    render: Renderer,
+    config: PreTrainedConfig,
+    *,
+    max_new_tokens: int,
+    key: str,
+) -> list[Prompt]:
+    """Return the test questions, without those that are too long where the recipe says so.
+
+    Raises UserError where one does not fit the recipe or the model's context, or no reward judges its domain.
+    """
+    questions = load_test_questions(data, size, key)
+    require_terms(reward, {prompt.domain for prompt in questions})
+    if data.overlong == "drop":
+        questions = [prompt for prompt in questions if len(render(prompt)) <= data.max_prompt_tokens]
+        if not questions:
+            raise UserError(f"{key}.max_prompt_tokens: {data.max_prompt_tokens} leaves nothing; raise it")
+    check_lengths(questions, render, config, max_prompt_tokens=data.max_prompt_tokens, max_new_tokens=max_new_tokens)
+    return questions
+
+
+def check_questions(
+    recipe: RLRecipe | DPORecipe, questions: Questions, render: Renderer, config: PreTrainedConfig
+) -> None:
+    """Raise UserError when a prompt does not fit the recipe or the model's context, or no reward judges its domain."""
+    require_terms(recipe.reward, {prompt.domain for prompt in (*questions.train, *questions.test)})
+    check_lengths(
+        [*questions.train, *questions.validation, *questions.test],
+        render,
+        config,
+        max_prompt_tokens=recipe.data.max_prompt_tokens,
+        max_new_tokens=recipe.rollout.max_new_tokens,
+    )
+
+
+def without_overlong(questions: Questions, render: Renderer, data: DataConfig) -> Questions:
+    """Return the questions, without those that are too long where the recipe says so.
+
+    Raises UserError when that leaves a source nothing.
+    """
+    if data.overlong == "refuse":
+        return questions
+
+    def fitting(prompts: Sequence[Prompt]) -> list[Prompt]:
+        return [prompt for prompt in prompts if len(render(prompt)) <= data.max_prompt_tokens]
+
+    parts = {}
+    for name, part in questions.parts.items():
+        left = {field: fitting(getattr(part, field)) for field in ("train", "validation", "test")}
+        if any(getattr(part, field) and not left[field] for field in left):
+            raise UserError(f"data.max_prompt_tokens: {data.max_prompt_tokens} leaves nothing of '{name}'; raise it")
+        dropped = sum(len(getattr(part, field)) - len(left[field]) for field in left)
+        parts[name] = replace(part, **left, overlong=dropped)
+    return Questions(parts)
+
+
+def describe_questions(questions: Questions, render: Renderer) -> str:
+    """Return one line on the data, for the start of a run."""
+    lengths: Sequence[int] = [len(render(prompt)) for prompt in questions.train]
+    dropped = f", {questions.overlap} training questions dropped as test questions" if questions.overlap else ""
+    overlong = sum(part.overlong for part in questions.parts.values())
+    dropped += f", {overlong} too long and left out" if overlong else ""
+    sources = ", ".join(f"{name} {len(part.train)}" for name, part in questions.parts.items())
+    of_each = f" ({sources})" if len(questions.parts) > 1 else ""
+    return (
+        f"{len(questions.train)} training{of_each}, {len(questions.validation)} validation and {len(questions.test)} "
+        f"test questions (prompts up to {max(lengths)} tokens{dropped})"
+    )

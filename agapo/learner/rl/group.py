@@ -1,0 +1,107 @@
+"""The learner's ranks as Ray actors, driven as one."""
+
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import ray
+
+from agapo.cluster import fetch
+from agapo.learner.rl.batching import Example
+from agapo.learner.rl.settings import LearnerSettings
+from agapo.model.weights import WeightLayout
+
+
+class RankActor:
+    """A process for one rank. The rank itself is made later, when the first rank's address is known."""
+
+    def endpoint(self) -> tuple[str, int]:
+        """Return an address and a free port on this host, for the ranks to meet at."""
+        with socket.socket() as listener:
+            listener.bind(("", 0))
+            return ray.util.get_node_ip_address(), listener.getsockname()[1]
+
+    def start(self, settings: LearnerSettings, rank: int, ranks: int, address: str, port: int) -> None:
+        """Make the rank; returns when all ranks have met."""
+        # Imported here: DeepSpeed looks for an accelerator when it is imported.
+        from agapo.learner.rl.rank import LearnerRank
+
+        self.rank = LearnerRank(settings, rank=rank, ranks=ranks, address=address, port=port)
+
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the rank."""
+        return getattr(self.rank, method)(*args, **kwargs)
+
+
+class LearnerGroup:
+    """All ranks of the learner."""
+
+    def __init__(self, settings: LearnerSettings, *, ranks: int, gpus_per_rank: float = 0.0):
+        """Start the ranks and load the policy on them."""
+        environment = {"DS_ACCELERATOR": "cpu"} if settings.device == "cpu" else {}
+        options = {
+            "num_cpus": 0.1,
+            "num_gpus": gpus_per_rank,
+            "runtime_env": {"env_vars": environment},
+        }
+        self._ranks: list[Any] = [ray.remote(RankActor).options(**options).remote() for _ in range(ranks)]
+        address, port = fetch(self._ranks[0].endpoint.remote())
+        self._starting = [
+            actor.start.remote(settings, rank, ranks, address, port) for rank, actor in enumerate(self._ranks)
+        ]
+
+    def wait_ready(self) -> None:
+        """Return once every rank has loaded the policy."""
+        fetch(self._starting)
+
+    def _all(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
+        return fetch([actor.call.remote(method, *args, **kwargs) for actor in self._ranks])
+
+    def load_reference(self) -> None:
+        """Load the frozen reference policy on every rank."""
+        self._all("load_reference")
+
+    def reference_logprobs(self, examples: Sequence[Example]) -> list[np.ndarray]:
+        """Return log π_ref [T] of each example."""
+        found: dict[int, np.ndarray] = {}
+        for share in self._all("reference_logprobs", ray.put(list(examples))):
+            found |= share
+        return [found[index] for index in range(len(examples))]
+
+    def update(self, examples: Sequence[Example], *, denominator: float, learning_rate: float) -> dict[str, float]:
+        """Make one optimizer update, and return sums over all ranks."""
+        shares = self._all("update", ray.put(list(examples)), denominator=denominator, learning_rate=learning_rate)
+        return merge_sums(shares)
+
+    def layout(self) -> WeightLayout:
+        """Return where each parameter lies in the flat buffer."""
+        return fetch(self._ranks[0].call.remote("layout"))
+
+    def weights(self) -> Any:
+        """Return a reference to the policy's weights as one flat buffer."""
+        references = [actor.call.remote("weights") for actor in self._ranks]
+        fetch(references[1:])
+        return references[0]
+
+    def save(self, directory: Any) -> None:
+        """Write every rank's state below `directory`, which all hosts must see."""
+        self._all("save", directory)
+
+    def load(self, directory: Any) -> None:
+        """Take every rank's state from `directory`."""
+        self._all("load", directory)
+
+    def close(self) -> None:
+        """End the ranks."""
+        for actor in self._ranks:
+            ray.kill(actor)
+
+
+def merge_sums(shares: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the sums over ranks; maxima stay maxima, and the gradient norm is already that of all ranks."""
+    merged: dict[str, float] = {}
+    for name in shares[0]:
+        values = [share[name] for share in shares]
+        merged[name] = max(values) if name.endswith(("_max", "_norm")) else sum(values)
+    return merged

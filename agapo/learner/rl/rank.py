@@ -1,0 +1,246 @@
+"""One data-parallel rank: the policy under DeepSpeed, and the frozen reference policy.
+
+Deliberately not here: Ray (`group.py` makes actors of this class), schedules, and anything about rewards.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agapo.algorithm.objective import policy_loss
+from agapo.errors import UserError
+from agapo.learner.no_compiler import skip_compiled_extension
+from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, plan_ranks
+from agapo.learner.rl.settings import LearnerSettings
+from agapo.model.loading import load_model
+from agapo.model.logprobs import LogProbModel, check_head
+from agapo.model.weights import WeightLayout, pack_weights, weight_layout
+
+
+class LearnerRank:
+    """The policy's share on one rank, and how it learns."""
+
+    def __init__(self, settings: LearnerSettings, *, rank: int, ranks: int, address: str, port: int):
+        """Join the process group at `address:port`, and load the policy.
+
+        Collective: returns when all ranks are there.
+        """
+        self.settings, self.rank, self.ranks = settings, rank, ranks
+        torch.set_num_threads(settings.threads)
+        _join(rank, ranks, address, port, settings.device)
+        import deepspeed
+
+        self.deepspeed: Any = deepspeed
+        model = self._load_model()
+        check_head(model)
+        self.policy: nn.Module = model
+        self.engine, _, _, _ = self.deepspeed.initialize(
+            model=LogProbModel(model), config=self._deepspeed_config(), model_parameters=list(model.parameters())
+        )
+        self.reference: nn.Module | None = None
+
+    def _load_model(self) -> Any:
+        own = self.settings
+        model = load_model(
+            own.model_path,
+            dtype=own.dtype,
+            attention=own.attention,
+            gradient_checkpointing=own.gradient_checkpointing,
+            rope=own.rope,
+        )
+        nn.Module.to(model, own.device)
+        return model
+
+    def load_reference(self) -> None:
+        """Load the frozen policy that the KL pulls towards: the model that RL starts from."""
+        reference = LogProbModel(self._load_model().eval().requires_grad_(False))
+        if self.settings.zero_stage == 3:
+            config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}, **self._precision()}
+            reference, _, _, _ = self.deepspeed.initialize(model=reference, config=config)
+        self.reference = reference
+
+    def _deepspeed_config(self) -> dict[str, Any]:
+        own = self.settings
+        optimizer = {
+            "lr": own.learning_rate,
+            "betas": list(own.betas),
+            "eps": own.eps,
+            "weight_decay": own.weight_decay,
+            # PyTorch's AdamW: DeepSpeed's fused ones want a compiler at run time.
+            "torch_adam": True,
+        }
+        return {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": 0.0 if self._clips_itself else own.max_grad_norm,
+            "zero_optimization": {"stage": own.zero_stage},
+            "optimizer": {"type": "AdamW", "params": optimizer},
+            "zero_allow_untested_optimizer": True,
+            "steps_per_print": 10**9,
+            **self._precision(),
+        }
+
+    def _precision(self) -> dict[str, Any]:
+        return {"bf16": {"enabled": self.settings.dtype == "bfloat16"}}
+
+    @property
+    def _clips_itself(self) -> bool:
+        # Without ZeRO, in fp32, DeepSpeed clips but does not tell the norm.
+        return self.settings.zero_stage == 0 and self.settings.dtype == "float32"
+
+    def update(self, examples: Sequence[Example], *, denominator: float, learning_rate: float) -> dict[str, float]:
+        """Make one optimizer update from the batch's examples (all ranks get all of them), and return sums.
+
+        The sums are this rank's share; `ratio_max`, `grad_norm` and the like are made whole by the caller.
+        Raises UserError when the loss is not a number, before any weight has changed.
+        """
+        sums = self.accumulate(examples, denominator=denominator)
+        return sums | {"grad_norm": self.step(learning_rate)}
+
+    def accumulate(self, examples: Sequence[Example], *, denominator: float) -> dict[str, float]:
+        """Run forward and backward over this rank's micro-batches; gradients are summed over ranks in the last."""
+        self.engine.train()
+        totals: dict[str, Tensor] = {}
+        plans = self._plans(examples)
+        for number, plan in enumerate(plans):
+            self.engine.set_gradient_accumulation_boundary(number == len(plans) - 1)
+            micro = collate(examples, plan, self.settings.layout, self.settings.device)
+            loss, sums = self._loss(micro, denominator)
+            # DeepSpeed averages gradients over ranks; ours are shares of one sum.
+            self.engine.backward(loss * self.ranks, scale_wrt_gas=False)
+            _add(totals, sums)
+        self._stop_if_not_finite(totals["loss"])
+        return {name: float(value) for name, value in totals.items()}
+
+    def _loss(self, micro: MicroBatch, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
+        logprobs, entropy = self._logprobs(self.engine, micro)
+        loss, sums = policy_loss(logprobs, micro.tokens, self.settings.objective, denominator)
+        return loss, sums | {"loss": loss.detach(), "entropy": (entropy * micro.tokens.mask).sum()}
+
+    def _logprobs(self, model: Any, micro: MicroBatch) -> tuple[Tensor, Tensor]:
+        return model(
+            micro.input_ids,
+            micro.position_ids,
+            micro.attention_mask,
+            micro.predictors,
+            micro.targets,
+            self.settings.temperature,
+        )
+
+    def _stop_if_not_finite(self, loss: Tensor) -> None:
+        total = loss.detach().clone()
+        torch.distributed.all_reduce(total)
+        if not torch.isfinite(total):
+            raise UserError(
+                f"the loss became {float(total)}; lower learner.learning_rate or learner.max_grad_norm, "
+                "and run again to go on from the last checkpoint"
+            )
+
+    def step(self, learning_rate: float) -> float:
+        """Apply the accumulated gradients; return their norm before clipping."""
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self._clips_itself:
+            norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm))
+            _require_finite(norm)
+            self.engine.step()
+            return norm
+        self.engine.step()
+        norm = float(self.engine.get_global_grad_norm() or 0.0)
+        _require_finite(norm)
+        return norm
+
+    @torch.no_grad()
+    def reference_logprobs(self, examples: Sequence[Example]) -> dict[int, np.ndarray]:
+        """Return log π_ref [T] of this rank's share of the examples, by index."""
+        if self.reference is None:
+            raise ValueError("load_reference() was not called")
+        return dict(self._share_logprobs(self.reference, examples))
+
+    def _share_logprobs(self, model: Any, examples: Sequence[Example]) -> Iterator[tuple[int, np.ndarray]]:
+        for plan in self._plans(examples):
+            micro = collate(examples, plan, self.settings.layout, self.settings.device)
+            logprobs, _ = self._logprobs(model, micro)
+            if micro.dummy:
+                continue
+            counts = [len(examples[index].token_ids) for index in micro.examples]
+            pieces = logprobs.float().cpu().split(counts)
+            yield from zip(micro.examples, (piece.numpy() for piece in pieces), strict=True)
+
+    def _plans(self, examples: Sequence[Example]) -> list[MicroPlan]:
+        own = self.settings
+        lengths = [item.length for item in examples]
+        return plan_ranks(lengths, ranks=self.ranks, budget=own.micro_batch_tokens, layout=own.layout)[self.rank]
+
+    def layout(self) -> WeightLayout:
+        """Return where each parameter lies in the flat buffer."""
+        return weight_layout(self.policy, getattr(torch, self.settings.dtype))
+
+    def weights(self) -> np.ndarray | None:
+        """Return the policy's weights as one flat buffer on rank 0, None elsewhere. Collective under ZeRO-3."""
+        if self.settings.zero_stage == 3:
+            buffer = pack_weights(self.policy, self.layout(), self._gather)
+            return buffer if self.rank == 0 else None
+        return pack_weights(self.policy, self.layout()) if self.rank == 0 else None
+
+    def _gather(self, parameter: nn.Parameter) -> AbstractContextManager[object]:
+        return self.deepspeed.zero.GatheredParameters([parameter])
+
+    def save(self, directory: Path) -> None:
+        """Write weights and optimizer state below `directory`. Collective."""
+        self.engine.save_checkpoint(str(directory), tag="state")
+
+    def load(self, directory: Path) -> None:
+        """Take weights and optimizer state from `directory`. Collective."""
+        path, _ = self.engine.load_checkpoint(str(directory), tag="state")
+        if path is None:
+            raise UserError(f"{directory}: holds no learner state; delete it to resume from the checkpoint before it")
+
+
+def _join(rank: int, ranks: int, address: str, port: int, device: str) -> None:
+    """Join the process group, with the environment that DeepSpeed reads."""
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(port),
+    }
+    if device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    import deepspeed
+
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    skip_compiled_extension()
+    deepspeed.init_distributed(
+        dist_backend="gloo" if device == "cpu" else "nccl",
+        auto_mpi_discovery=False,
+        init_method=f"tcp://{address}:{port}",
+        rank=rank,
+        world_size=ranks,
+    )
+
+
+def _require_finite(norm: float) -> None:
+    if not math.isfinite(norm):
+        raise UserError(
+            f"the gradient's norm became {norm}; lower learner.learning_rate or the rewards' weights, "
+            "and run again to go on from the last checkpoint"
+        )
+
+
+def _add(totals: dict[str, Tensor], sums: dict[str, Tensor]) -> None:
+    for name, value in sums.items():
+        if name not in totals:
+            totals[name] = value
+        else:
+            totals[name] = torch.maximum(totals[name], value) if name.endswith("_max") else totals[name] + value

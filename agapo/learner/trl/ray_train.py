@@ -1,0 +1,186 @@
+"""TRL trainers as Ray Train workers: one cluster serves every stage.
+
+    driver ── fit() in a thread ──► Ray Train ──► a worker a rank ── fine_tune()
+       ▲                                             │ each step
+       └───────────── Mailbox (an actor) ◄───────────┘ metrics; back comes whether to stop
+
+Ray Train starts the ranks, sets up the process group, and starts them anew when one dies; they then go on from the
+last checkpoint. Steps that are made again have the same numbers, and are reported once.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from transformers import TrainerCallback
+
+from agapo.cluster import fetch
+from agapo.errors import Interrupted, UserError
+from agapo.learner.checkpoint import latest_checkpoint
+from agapo.learner.trl.callbacks import STATE, CheckpointCallback, ReportCallback
+from agapo.learner.trl.fine_tuning import FineTuning, fine_tune
+
+RAY_TRAIN = "ray_train"
+"""Folder in the run's own where Ray Train keeps notes."""
+
+POLL_S = 0.2
+"""How often the driver looks for news."""
+
+Report = Callable[[int, dict[str, float]], None]
+"""Takes a step (counted from 1) and its metrics."""
+
+
+class Mailbox:
+    """Where rank 0 leaves each step's metrics, and learns whether to stop."""
+
+    def __init__(self) -> None:
+        self._news: list[tuple[int, dict[str, float]]] = []
+        self._stop = False
+        self._problem = ""
+
+    def post(self, step: int, metrics: dict[str, float]) -> bool:
+        """Leave metrics; return whether the run should stop."""
+        self._news.append((step, metrics))
+        return self._stop
+
+    def fail(self, problem: str) -> None:
+        """Say what the user has to mend; the first rank's word counts."""
+        self._problem = self._problem or problem
+
+    def collect(self, stop: bool) -> tuple[list[tuple[int, dict[str, float]]], str]:
+        """Return (what is new, the problem if there is one), and take over whether to stop."""
+        self._stop = self._stop or stop
+        news, self._news = self._news, []
+        return news, self._problem
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tells one stage's training from another's."""
+
+    make_trainer: Callable[[Any, list[TrainerCallback]], Any]
+    """Makes a rank's trainer from its settings."""
+    names: Mapping[str, str]
+    """The trainer's name of each metric, and ours."""
+    relief: str
+    """The recipe's keys that make a micro-batch smaller, for who runs out of memory."""
+
+
+def run_ranks(
+    settings: FineTuning,
+    kind: Kind,
+    *,
+    ranks: int,
+    gpus_per_rank: float,
+    max_restarts: int,
+    storage: Path,
+    done: int,
+    report: Report,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Train to the last step on `ranks` workers, on from the newest checkpoint; `report` gets each step after `done`.
+
+    Raises Interrupted after saving when `should_stop()` became true, and UserError when the workers cannot go on.
+    """
+    mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
+    failure: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            _trainer(settings, kind, mailbox, ranks, gpus_per_rank, max_restarts, storage).fit()
+        except BaseException as error:  # handed to the main thread
+            failure.append(error)
+
+    # Beside the main thread, where Ray Train would put its own handler over ours for Ctrl-C.
+    thread = threading.Thread(target=fit, daemon=True)
+    thread.start()
+    last = _follow(thread, mailbox, report, should_stop, done)
+    if failure:
+        raise _explained(failure[0])
+    if last < settings.steps:
+        raise Interrupted
+
+
+def _follow(thread: threading.Thread, mailbox: Any, report: Report, should_stop: Callable[[], bool], last: int) -> int:
+    """Hand metrics on until the ranks are done; return the last step. Raises UserError where a rank met one."""
+    done = False
+    while not done:
+        done = not thread.is_alive()
+        news, problem = fetch(mailbox.collect.remote(should_stop()))
+        for step, metrics in news:
+            if step > last:
+                report(step, metrics)
+                last = step
+        if problem:
+            raise UserError(problem)
+        if not done:
+            time.sleep(POLL_S)
+    return last
+
+
+def _trainer(
+    settings: FineTuning, kind: Kind, mailbox: Any, ranks: int, gpus_per_rank: float, max_restarts: int, storage: Path
+) -> Any:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    on_gpu = settings.device != "cpu"
+    resources = {"CPU": 0.1} | ({"GPU": gpus_per_rank} if on_gpu else {})
+    cpu_only = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "false"}
+    environment = {} if on_gpu else cpu_only
+    return TorchTrainer(
+        rank_main,
+        train_loop_config={"settings": settings, "kind": kind, "mailbox": mailbox},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ScalingConfig(num_workers=ranks, use_gpu=on_gpu, resources_per_worker=resources),
+        run_config=RunConfig(
+            name=RAY_TRAIN,
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=max_restarts),
+            worker_runtime_env={"env_vars": environment},
+        ),
+    )
+
+
+def rank_main(config: Mapping[str, Any]) -> None:
+    """Be one rank. What a new start would not mend goes to the driver; after all else, Ray Train starts it anew."""
+    settings, kind, mailbox = config["settings"], config["kind"], config["mailbox"]
+    newest = latest_checkpoint(settings.checkpoints)
+    callbacks = [
+        CheckpointCallback(settings.checkpoints, keep=settings.keep, state=settings.state),
+        ReportCallback(lambda step, metrics: ray.get(mailbox.post.remote(step, metrics)), kind.names),
+    ]
+    try:
+        trainer = kind.make_trainer(settings, callbacks)
+    except Exception as error:
+        ray.get(mailbox.fail.remote(_one_line(error, kind.relief)))
+        return
+    try:
+        fine_tune(trainer, settings, newest.path / STATE if newest else None)
+    except Exception as error:
+        if not isinstance(error, UserError) and type(error).__name__ != "OutOfMemoryError":
+            raise
+        ray.get(mailbox.fail.remote(_one_line(error, kind.relief)))
+
+
+def _one_line(error: BaseException, relief: str = "the micro-batch") -> str:
+    """Return an error as one line; what Ray wraps around it is left out."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, UserError):
+        return str(error)
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"out of GPU memory ({lines[0]}); lower {relief}"
+    return f"training: {type(error).__name__}: {lines[-1]}"
+
+
+def _explained(error: BaseException) -> BaseException:
+    """Return what stopped the ranks as one line; the whole of it is in Ray's log."""
+    causes = getattr(error, "worker_failures", None) or {0: error}
+    rank, cause = next(iter(causes.items()))
+    return UserError(f"training: rank {rank} failed again and again ({_one_line(cause)}); Ray's log has all of it")

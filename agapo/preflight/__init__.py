@@ -1,0 +1,1 @@
+"""All that can be known of a recipe before it runs."""

@@ -1,0 +1,175 @@
+"""`agapo check`: all that can be known about a recipe without training.
+
+The schema part imports no torch. The rest says what it could not look at (a model on a hub that cannot be reached)
+rather than passing over it.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from rich.console import Console
+from rich.table import Table
+
+from agapo.curation.pairs import reused_count
+from agapo.errors import UserError
+from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
+from agapo.recipe.base import recipe_stage
+from agapo.recipe.dpo import PairsConfig
+from agapo.recipe.rl import require_terms
+from agapo.resolve import resolve
+
+if TYPE_CHECKING:
+    from agapo.evaluation.questions import Questions
+
+Rows = list[tuple[str, str]]
+Trained = RLRecipe | SFTRecipe | DPORecipe
+
+
+def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None:
+    """Check a recipe and print what was found. Raises UserError at the first mistake."""
+    kind = {"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe, "eval": EvalRecipe}[recipe_stage(path)]
+    recipe = load_recipe(kind, path, overrides)
+    rows: Rows = [("recipe", f"{path}: every key is known and in range")]
+    if not schema_only:
+        _without_network()
+    if not schema_only and isinstance(recipe, EvalRecipe):
+        from agapo.preflight.evaluation import check_evaluation
+
+        rows += check_evaluation(recipe)
+    elif not schema_only:
+        assert isinstance(recipe, RLRecipe | SFTRecipe | DPORecipe)
+        rows += _names(recipe)
+        rows += _arithmetic(recipe) if isinstance(recipe, RLRecipe) else []
+        rows += _preferences(recipe) if isinstance(recipe, DPORecipe) else []
+        rows += _data_and_model(recipe)
+    if not schema_only and isinstance(recipe, SFTRecipe):
+        from agapo.preflight.sft import check_fine_tuning
+
+        rows += check_fine_tuning(recipe)
+    if not schema_only and isinstance(recipe, DPORecipe):
+        from agapo.preflight.model import base_recipe, check_model
+
+        rows += check_model(recipe, base_recipe(recipe))
+    table = Table("checked", "found", title=f"{recipe.stage}: {recipe.run.name}")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _without_network() -> None:
+    """Where there is no way to the hub, say so to its libraries, which would try again for half a minute each time."""
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    if getproxies() or not endpoint.hostname:
+        return
+    try:
+        socket.create_connection((endpoint.hostname, endpoint.port or 443), timeout=5).close()
+    except OSError:
+        # Read when they are imported: after this.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _names(recipe: Trained) -> Rows:
+    """Import every function that the recipe names, and ask the rewards whether they can work here."""
+    from agapo.rewarding.start import check_rewards
+
+    check_rewards(recipe.reward)
+    sources = [source.source for source in recipe.data.parts.values()]
+    for source in sources:
+        resolve(source, key="data.source")
+    functions = [*sources, *(term.function for term in recipe.reward.terms)]
+    return [("functions", ", ".join(functions)), ("rewards", "take their arguments, and can work here")]
+
+
+def _arithmetic(recipe: RLRecipe) -> Rows:
+    own = recipe.rollout
+    responses = recipe.nominal_responses
+    chunks = -(-recipe.prompts_per_step // own.chunk_prompts)
+    tokens = responses * (own.max_new_tokens + recipe.data.max_prompt_tokens)
+    rows = [
+        ("a step", f"{recipe.prompts_per_step} prompts × {own.group_size} = {responses} responses, {chunks} chunks"),
+        ("tokens a step", f"at most {tokens:,} through the learner, {recipe.learner.ranks} ranks"),
+    ]
+    if own.top_p < 1:
+        rows.append(("warning", "rollout.top_p < 1 samples from another support than the log-probabilities describe"))
+    if own.actors > chunks:
+        rows.append(("warning", f"rollout.actors {own.actors}: only {chunks} chunks a step, so some actors idle"))
+    return rows
+
+
+def _preferences(recipe: DPORecipe) -> Rows:
+    own, training = recipe.pairs, recipe.training
+    most = own.prompts * (len(own.rejected) if own.policy == "concise" else 1)
+    size = recipe.rollout.group_size
+    split = f"{training.ranks} × {training.micro_rows} × {training.accumulation}"
+    rows = [
+        ("responses", f"{own.prompts:,} prompts × {size} = {own.prompts * size:,}"),
+        ("pairs", f"{own.policy}: {most:,} at most{_again(own, most)}; {training.loss}"),
+        ("a step", f"{training.pairs_per_step} pairs; ranks × pairs × micro-batches: {split}"),
+    ]
+    if recipe.rollout.top_p < 1:
+        rows.append(("warning", "rollout.top_p < 1 leaves unlikely responses out, which pairs have most to learn from"))
+    if most < training.pairs_per_step:
+        rows.append(("warning", f"pairs.prompts {own.prompts}: not enough for one step; raise it"))
+    return rows
+
+
+def _again(own: PairsConfig, most: int) -> str:
+    if own.reuse is None:
+        return ""
+    return f", and {reused_count(most, own.reuse.share):,} of the stage before"
+
+
+def _data_and_model(recipe: Trained) -> Rows:
+    """Read the questions, where they can be reached; and for RL look at the model."""
+    data = recipe.prompts if isinstance(recipe, SFTRecipe) else recipe.data
+    try:
+        return _test_questions(recipe) if isinstance(recipe, SFTRecipe) else _prompts(recipe)
+    except UserError as error:
+        if any(source.path for source in data.parts.values()) or "cannot" not in str(error):
+            raise
+        return [("questions" if isinstance(recipe, SFTRecipe) else "data", f"not looked at: {error}")]
+
+
+def _test_questions(recipe: SFTRecipe) -> Rows:
+    from agapo.evaluation.questions import load_test_questions
+
+    questions = load_test_questions(recipe.prompts, recipe.evaluation.test_size, "prompts")
+    require_terms(recipe.reward, {prompt.domain for prompt in questions})
+    return [("questions", f"{len(questions)} test")]
+
+
+def _prompts(recipe: RLRecipe | DPORecipe) -> Rows:
+    from agapo.evaluation.questions import load_questions
+
+    questions = load_questions(recipe.data, recipe.evaluation)
+    require_terms(recipe.reward, {prompt.domain for prompt in (*questions.train, *questions.test)})
+    sizes = {"training": questions.train, "validation": questions.validation, "test": questions.test}
+    found = ", ".join(f"{len(prompts)} {name}" for name, prompts in sizes.items() if prompts)
+    return [("questions", found), *_model(recipe, questions)]
+
+
+def _model(recipe: RLRecipe | DPORecipe, questions: "Questions") -> Rows:
+    """Check that prompts and responses fit the context of the model at the beginning of the chain."""
+    from transformers import PreTrainedConfig
+
+    from agapo.evaluation.questions import check_questions, without_overlong
+    from agapo.evaluation.rendering import make_renderer
+    from agapo.model.loading import load_config
+    from agapo.preflight.model import base_recipe, base_tokenizer
+
+    base = base_recipe(recipe)
+    made = f"made by {recipe.model.start}" if recipe.model.start else str(base.model.path)
+    tokenizer = base_tokenizer(base)
+    if tokenizer is None:
+        return [("lengths", f"not looked at: the model is {made}")]
+    if isinstance(base, SFTRecipe) and base.create:
+        config = PreTrainedConfig.from_dict({"max_position_embeddings": base.create.max_position_embeddings})
+    else:
+        config = load_config(str(base.model.path), base.model.rope_fields)
+    render = make_renderer(tokenizer)
+    check_questions(recipe, without_overlong(questions, render, recipe.data), render, config)
+    return [("lengths", f"every prompt and its response fit the context of the model ({made})")]

@@ -1,0 +1,206 @@
+"""The part of `agapo check` that looks at the model which TRL is to train: its context, and a rank's memory.
+
+Of a model on the hub that cannot be reached, the sizes of `agapo.model.sizes` are taken where it is one of those.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from agapo.errors import UserError
+from agapo.evaluation.needle_prompts import check_needle
+from agapo.model.loading import create_model, load_config, load_tokenizer
+from agapo.model.memory import GIB, FineTuningSetup, Memory, training_memory
+from agapo.model.rope import extend_context
+from agapo.model.sizes import ModelSizes, config_sizes, published_sizes
+from agapo.model.tokenizer import build_tokenizer
+from agapo.recipe import DPORecipe, Recipe, SFTRecipe
+from agapo.stages.running.start import last_finished, start_recipe
+
+Rows = list[tuple[str, str]]
+
+
+def base_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe at the beginning of a chain of `model.start`, with the context that the last one sets.
+
+    Raises UserError where the chain is a ring, or begins with the last finished run and there is none.
+    """
+    seen: list[Path] = []
+    rope = recipe.model.rope
+    while start := recipe.model.start:
+        if start in seen:
+            raise UserError(f"model.start: {start} starts, in the end, from itself")
+        seen.append(start)
+        recipe = start_recipe(recipe)
+        rope = rope or recipe.model.rope
+    path = recipe.model.path
+    if not path and not (isinstance(recipe, SFTRecipe) and recipe.create):
+        path = str(last_finished(recipe) / "hf")
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"rope": rope, "path": path})})
+
+
+def base_tokenizer(base: Recipe) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer of the model, None where it cannot be reached or is yet to be trained."""
+    if isinstance(base, SFTRecipe) and base.create:
+        return None if base.create.vocabulary else build_tokenizer()
+    return _reached(lambda: load_tokenizer(str(base.model.path)), base)[0]
+
+
+def _reached(load: Callable[[], Any], base: Recipe) -> tuple[Any, str]:
+    """Return (what was loaded, ''), or (None, why) of a hub's model that cannot be reached. Raises UserError else."""
+    try:
+        return load(), ""
+    except UserError as error:
+        if Path(str(base.model.path)).is_absolute():
+            raise
+        return None, str(error)
+
+
+def model_sizes(base: Recipe) -> tuple[ModelSizes | None, str]:
+    """Return the sizes of the model that a chain of recipes begins with, and where they are from (or why none)."""
+    if isinstance(base, SFTRecipe) and base.create:
+        return _created(base), "made by this recipe"
+    rope, path = base.model.rope_fields, str(base.model.path)
+    config, problem = _reached(lambda: load_config(path, rope), base)
+    if config is not None:
+        return config_sizes(config), path
+    if sizes := published_sizes(path, rope):
+        return sizes, f"{path} (not reached; sizes as published)"
+    return None, problem
+
+
+def _created(base: SFTRecipe) -> ModelSizes:
+    assert base.create
+    sizes = base.create.model_dump(exclude={"vocabulary"})
+    config = create_model(build_tokenizer(), seed=0, **sizes).config
+    config.vocab_size = base.create.vocabulary or config.vocab_size
+    if rope := base.model.rope_fields:
+        extend_context(config, rope)
+    return config_sizes(config)
+
+
+def check_model(recipe: SFTRecipe | DPORecipe, base: Recipe) -> Rows:
+    """Return the model's size, whether its context is long enough, and the memory of a rank."""
+    sizes, where = model_sizes(base)
+    if isinstance(recipe, SFTRecipe) and recipe.needle:
+        check_needle(recipe.needle, sizes and sizes.context)
+    if sizes is None:
+        return [("model", f"not looked at: {where}")]
+    via = f", as {recipe.model.start} leaves it" if recipe.model.start else ""
+    rows = [("model", f"{where}{via}: {sizes.parameters:,} parameters in {sizes.layers} layers")]
+    return [*rows, _context(recipe, sizes), *memory_rows(recipe, sizes)]
+
+
+def _context(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> tuple[str, str]:
+    longest = longest_sequence(recipe)
+    if longest <= sizes.context:
+        return "context", f"{sizes.context:,} tokens: a sequence as long as the recipe allows ({longest:,}) fits"
+    key = "training.row_tokens" if isinstance(recipe, SFTRecipe) else "data.max_prompt_tokens + rollout.max_new_tokens"
+    mend = "lower it, or stretch the context with model.rope"
+    return "warning", f"{key} {longest:,}: sequences may be longer than the context {sizes.context:,}; {mend}"
+
+
+def longest_sequence(recipe: SFTRecipe | DPORecipe) -> int:
+    """Return the tokens of the longest sequence that the recipe trains on."""
+    if isinstance(recipe, SFTRecipe):
+        return recipe.training.row_tokens
+    return recipe.data.max_prompt_tokens + recipe.rollout.max_new_tokens
+
+
+# --- memory ---
+
+
+def setup_of(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> FineTuningSetup:
+    """Return what the memory of the recipe's ranks depends on."""
+    own, lora = recipe.training, recipe.training.lora
+    return FineTuningSetup(
+        row_tokens=longest_sequence(recipe),
+        # A pair is two sequences.
+        micro_rows=own.micro_rows if isinstance(recipe, SFTRecipe) else 2 * own.micro_rows,
+        ranks=own.ranks,
+        zero_stage=own.zero_stage,
+        offload=own.offload,
+        bfloat16=recipe.model.dtype == "bfloat16",
+        attention=recipe.model.attention,
+        gradient_checkpointing=recipe.model.gradient_checkpointing,
+        adapters=sizes.adapter_parameters(lora.rank, lora.targets) if lora else None,
+        gpu=bool(own.gpus_per_rank),
+    )
+
+
+def memory_rows(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> Rows:
+    """Return the estimate by part, whether it fits `training.gpu_gib`, and the hosts' memory."""
+    own, setup = recipe.training, setup_of(recipe, sizes)
+    memory = training_memory(sizes, setup)
+    parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in _by_name(memory).items() if size >= 0.05 * GIB)
+    total = f"about {memory.gpu_bytes / GIB:.1f} GiB"
+    rows = [("memory a rank", f"{total} at most{f' ({parts})' if parts else ''}")]
+    if memory.host_bytes:
+        host = memory.host_bytes / GIB
+        rows.append(("memory of a host", f"about {host:.1f} GiB for each of its ranks ({8 * host:.0f} for eight)"))
+    if own.gpu_gib and own.gpus_per_rank:
+        fewest = FEWEST[recipe.stage]
+        rows.append((f"a GPU of {own.gpu_gib:g} GiB", _verdict(sizes, setup, own.gpu_gib, own.gpus_per_rank, fewest)))
+    return rows
+
+
+Fewest = tuple[str, int]
+FEWEST: dict[str, Fewest] = {"sft": ("training.micro_batch_rows=1", 1), "dpo": ("training.micro_batch_pairs=1", 2)}
+"""The smallest micro-batch of a stage, and its sequences."""
+
+
+def _by_name(memory: Memory) -> dict[str, int]:
+    """Return the bytes on the GPU of what is there at the worst time."""
+    found: dict[str, int] = {}
+    for part in memory.at_worst:
+        found[part.name] = found.get(part.name, 0) + part.bytes
+    return found
+
+
+def _verdict(sizes: ModelSizes, setup: FineTuningSetup, gpu_gib: float, gpus_per_rank: float, fewest: Fewest) -> str:
+    sharing = max(1, int(1 / gpus_per_rank))
+    room = gpu_gib * GIB / sharing
+
+    def left(tried: FineTuningSetup) -> float:
+        return room - training_memory(sizes, tried).gpu_bytes
+
+    if left(setup) >= 0:
+        return f"fits, with {left(setup) / GIB:.1f} GiB to spare"
+    return (
+        f"does not fit: {-left(setup) / GIB:.1f} GiB too much; {_mend(setup, lambda tried: left(tried) >= 0, fewest)}"
+    )
+
+
+def _mend(setup: FineTuningSetup, fits: Callable[[FineTuningSetup], bool], fewest: Fewest) -> str:
+    """Return the single changes that make it fit, or else how many of them it takes together."""
+    changes = list(_changes(setup, fewest))
+    if single := [text for text, change in changes if fits(replace(setup, **change))]:
+        return f"any of these would do: {', '.join(single)}"
+    texts: list[str] = []
+    for text, change in changes:
+        # The names of changes to one key come in order; the last one counts.
+        setup, texts = replace(setup, **change), [*texts, text]
+        if fits(setup):
+            return f"together these would do: {', '.join(texts)}"
+    return "take more ranks, shorter sequences, training.lora or a smaller model"
+
+
+def _changes(setup: FineTuningSetup, fewest: Fewest) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what takes less memory, the cheapest first."""
+    if not setup.gradient_checkpointing:
+        yield "model.gradient_checkpointing=true", {"gradient_checkpointing": True}
+    if not setup.bfloat16:
+        yield "model.dtype=bfloat16", {"bfloat16": True}
+    key, rows = fewest
+    if setup.micro_rows > rows:
+        yield key, {"micro_rows": rows}
+    if setup.attention != "flash_attention_2":
+        yield "model.attention=flash_attention_2", {"attention": "flash_attention_2", "micro_rows": rows}
+    for stage in (1, 2, 3):
+        if stage > setup.zero_stage and setup.ranks > 1:
+            yield f"training.zero_stage={stage}", {"zero_stage": stage}
+    if setup.zero_stage and not setup.offload:
+        yield "training.offload=true", {"offload": True}

@@ -1,0 +1,1 @@
+"""What turns prompts into responses: one folder an engine."""

@@ -1,0 +1,1 @@
+"""Sampling with a transformers model: the engine that runs anywhere."""

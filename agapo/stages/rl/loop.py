@@ -1,0 +1,344 @@
+"""The RL stage: sample, score, select, learn, sync, step after step.
+
+    prompts ──► rollout actors ──► verifier workers ──► groups ──asymmetric sampling──► batch
+                     ▲                                                                    │
+                     └──────────────── weights ◄── learner ranks (AGAPO objective) ◄──────┘
+
+Deliberately simple: one batch at a time, on-policy. A step is a function of the run's seed, its place in the data
+and the weights, so a run that was stopped goes on as if it had not been.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, cast
+
+from agapo.algorithm.kl import SequenceEstimator
+from agapo.algorithm.sampling import judge_truncated, make_batch, select_groups, shuffle_rewards
+from agapo.cluster import fetch
+from agapo.curation.mixing import MixedStream
+from agapo.curation.prompts import PromptStream
+from agapo.errors import Interrupted, UserError
+from agapo.evaluation.evaluator import Evaluator, mean_accuracy
+from agapo.evaluation.figures import term_means
+from agapo.evaluation.questions import Questions
+from agapo.evaluation.rendering import Renderer
+from agapo.learner.checkpoint import latest_checkpoint, save_checkpoint
+from agapo.learner.rl.batching import Example, examples_of, with_reference
+from agapo.learner.rl.group import LearnerGroup
+from agapo.learner.rl.settings import learning_rate_at
+from agapo.model.weights import WeightLayout
+from agapo.recipe import RLRecipe
+from agapo.rewarding.scorer import Scorer
+from agapo.rollouts.engine import PromptRequest, SamplingParams
+from agapo.rollouts.pool import RolloutPool
+from agapo.schema import Batch, Group, Prompt
+from agapo.stages.rl.metrics import Clock, Collected, learn_metrics, rollout_metrics
+from agapo.stages.running.export import Exporter
+from agapo.stages.running.system import sampling_params
+from agapo.tracking import MetricsLogger, RunDirectory, StepProgress
+from agapo.tracking.logger import question
+
+
+@dataclass
+class Progress:
+    """Where the run is: all that the main loop needs to go on, as JSON in each checkpoint."""
+
+    step: int = 0
+    """Finished steps."""
+    cursor: int = 0
+    """Prompts taken from the stream."""
+    updates: int = 0
+    """Optimizer updates: the version of the weights."""
+    clipped_updates: int = 0
+    tokens: int = 0
+    reward_errors: int = 0
+    wall_s: float = 0.0
+    wandb_id: str | None = None
+    evaluated: int = -1
+    """The last step that was evaluated."""
+    best_accuracy: float = -1.0
+    best_step: int = -1
+    before: dict[str, float] = field(default_factory=dict)
+    start: dict[str, float] = field(default_factory=dict)
+    """What the starting model does when sampled, by mode: pass@k, pass@1, and the mean of each reward term."""
+
+
+@dataclass
+class RLLoop:
+    """The running system, and where the run is."""
+
+    recipe: RLRecipe
+    run: RunDirectory
+    questions: Questions
+    stream: PromptStream | MixedStream
+    render: Renderer
+    pool: RolloutPool
+    learner: LearnerGroup
+    scorer: Scorer
+    evaluator: Evaluator
+    exporter: Exporter
+    logger: MetricsLogger
+    view: StepProgress
+    layout: WeightLayout
+    progress: Progress
+    began: float
+    """When the clock would have started (`time.monotonic`), had the run never been stopped."""
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds that the run has taken, start-up included, over all its processes."""
+        return time.monotonic() - self.began
+
+    def train(self) -> None:
+        """Run the remaining steps. Raises Interrupted, with everything saved, when the user asks to stop."""
+        self.begin()
+        while self.progress.step < self.recipe.steps:
+            clock = Clock()
+            with self.saving_on_stop():
+                collected = self.collect(clock)
+            batch = self.batch(collected)
+            sums = self.learn(batch, clock)
+            self.sync(clock)
+            self.record(collected, batch, sums, clock)
+            with self.saving_on_stop():
+                self.evaluate_now_and_then()
+            self.save_now_and_then()
+
+    def begin(self) -> None:
+        """Measure the model that RL starts from (once), or put the weights of a resumed run in place."""
+        if self.progress.step:
+            self.pool.set_weights(self.learner.weights(), self.layout, self.progress.updates)
+            self.evaluate_now_and_then()
+            return
+        evaluation = self.evaluator.accuracy(self.questions.test, self.recipe.evaluation.modes)
+        self.progress.before = evaluation.accuracy
+        self.view.announce("before RL, greedy on the test questions: " + _percentages(evaluation.accuracy))
+        self._measure_start()
+        if self.recipe.evaluation.every:
+            self.evaluate(step=0)
+
+    def _measure_start(self) -> None:
+        k = self.recipe.evaluation.pass_at
+        if not k:
+            return
+        for mode in self.recipe.data.modes:
+            found = self.evaluator.pass_at(self.questions.validation, mode, k)
+            figures = found.accuracy | term_means(found.groups)
+            self.progress.start |= {f"{mode}/{name}": value for name, value in figures.items()}
+            self.view.announce(f"before RL, sampled on the validation questions ({mode}): {_percentages(figures)}")
+
+    def collect(self, clock: Clock) -> Collected:
+        """Sample and score prompts until the batch is full, or the refill is used up."""
+        own = self.recipe
+        allowed = own.prompts_per_step + int(own.algorithm.refill.max_extra * own.prompts_per_step)
+        collected = Collected()
+        while collected.prompts < allowed and len(collected.kept) < own.prompts_per_step:
+            wanted = min(own.prompts_per_step - len(collected.kept), allowed - collected.prompts)
+            taken = self.stream.take(self.progress.cursor + collected.prompts, wanted)
+            groups = self.sample(taken, clock)
+            self._stop_on_errors(groups)
+            if own.algorithm.shuffle_rewards:
+                groups = shuffle_rewards(groups, f"{own.run.seed}/{self.progress.step}/{collected.prompts}")
+            kept, dropped = select_groups(
+                groups,
+                drop_all_correct=own.algorithm.drop_all_correct,
+                drop_all_wrong=own.algorithm.drop_all_wrong,
+            )
+            collected.add(taken, groups, kept, dropped)
+        return collected
+
+    def sample(self, taken: Sequence[tuple[Prompt, int]], clock: Clock) -> list[Group]:
+        """Return the scored groups of the prompts, in order. Chunks are scored while others are sampled."""
+        own = self.recipe.rollout
+        requests = [PromptRequest(prompt, self.render(prompt), visit) for prompt, visit in taken]
+        scoring = {}
+        with clock.phase("generate"):
+            for number, groups in self.pool.generate(requests, self.params, chunk_prompts=own.chunk_prompts):
+                scoring[number] = (groups, self.scorer.submit(groups))
+        with clock.phase("score"):
+            judged = [self.scorer.finish(groups, future.result()) for _, (groups, future) in sorted(scoring.items())]
+        return [self._with_truncated(group) for chunk in judged for group in chunk]
+
+    @property
+    def params(self) -> SamplingParams:
+        """How training samples."""
+        return sampling_params(self.recipe.rollout, self.recipe.run.seed)
+
+    def _with_truncated(self, group: Group) -> Group:
+        rule = self.recipe.algorithm.truncated
+        responses = tuple(judge_truncated(response, rule) for response in group.responses)
+        return Group(group.prompt, group.prompt_ids, responses)
+
+    def _stop_on_errors(self, groups: Sequence[Group]) -> None:
+        try:
+            self.scorer.check(groups)
+        except UserError as error:
+            self.logger.log_errors(self.progress.step + 1, groups)
+            raise UserError(f"{error} (all of them: {self.run.reward_errors})") from None
+
+    def batch(self, collected: Collected) -> Batch:
+        """Return the kept groups with their advantages."""
+        own = self.recipe.algorithm
+        return make_batch(
+            collected.kept,
+            collected.dropped,
+            nominal_responses=self.recipe.nominal_responses,
+            group=own.advantage.group,
+            group_std=own.advantage.group_std,
+            batch=own.advantage.batch,
+            all_wrong_penalty=own.all_wrong_penalty,
+            std_floor=own.advantage.std_floor,
+            kl_groups=own.kl.groups,
+        )
+
+    def learn(self, batch: Batch, clock: Clock) -> list[dict[str, float]]:
+        """Make the step's optimizer updates; return the sums of each (none when no response carries a signal)."""
+        with clock.phase("learn"):
+            examples = self._examples(batch)
+            parts = split_groups(examples, self.recipe.algorithm.updates_per_batch)
+            return [self._update(part, batch.nominal_responses / len(parts)) for part in parts if part]
+
+    def _examples(self, batch: Batch) -> list[Example]:
+        kl = self.recipe.algorithm.kl
+        examples = [item for item in examples_of(batch) if item.advantage or (kl.coefficient and item.kl_weight)]
+        if not kl.coefficient or not examples:
+            return examples
+        reference = self.learner.reference_logprobs(examples)
+        per_sequence = kl.estimator in ("sequence", "reward_to_go")
+        return with_reference(examples, reference, cast(SequenceEstimator, kl.estimator) if per_sequence else None)
+
+    def _update(self, examples: list[Example], denominator: float) -> dict[str, float]:
+        sums = self.learner.update(examples, denominator=denominator, learning_rate=self.learning_rate)
+        self.progress.updates += 1
+        self.progress.clipped_updates += sums["grad_norm"] > self.recipe.learner.max_grad_norm
+        return sums | {"responses": len(examples)}
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the step at hand."""
+        own = self.recipe.learner
+        return learning_rate_at(
+            self.progress.step,
+            peak=own.learning_rate,
+            warmup=own.warmup_steps,
+            total=self.recipe.steps,
+            schedule=own.schedule,
+            floor=own.min_learning_rate,
+        )
+
+    def sync(self, clock: Clock) -> None:
+        """Hand the new weights to the rollout actors, over the object store."""
+        with clock.phase("sync"):
+            self.pool.set_weights(self.learner.weights(), self.layout, self.progress.updates)
+
+    def record(self, collected: Collected, batch: Batch, sums: list[dict[str, float]], clock: Clock) -> None:
+        """Write down the finished step."""
+        learning_rate = self.learning_rate
+        self.progress.step += 1
+        self.progress.cursor += collected.prompts
+        step = self.progress.step
+        metrics = rollout_metrics(collected, self.recipe) | learn_metrics(sums)
+        metrics |= {
+            "policy/learning_rate": learning_rate,
+            "policy/clipped_steps": self.progress.clipped_updates / max(1, self.progress.updates),
+            "rollout/restarts": float(self.pool.restarts),
+        }
+        metrics |= clock.metrics(metrics["rollout/tokens"])
+        self.progress.tokens += int(metrics["rollout/tokens"])
+        self.progress.reward_errors += self.logger.log_errors(step, collected.groups)
+        self.logger.log(step, metrics)
+        advantages = dict(zip(map(id, batch.groups), batch.advantages, strict=True))
+        nothing = (0.0,) * self.recipe.rollout.group_size
+        rows = [advantages.get(id(group), nothing) for group in collected.groups]
+        self.logger.log_rollouts(step, collected.groups, rows, collected.visits)
+        self.view.update(step, metrics)
+        self._show_sample(step, collected.groups)
+
+    def _show_sample(self, step: int, groups: Sequence[Group]) -> None:
+        every = self.recipe.tracking.samples_every
+        if every and groups and (step == 1 or step % every == 0):
+            group = groups[step % len(groups)]
+            self.view.show_sample(step, question(group), group.responses[step % len(group.responses)])
+
+    def evaluate_now_and_then(self) -> None:
+        """Evaluate every so many steps, and after the last; once, also where a stop came in between."""
+        every, step = self.recipe.evaluation.every, self.progress.step
+        due = every and (step % every == 0 or step == self.recipe.steps)
+        if due and self.progress.evaluated != step:
+            self.evaluate(step)
+
+    def evaluate(self, step: int) -> None:
+        """Measure accuracy on the validation questions, in the modes that are trained; keep the best weights."""
+        started = time.monotonic()
+        found = self.evaluator.accuracy(self.questions.validation, list(self.recipe.data.modes))
+        score = mean_accuracy(found.accuracy)
+        best = score > self.progress.best_accuracy
+        self.progress.evaluated = step
+        if best:
+            self.progress.best_accuracy, self.progress.best_step = score, step
+            if self.recipe.evaluation.keep == "best":
+                self.exporter.export(fetch(self.learner.weights()), self.run.best)
+        metrics = {f"eval/{mode}": value for mode, value in found.accuracy.items()}
+        self.logger.log(step, metrics | {"time/evaluate": time.monotonic() - started})
+        self.view.evaluation(step, found.accuracy, best=best)
+
+    def save_now_and_then(self) -> None:
+        """Save every so many steps, and after the last."""
+        step = self.progress.step
+        if step % self.recipe.checkpoint.every == 0 or step == self.recipe.steps:
+            self.save()
+
+    def save(self) -> None:
+        """Write a checkpoint of the last finished step."""
+        self.progress.wandb_id = self.logger.wandb_id
+        self.progress.wall_s = self.wall_s
+        save_checkpoint(
+            self.run.checkpoints,
+            self.progress.step,
+            asdict(self.progress),
+            self.learner.save,
+            keep=self.recipe.checkpoint.keep,
+        )
+
+    @contextmanager
+    def saving_on_stop(self) -> Iterator[None]:
+        """Save when the run stops inside: while sampling, the weights are those of the last finished step."""
+        try:
+            yield
+        except (Interrupted, UserError):
+            if self.progress.step:
+                self.save()
+            raise
+
+
+def resume(run: RunDirectory, learner: LearnerGroup) -> Progress:
+    """Put the newest checkpoint's weights into the learner; return where the run is. Without one, the start."""
+    checkpoint = latest_checkpoint(run.checkpoints)
+    if checkpoint is None:
+        run.truncate_after(-1)
+        return Progress()
+    learner.load(checkpoint.path)
+    known = {item.name for item in fields(Progress)}
+    progress = Progress(**{name: value for name, value in checkpoint.state.items() if name in known})
+    run.truncate_after(progress.step)
+    return progress
+
+
+def split_groups(examples: Sequence[Example], parts: int) -> list[list[Example]]:
+    """Deal the examples out to `parts` updates by turns, whole groups each.
+
+    By turns, because the groups that ride along for the KL alone come last.
+    """
+    return [[item for item in examples if item.group % parts == part] for part in range(parts)]
+
+
+def use_export(pool: RolloutPool, exporter: Exporter, folder: Any, version: int) -> None:
+    """Let the rollout actors sample with an exported model."""
+    buffer, layout = exporter.read(folder)
+    pool.set_weights(buffer, layout, version)
+
+
+def _percentages(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {100 * value:.1f} %" for name, value in values.items())

@@ -1,0 +1,173 @@
+"""From an RL recipe to a finished run: put the system together, run the loop, report."""
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from agapo.algorithm.objective import Objective
+from agapo.cluster import fetch, require_gpus, start_cluster, stop_cluster, threads_for
+from agapo.errors import Interrupted
+from agapo.evaluation.figures import measures
+from agapo.evaluation.questions import check_questions, describe_questions, load_questions, without_overlong
+from agapo.evaluation.rendering import make_renderer
+from agapo.learner.rl.group import LearnerGroup
+from agapo.learner.rl.settings import LearnerSettings
+from agapo.model.loading import load_tokenizer
+from agapo.recipe import RLRecipe
+from agapo.rewarding.start import check_rewards, start_scorer
+from agapo.stages.rl.loop import Progress, RLLoop, resume, use_export
+from agapo.stages.running.export import Exporter
+from agapo.stages.running.finish import common_summary, finish, report_finished, say_finished
+from agapo.stages.running.interrupt import StopRequest
+from agapo.stages.running.start import keep_start, starting_model
+from agapo.stages.running.system import make_evaluator, start_rollouts, training_stream
+from agapo.tracking import MetricsLogger, RunDirectory, StepProgress, final_summary, learning_curve, read_json
+
+
+def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
+    """Run the RL stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
+    model_path = starting_model(recipe)
+    with RunDirectory.open(recipe, recipe_path) as run:
+        keep_start(run, model_path)
+        # More steps than a finished run has made: it goes on.
+        if run.finished and (read_json(run.summary) or {}).get("steps", 0) >= recipe.steps:
+            say_finished(run)
+            report_finished(run)
+            return
+        with ExitStack() as stack:
+            loop = build_rl(recipe, run, model_path, stack)
+            try:
+                loop.train()
+                finish_rl(loop, recipe_path, model_path)
+            except Interrupted:
+                loop.view.close()
+                final_summary(run, steps=loop.progress.step, total_steps=recipe.steps, wall_s=loop.wall_s)
+                raise
+
+
+def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitStack) -> RLLoop:
+    """Start everything that the loop needs; `stack` ends it. What can be wrong is found before Ray starts."""
+    started = time.monotonic()
+    render = make_renderer(load_tokenizer(model_path))
+    questions = without_overlong(load_questions(recipe.data, recipe.evaluation), render, recipe.data)
+    exporter = Exporter(model_path, recipe.model.dtype, recipe.model.rope_fields)
+    check_questions(recipe, questions, render, exporter.model.config)
+    check_rewards(recipe.reward)
+    stop = stack.enter_context(StopRequest())
+    start_cluster(recipe.cluster.address)
+    stack.callback(stop_cluster)
+    own, rollout = recipe.learner, recipe.rollout
+    gpus = own.ranks * own.gpus_per_rank + rollout.actors * rollout.gpus_per_actor
+    require_gpus(gpus, "learner.gpus_per_rank, rollout.gpus_per_actor", recipe.cluster.address)
+    scorer = start_scorer(recipe.reward)
+    stack.callback(scorer.pool.close)
+    pool = start_rollouts(recipe.model, model_path, recipe.rollout, stop)
+    learner = start_learner(recipe, model_path)
+    pool.wait_ready()
+    learner.wait_ready()
+    if recipe.algorithm.kl.coefficient:
+        learner.load_reference()
+    progress = resume(run, learner)
+    logger = MetricsLogger(run, recipe, progress.wandb_id, run.resumed)
+    stack.push(lambda kind, *_: logger.close(1 if kind else 0))
+    view = stack.enter_context(StepProgress(recipe.steps, progress.step, name="rl"))
+    view.announce(_headline(recipe, run, progress))
+    view.announce(describe_questions(questions, render))
+    evaluator = make_evaluator(pool, scorer, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed)
+    stream = training_stream(recipe, questions)
+    return RLLoop(
+        recipe=recipe,
+        run=run,
+        questions=questions,
+        stream=stream,
+        render=render,
+        pool=pool,
+        learner=learner,
+        scorer=scorer,
+        evaluator=evaluator,
+        exporter=exporter,
+        logger=logger,
+        view=view,
+        layout=learner.layout(),
+        progress=progress,
+        began=started - progress.wall_s,
+    )
+
+
+def start_learner(recipe: RLRecipe, model_path: str) -> LearnerGroup:
+    """Start the learner's ranks."""
+    own = recipe.learner
+    settings = LearnerSettings(
+        model_path=model_path,
+        objective=objective_of(recipe),
+        temperature=recipe.rollout.temperature,
+        dtype=recipe.model.dtype,
+        attention=recipe.model.attention,
+        gradient_checkpointing=recipe.model.gradient_checkpointing,
+        rope=recipe.model.rope_fields,
+        zero_stage=own.zero_stage,
+        learning_rate=own.learning_rate,
+        betas=own.betas,
+        eps=own.eps,
+        weight_decay=own.weight_decay,
+        max_grad_norm=own.max_grad_norm,
+        micro_batch_tokens=own.micro_batch_tokens,
+        layout=own.layout,
+        threads=threads_for(own.threads, own.ranks),
+        device="cuda" if own.gpus_per_rank else "cpu",
+    )
+    return LearnerGroup(settings, ranks=own.ranks, gpus_per_rank=own.gpus_per_rank)
+
+
+def objective_of(recipe: RLRecipe) -> Objective:
+    """Return the loss's settings."""
+    own = recipe.algorithm
+    return Objective(
+        kl_coefficient=own.kl.coefficient,
+        kl_estimator=own.kl.estimator,
+        importance=own.importance.level,
+        importance_cap=own.importance.cap,
+        clip=(own.clip.low, own.clip.high) if own.clip else None,
+        aggregation=own.aggregation,
+        max_new_tokens=recipe.rollout.max_new_tokens,
+    )
+
+
+def _headline(recipe: RLRecipe, run: RunDirectory, progress: Progress) -> str:
+    verb = f"going on from step {progress.step} of" if progress.step else "training"
+    return (
+        f"{verb} {recipe.steps} steps of {recipe.prompts_per_step} prompts × {recipe.rollout.group_size} responses "
+        f"({recipe.algorithm.preset}) in {run.path}"
+    )
+
+
+def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
+    """Export, measure on the test questions, and report."""
+    progress, recipe, run = loop.progress, loop.recipe, loop.run
+    export_result(loop)
+    use_export(loop.pool, loop.exporter, run.hf, progress.updates + 1)
+    after = loop.evaluator.accuracy(loop.questions.test, recipe.evaluation.modes)
+    loop.view.close()
+    learning_curve(run.metrics, run.curve)
+    summary = {
+        **common_summary(recipe, recipe_path, progress.before, after.accuracy),
+        "measures": {"after": measures(after.groups)},
+        "wall_s": round(loop.wall_s, 1),
+        "tokens_generated": progress.tokens,
+        "reward_errors": progress.reward_errors,
+        "start": progress.start,
+        "best_step": progress.best_step,
+        "updates": progress.updates,
+    }
+    finish(run, recipe, summary, model_path)
+    report_finished(run)
+
+
+def export_result(loop: RLLoop) -> None:
+    """Export the best weights, or the last, to `hf/`."""
+    keep_best = loop.recipe.evaluation.keep == "best" and loop.recipe.evaluation.every
+    if keep_best and loop.progress.best_step >= 0:
+        buffer, _ = loop.exporter.read(loop.run.best)
+    else:
+        buffer = fetch(loop.learner.weights())
+    loop.exporter.export(buffer, loop.run.hf)

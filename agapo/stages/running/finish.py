@@ -1,0 +1,109 @@
+"""How every stage's run ends: seconds noted, summary and model card written, tables printed."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agapo.errors import UserError
+from agapo.recipe import DPORecipe, Recipe, SFTRecipe
+from agapo.tracking import (
+    RunDirectory,
+    before_after_table,
+    final_summary,
+    lineage_entry,
+    lineage_of,
+    lineage_table,
+    make_console,
+    read_json,
+    thinking_table,
+    write_json_atomic,
+    write_model_card,
+)
+
+SO_FAR = "so_far.json"
+"""What such a run that goes on needs besides its checkpoint: the measures before, and the seconds spent."""
+
+
+def run_to_end(
+    recipe: SFTRecipe | DPORecipe,
+    recipe_path: Path,
+    run: RunDirectory,
+    parent: str | None,
+    work: Callable[[dict[str, Any]], dict[str, Any]],
+) -> None:
+    """Do what is left of a run's work and write its summary. Raises Interrupted when the user asks to stop.
+
+    `work` takes what an earlier process left in `so_far.json`, and returns the summary's content.
+    """
+    if run.finished:
+        say_finished(run)
+        return
+    with spending(run) as spent:
+        summary = work(read_json(run.path / SO_FAR) or {})
+    common = common_summary(recipe, recipe_path, summary.pop("before"), summary.pop("after"))
+    finish(run, recipe, common | {"wall_s": spent(), **summary}, parent)
+
+
+@contextmanager
+def spending(run: RunDirectory) -> Iterator[Callable[[], float]]:
+    """Yield what tells the seconds that a run has taken, in earlier processes too; they are noted however it ends."""
+    place, started = run.path / SO_FAR, time.monotonic()
+    earlier = (read_json(place) or {}).get("wall_s", 0.0)
+
+    def spent() -> float:
+        return round(earlier + time.monotonic() - started, 1)
+
+    refused = False
+    try:
+        yield spent
+    except UserError:
+        # Found before any work: the folder stays as it was, free for a mended recipe.
+        refused = not place.exists()
+        raise
+    finally:
+        if not refused:
+            write_json_atomic(place, {**(read_json(place) or {}), "wall_s": spent()})
+
+
+def finish(run: RunDirectory, recipe: Recipe, summary: Mapping[str, Any], parent: str | None) -> None:
+    """Write a run's summary, with where its model came from, and the model's card."""
+    summary = {**summary, "parent": parent, "lineage": lineage_of(parent)}
+    write_model_card(run, recipe, summary)
+    write_json_atomic(run.summary, summary)
+
+
+def common_summary(
+    recipe: Recipe, recipe_path: Path, before: dict[str, float], after: dict[str, float]
+) -> dict[str, Any]:
+    """Return what every stage's summary begins with; `steps` is None where the recipe leaves them open."""
+    return {
+        "stage": recipe.stage,
+        "finished": True,
+        "steps": getattr(recipe, "steps", None),
+        "before": before,
+        "after": after,
+        "model": str(recipe.hf_directory),
+        "recipe": str(recipe_path.resolve()),
+        "seed": recipe.run.seed,
+    }
+
+
+def say_finished(run: RunDirectory) -> None:
+    """Say that there is nothing left to do for a run that is finished."""
+    make_console().print(
+        f"{run.path} is finished already, nothing is run; to train anew, name a run with run.name=…",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def report_finished(run: RunDirectory) -> None:
+    """Print the table before and after, and where things lie."""
+    summary = read_json(run.summary) or {}
+    before_after_table(summary["before"], summary["after"])
+    if thinking := summary.get("thinking"):
+        thinking_table(thinking["before"], thinking["after"])
+    lineage_table([*summary.get("lineage", []), lineage_entry(run.path, summary)])
+    final_summary(run, steps=summary["steps"], total_steps=summary["steps"], wall_s=summary["wall_s"])

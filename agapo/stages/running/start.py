@@ -1,0 +1,136 @@
+"""The model that a stage starts from: a folder, a hub name, what another recipe's run makes, or the last run there is.
+
+A run that is not there yet is made first, in a process of its own, so that nothing of the other stage (threads, memory)
+stays behind.
+"""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+from agapo.errors import INTERRUPTED, Interrupted, UserError
+from agapo.evaluation.needle import require_green_start
+from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, fingerprint, load_recipe
+from agapo.recipe.base import recipe_stage
+from agapo.tracking import RunDirectory, is_finished, read_json, stored_fingerprint, write_json_atomic
+from agapo.tracking.run_directory import describe_changes
+
+MAKERS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe}
+BEFORE = {"rl": "sft", "dpo": "rl"}
+"""The stage whose last finished run a recipe without `model.path` and `model.start` starts from."""
+
+
+def starting_model(recipe: Recipe, *, green: bool = True) -> str:
+    """Return the folder or hub name of the model to start from; make it first where `model.start` has no run yet.
+
+    Raises UserError where that run fails, was made by another version of its recipe, or, if `green`, has a needle
+    test that should be green and is not; or where there is no finished run to start from.
+    """
+    if recipe.model.path:
+        return recipe.model.path
+    start = recipe.model.start
+    run = _made(recipe, start) if start else last_finished(recipe)
+    if green:
+        require_green_start(read_json(run / "summary.json") or {}, start or run)
+    return str(run / "hf")
+
+
+def _made(recipe: Recipe, start: Path) -> Path:
+    """Return the run of the recipe that `model.start` names, made where it is not there."""
+    maker = start_recipe(recipe)
+    if not is_finished(maker.run_directory):
+        command = [sys.executable, "-m", "agapo", maker.stage, str(start), f"run.output={recipe.run.output}"]
+        status = _wait_for(command)
+        if status == INTERRUPTED:
+            raise Interrupted
+        if status:
+            raise UserError(
+                f"model.start: the {maker.stage.upper()} run that makes the start failed; see above ({start})"
+            )
+    elif stored_fingerprint(maker.run_directory) != fingerprint(maker):
+        changes = describe_changes(maker.run_directory, maker)
+        raise UserError(
+            f"model.start: {maker.run_directory} was made by another version of {start} ({changes}); "
+            "delete it to make it anew, or give its model as model.path"
+        )
+    return maker.run_directory
+
+
+def last_finished(recipe: Recipe) -> Path:
+    """Return the last finished run of the stage before, below the same output folder; a run that goes on keeps its own.
+
+    Raises UserError where there is none.
+    """
+    if known := (read_json(recipe.run_directory / "provenance.json") or {}).get("start"):
+        return Path(known).parent
+    before = BEFORE[recipe.stage]
+    runs = [path for path in (recipe.run.output / before).glob("*/") if is_finished(path) and (path / "hf").is_dir()]
+    if not runs:
+        raise UserError(
+            f"model: there is no finished {before.upper()} run in {recipe.run.output / before} to start from; run "
+            f"'agapo {before}' first, or give model.path (a model) or model.start (a recipe)"
+        )
+    return max(runs, key=lambda path: (path / "summary.json").stat().st_mtime)
+
+
+def _wait_for(command: list[str]) -> int:
+    """Run a command and return its exit status. Ctrl-C goes to it as well, and it may have something to save."""
+    with subprocess.Popen(command) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
+
+
+def start_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe that `model.start` names, its run below the same output folder."""
+    start = recipe.model.start
+    assert start
+    stage = recipe_stage(start)
+    if stage not in MAKERS:
+        raise UserError(f"model.start: {start} is a recipe for '{stage}', which makes no model")
+    return load_recipe(MAKERS[stage], start, [f"run.output={recipe.run.output}"])
+
+
+def start_folder(recipe: Recipe) -> Path:
+    """Return where the starting model lies, whether it is there or not; nothing is made."""
+    if recipe.model.path:
+        return Path(recipe.model.path)
+    return start_recipe(recipe).hf_directory if recipe.model.start else last_finished(recipe) / "hf"
+
+
+def keep_start(run: RunDirectory, model: str) -> None:
+    """Note a run's start, so that it goes on from there whatever has been finished since.
+
+    Raises UserError where the folder holds other weights than when the run began: what it has sampled and measured is
+    not of them.
+    """
+    provenance, weights = read_json(run.provenance) or {}, weights_mark(Path(model))
+    known = provenance.get("start_weights")
+    if known and weights and known != weights:
+        raise UserError(
+            f"model: {model} holds other weights than when the run in {run.path} began; name a new run with "
+            "run.name=…, or delete that one"
+        )
+    if "start" not in provenance:
+        write_json_atomic(run.provenance, {**provenance, "start": model, "start_weights": weights})
+
+
+def weights_mark(folder: Path, *, samples: int = 64, size: int = 4096) -> str | None:
+    """Return a hash that tells a folder's weights from others; None where there are none (a hub name, say).
+
+    Of each file its size and `samples` pieces of `size` bytes, evenly spread: training moves every matrix, and reading
+    60 GB takes minutes.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    found = hashlib.sha256()
+    for path in files:
+        length = path.stat().st_size
+        found.update(f"{path.name} {length}".encode())
+        with path.open("rb") as file:
+            for number in range(samples):
+                file.seek(length * number // samples)
+                found.update(file.read(size))
+    return found.hexdigest()[:16] if files else None

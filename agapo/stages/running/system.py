@@ -1,0 +1,79 @@
+"""What a stage needs running, made from a recipe: rollout actors, how they sample, the order of the prompts."""
+
+from collections.abc import Callable
+
+from agapo.cluster import require_gpus, threads_for
+from agapo.curation.mixing import MixedStream
+from agapo.curation.prompts import PromptStream
+from agapo.evaluation.evaluator import Evaluator
+from agapo.evaluation.questions import Questions
+from agapo.evaluation.rendering import Renderer
+from agapo.recipe.base import ModelConfig
+from agapo.recipe.dpo import DPORecipe
+from agapo.recipe.rl import RLRecipe, RolloutConfig
+from agapo.recipe.sft import SFTRecipe
+from agapo.rewarding.scorer import Scorer
+from agapo.rollouts.actor import EngineSettings
+from agapo.rollouts.engine import SamplingParams
+from agapo.rollouts.pool import RolloutPool
+
+
+def training_stream(recipe: RLRecipe | DPORecipe, questions: Questions) -> PromptStream | MixedStream:
+    """Return the order in which training prompts are asked."""
+    modes, seed = dict(recipe.data.modes), recipe.run.seed
+    streams = {name: PromptStream(part.train, modes, seed) for name, part in questions.parts.items()}
+    if len(streams) == 1:
+        return next(iter(streams.values()))
+    return MixedStream(streams, {name: part.weight for name, part in questions.parts.items()})
+
+
+def start_rollouts(
+    model: ModelConfig, model_path: str, rollout: RolloutConfig, should_stop: Callable[[], bool]
+) -> RolloutPool:
+    """Start the rollout actors with the model at `model_path`."""
+    settings = EngineSettings(
+        model_path=model_path,
+        dtype=model.dtype,
+        # The engine gives masks of its own, which flash attention cannot take.
+        attention="sdpa" if model.attention == "flash_attention_2" else model.attention,
+        rope=model.rope_fields,
+        threads=threads_for(rollout.threads, rollout.actors),
+        device="cuda" if rollout.gpus_per_actor else "cpu",
+    )
+    return RolloutPool(
+        settings,
+        actors=rollout.actors,
+        gpus_per_actor=rollout.gpus_per_actor,
+        chunk_timeout_s=rollout.chunk_timeout_s,
+        max_restarts=rollout.max_restarts,
+        should_stop=should_stop,
+    )
+
+
+def sampling_params(rollout: RolloutConfig, seed: int) -> SamplingParams:
+    """Return how training samples."""
+    return SamplingParams(
+        group_size=rollout.group_size,
+        max_new_tokens=rollout.max_new_tokens,
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        stop=tuple(rollout.stop),
+        seed=seed,
+    )
+
+
+def make_evaluator(
+    pool: RolloutPool, scorer: Scorer, render: Renderer, recipe_rollout: RolloutConfig, chunk_prompts: int, seed: int
+) -> Evaluator:
+    """Return the evaluator that samples through `pool`."""
+    return Evaluator(pool, scorer, render, sampling_params(recipe_rollout, seed), chunk_prompts)
+
+
+def require_own_gpus(recipe: SFTRecipe | DPORecipe) -> None:
+    """Training and measuring take turns."""
+    training, rollout = recipe.training, recipe.rollout
+    for gpus, keys in (
+        (training.ranks * training.gpus_per_rank, "training.ranks × gpus_per_rank"),
+        (rollout.actors * rollout.gpus_per_actor, "rollout.actors × gpus_per_actor"),
+    ):
+        require_gpus(gpus, keys, recipe.cluster.address)

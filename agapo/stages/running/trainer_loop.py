@@ -1,0 +1,152 @@
+"""Training by TRL on Ray Train workers, as the SFT and preference stages do it: run, report, go on, export."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agapo.cluster import threads_for
+from agapo.learner.checkpoint import latest_checkpoint
+from agapo.learner.trl.callbacks import STATE
+from agapo.learner.trl.fine_tuning import UNFINISHED, FineTuning
+from agapo.learner.trl.ray_train import RAY_TRAIN, Kind, run_ranks
+from agapo.model.loading import export_hf, load_model, load_tokenizer
+from agapo.recipe import DPORecipe, SFTRecipe
+from agapo.recipe.base import ModelConfig
+from agapo.stages.running.interrupt import StopRequest
+from agapo.tracking import MetricsLogger, RunDirectory, StepProgress, read_json
+from agapo.tracking.files import read_json_lines
+
+
+@dataclass(frozen=True)
+class TrainerLoop:
+    """A training run with everything that it needs."""
+
+    recipe: SFTRecipe | DPORecipe
+    run: RunDirectory
+    start: str
+    """Folder or hub name of the model before training."""
+    settings: FineTuning
+    kind: Kind
+    logger: MetricsLogger
+    view: StepProgress
+    done: int
+    """Steps that an earlier process made."""
+    more: Callable[[int], Mapping[str, float]]
+    """What there is to say of a step besides the trainer's own numbers."""
+
+    def train(self, stop: StopRequest) -> None:
+        """Train to the last step and export. Raises Interrupted after saving when a stop was asked for."""
+        training = self.recipe.training
+        self.write_missing_steps()
+        if self.done == self.settings.steps and self.run.hf.exists():
+            return
+        run_ranks(
+            self.settings,
+            self.kind,
+            ranks=training.ranks,
+            gpus_per_rank=training.gpus_per_rank,
+            max_restarts=training.max_restarts,
+            storage=self.run.path,
+            done=self.done,
+            report=self.report,
+            should_stop=stop,
+        )
+        for scratch in (self.run.path / RAY_TRAIN, self.run.checkpoints / UNFINISHED):
+            shutil.rmtree(scratch, ignore_errors=True)
+        if training.lora:
+            merge_adapter(self.start, self.settings.weights, self.run.hf, self.recipe.model)
+
+    def write_missing_steps(self) -> None:
+        """Write the steps that the checkpoint has made and a driver that was killed had no time to write down."""
+        checkpoint = latest_checkpoint(self.run.checkpoints)
+        history = read_json(checkpoint.path / STATE / "trainer_state.json") if checkpoint else None
+        known = {line["step"] for line in read_json_lines(self.run.metrics)}
+        for record in (history or {}).get("log_history", []):
+            if "loss" in record and record["step"] not in known:
+                metrics = {ours: float(record[theirs]) for theirs, ours in self.kind.names.items() if theirs in record}
+                self.logger.log(record["step"], {**metrics, **self.more(record["step"])})
+
+    def report(self, step: int, metrics: dict[str, float]) -> None:
+        """Write a step's numbers down."""
+        if step == self.done + 1:
+            self.view.begin(metrics["time/step"])
+        metrics = {**metrics, **self.more(step)}
+        self.logger.log(step, metrics)
+        self.view.update(step, metrics)
+
+
+@contextmanager
+def trainer_loop(
+    recipe: SFTRecipe | DPORecipe,
+    run: RunDirectory,
+    start: str,
+    kind: Kind,
+    settings: type[FineTuning],
+    *,
+    steps: int,
+    doing: str,
+    of: str = "",
+    log_every: int,
+    more: Callable[[int], Mapping[str, float]] = lambda step: {},
+    **own: Any,
+) -> Iterator[TrainerLoop]:
+    """Yield the loop, logs open, where the run is known. `own` are the fields that only this kind of `settings` has.
+
+    `doing` and `of` say what the steps are: `fine-tuning`, or `training` and ` of 32 pairs`.
+    """
+    checkpoint = latest_checkpoint(run.checkpoints)
+    done = int(checkpoint.state["step"]) if checkpoint else 0
+    run.truncate_after(done if checkpoint else -1)
+    logger = MetricsLogger(run, recipe, checkpoint.state["wandb_id"] if checkpoint else None, run.resumed)
+    failed = 1
+    try:
+        with StepProgress(steps, done, name=recipe.stage, log_every=log_every) as view:
+            verb = f"going on from step {done} of" if done else f"{doing} for"
+            view.announce(f"{verb} {steps} steps{of} in {run.path}")
+            state = {"wandb_id": logger.wandb_id}
+            filled = settings(steps=steps, state=state, **trainer_settings(recipe, run, start), **own)
+            yield TrainerLoop(recipe, run, start, filled, kind, logger, view, done, more)
+        failed = 0
+    finally:
+        logger.close(failed)
+
+
+def trainer_settings(recipe: SFTRecipe | DPORecipe, run: RunDirectory, start: str) -> dict[str, Any]:
+    """Return the fields of `FineTuning` that every stage fills alike."""
+    training = recipe.training
+    return {
+        "model_path": start,
+        "data": run.path / "data",
+        "checkpoints": run.checkpoints,
+        "weights": run.path / "adapter" if training.lora else run.hf,
+        "learning_rate": training.learning_rate,
+        "schedule": training.schedule,
+        "warmup_steps": training.warmup_steps,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "micro_rows": training.micro_rows,
+        "accumulation": training.accumulation,
+        "seed": recipe.run.seed,
+        "save_every": recipe.checkpoint.every,
+        "keep": recipe.checkpoint.keep,
+        "threads": threads_for(training.threads, training.ranks),
+        "dtype": recipe.model.dtype,
+        "attention": recipe.model.attention,
+        "gradient_checkpointing": recipe.model.gradient_checkpointing,
+        "rope": recipe.model.rope_fields,
+        "zero_stage": training.zero_stage,
+        "offload": training.offload,
+        "lora": training.lora.model_dump() if training.lora else None,
+        "device": "cuda" if training.gpus_per_rank else "cpu",
+    }
+
+
+def merge_adapter(base: str, adapter: Path, folder: Path, own: ModelConfig) -> None:
+    """Export the base model with a LoRA adapter merged into its weights."""
+    from peft import PeftModel
+
+    model = PeftModel.from_pretrained(load_model(base, dtype=own.dtype, rope=own.rope_fields), str(adapter))
+    export_hf(model.merge_and_unload(), load_tokenizer(base), folder)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,316 @@
+"""From a recipe's sources to the rows that SFT trains on, all of it known before training starts.
+
+    sources ──rows──► checked ──► curated ──► tokens, loss mask ──► mixed by trained tokens ──► packed rows
+
+What is left out on the way, and why, stands in `dropped.jsonl`. The result lies in the run's folder, so that a resumed
+run trains on the same rows without reading anything again.
+"""
+
+import logging
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from agapo.chat import trained_turns
+from agapo.curation.dialogues import row_examples
+from agapo.curation.prompts import question_key
+from agapo.curation.report import CurationReport, Dropped, Finding
+from agapo.curation.token_mix import Stratum, mixed
+from agapo.errors import UserError
+from agapo.learner.trl.packing import Example, flatten, pack, unflatten
+from agapo.learner.trl.token_file import PLAN, TokenWriter
+from agapo.recipe import SFTRecipe
+from agapo.schema import Prompt
+from agapo.stages.curate import curated
+from agapo.stages.running.dialogues import read_dialogues
+from agapo.tracking.files import json_line, read_json, write_json_atomic
+
+log = logging.getLogger(__name__)
+
+ABOUT = "about.json"
+
+
+class Kind(NamedTuple):
+    """What trained tokens are counted under."""
+
+    mode: str
+    domain: str
+    source: str
+    language: str
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The tokenised examples of a run, and which of them stand in which row."""
+
+    folder: Path
+    """Of the token files."""
+    lengths: np.ndarray
+    """[N] tokens of each example."""
+    trained: np.ndarray
+    """[N] trained tokens of each example."""
+    kinds: list[Kind]
+    codes: np.ndarray
+    """[N] each example's place in `kinds`."""
+    rows: list[list[int]]
+    """The packed rows in order: indices of examples."""
+    rows_per_step: int
+    report: dict[str, Any]
+    """Rows read and left out, by source, filter and reason (`CurationReport`)."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps that the rows are enough for."""
+        return len(self.rows) // self.rows_per_step
+
+    @cached_property
+    def tokens_by_step(self) -> np.ndarray:
+        """[steps, kinds] trained tokens of each step."""
+        counts = np.zeros((self.steps, len(self.kinds)), dtype=np.int64)
+        for step in range(self.steps):
+            rows = self.rows[step * self.rows_per_step : (step + 1) * self.rows_per_step]
+            indices = np.concatenate([np.asarray(row) for row in rows])
+            np.add.at(counts[step], self.codes[indices], self.trained[indices])
+        return counts
+
+    @cached_property
+    def _so_far(self) -> np.ndarray:
+        """[steps + 1, kinds] trained tokens of the first so many steps."""
+        return np.concatenate([np.zeros((1, len(self.kinds)), dtype=np.int64), self.tokens_by_step.cumsum(axis=0)])
+
+    def totals(self, *fields: str, until: int | None = None) -> dict[str, int]:
+        """Return the trained tokens of the first `until` steps (all by default) by e.g. mode, or mode/domain."""
+        found: Counter[str] = Counter()
+        sums = self._so_far[self.steps if until is None else until]
+        for kind, count in zip(self.kinds, sums, strict=True):
+            found["/".join(getattr(kind, name) for name in fields)] += int(count)
+        return dict(found)
+
+    def fill(self) -> float:
+        """Return the share of the rows' places that hold a token, 0 to 1."""
+        used = int(sum(self.lengths[np.asarray(row)].sum() for row in self.rows))
+        longest = max(int(self.lengths[np.asarray(row)].sum()) for row in self.rows)
+        return used / (longest * len(self.rows))
+
+    def passes(self) -> float:
+        """Return the trained tokens of the run over those of the examples: mean passes over the data."""
+        return float(self.tokens_by_step.sum() / self.trained.sum())
+
+
+def token_ratio(trained: Mapping[str, int]) -> float | None:
+    """Return reasoning tokens to non-reasoning tokens, of those trained; None without any of the latter."""
+    plain = trained.get("non_reasoning", 0)
+    return trained.get("reasoning", 0) / plain if plain else None
+
+
+def training_data(
+    recipe: SFTRecipe,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    tested: Set[str] = frozenset(),
+    keep: bool = False,
+    announce: Callable[[str], None] = log.info,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainingData:
+    """Return the run's training data, made anew, whole or not at all; or, to `keep`, what an earlier start made.
+
+    tested: the `question_keys` that are not trained on. Raises UserError for rows that cannot be trained on, for shares
+    that cannot be met, and where files have changed since the data to keep was made; Interrupted.
+    """
+    if keep and (folder / PLAN).exists():
+        _require_same_files(recipe, folder)
+    else:
+        beside = folder.with_name(f".{folder.name}.unfinished")
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        _save(beside, *_tokenise(recipe, tokenizer, beside, tested, announce, should_stop), recipe)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+    return _load(folder, recipe.training.rows_per_step)
+
+
+def question_keys(questions: Iterable[Prompt]) -> set[str]:
+    """Return what makes questions the same: their turns, whatever the system's turn says."""
+    return {_key(prompt.messages) for prompt in questions}
+
+
+def _key(messages: Sequence[Mapping[str, Any]]) -> str:
+    return question_key([turn for turn in messages if turn["role"] != "system"])
+
+
+def _is_tested(row: Mapping[str, Any], tested: Set[str]) -> bool:
+    """Whether a turn that is trained on answers a test question."""
+    return any(_key(row["messages"][:number]) in tested for number in trained_turns(row["messages"], row["mode"]))
+
+
+def _require_same_files(recipe: SFTRecipe, folder: Path) -> None:
+    """A run goes on with the rows it has. Raises UserError where their files have changed since: which are meant?"""
+    before = (read_json(folder / ABOUT) or {}).get("files", {})
+    changed = [path for path, state in _files(recipe).items() if before.get(path) != state]
+    if changed:
+        raise UserError(
+            f"{changed[0]}: has changed since this run began; name a new run with run.name=…, or put it back to go on"
+        )
+
+
+def _files(recipe: SFTRecipe) -> dict[str, list[int]]:
+    """Size and time of change of every file that the recipe's sources read."""
+    paths = [source.path for source in recipe.data.parts.values() if source.path]
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()}
+
+
+def _tokenise(
+    recipe: SFTRecipe,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    tested: Set[str],
+    announce: Callable[[str], None],
+    should_stop: Callable[[], bool],
+) -> tuple[list[Kind], list[int], list[int], list[int], CurationReport]:
+    """Write the examples' tokens; return (kinds, codes, lengths, trained tokens, what was left out)."""
+    kinds: dict[Kind, int] = {}
+    codes, lengths, trained = [], [], []
+    with TokenWriter(folder) as writer, (folder / "dropped.jsonl").open("w", encoding="utf-8") as dropped:
+        report = CurationReport(on_drop=partial(_write_dropped, dropped))
+        for name, row in curated(
+            read_dialogues(recipe, report, should_stop),
+            recipe.curation,
+            seed=recipe.run.seed,
+            report=report,
+            count=lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
+        ):
+            if _is_tested(row, tested):
+                report.drop(row, row["place"], name, "test", Finding("among the test questions"))
+                continue
+            for example in _examples(name, row, recipe, tokenizer, report):
+                writer.add(example)
+                kind = Kind(row["mode"], row.get("domain") or "general", name, row.get("language") or "en")
+                codes.append(kinds.setdefault(kind, len(kinds)))
+                lengths.append(len(example.token_ids))
+                trained.append(sum(example.mask[1:]))
+                if writer.count % 50_000 == 0:
+                    announce(f"{writer.count:,} examples tokenised")
+    return list(kinds), codes, lengths, trained, report
+
+
+def _write_dropped(file: IO[str], dropped: Dropped) -> None:
+    file.write(json_line({name: value for name, value in vars(dropped).items() if name != "messages"}))
+
+
+def _examples(
+    source: str,
+    row: dict[str, Any],
+    recipe: SFTRecipe,
+    tokenizer: PreTrainedTokenizerBase,
+    report: CurationReport,
+) -> Iterator[Example]:
+    """Yield a row's examples that fit, cut where the recipe says so."""
+    try:
+        found = row_examples(tokenizer, row, row["place"])
+    except UserError as error:
+        if recipe.data.malformed == "refuse":
+            raise
+        report.drop(row, row["place"], source, "template", Finding("refused by the chat template", str(error)))
+        return
+    for ids, mask in found:
+        if len(ids) <= recipe.training.row_tokens:
+            yield Example(ids, mask)
+        elif cut := _cut(Example(ids, mask), source, row, recipe, report):
+            yield cut
+
+
+def _cut(
+    example: Example, source: str, row: dict[str, Any], recipe: SFTRecipe, report: CurationReport
+) -> Example | None:
+    """Return the start of an example that is too long, where the recipe says so and there is something to train."""
+    longest, wish = recipe.training.row_tokens, recipe.data.overlong
+    problem = f"{len(example.token_ids)} tokens, training.row_tokens is {longest}"
+    if wish == "refuse":
+        raise UserError(f"{row['place']}: {problem}; raise it, or set data.overlong to drop or truncate")
+    if wish == "truncate" and any(example.mask[1:longest]):
+        report.verdicts["truncated"] += 1
+        return Example(example.token_ids[:longest], example.mask[:longest])
+    report.drop(row, row["place"], source, "overlong", Finding("longer than a row", problem))
+    return None
+
+
+def _save(
+    folder: Path,
+    kinds: list[Kind],
+    codes: list[int],
+    lengths: list[int],
+    trained: list[int],
+    report: CurationReport,
+    recipe: SFTRecipe,
+) -> None:
+    if not codes:
+        why = ", ".join(f"{count} {name} ({reason})" for (_, name, reason), count in report.dropped.items())
+        raise UserError(f"data: no dialogue is left to train on, of {report.seen.total()}: {why or 'there were none'}")
+    indices, ends = flatten(plan_rows(recipe, kinds, codes, lengths, trained))
+    np.savez(folder / PLAN, codes=codes, lengths=lengths, trained=trained, indices=indices, ends=ends)
+    curation = {name: value for name, value in report.as_dict().items() if name != "samples"}
+    write_json_atomic(folder / ABOUT, {"kinds": kinds, "files": _files(recipe), "curation": curation})
+
+
+def plan_rows(
+    recipe: SFTRecipe, kinds: list[Kind], codes: list[int], lengths: list[int], trained: list[int]
+) -> list[list[int]]:
+    """Return the packed rows of the run, whole steps of them."""
+    mix, training = recipe.data.mix, recipe.training
+    strata = [Stratum(*kinds[code][:3]) for code in codes]
+
+    def stream() -> Iterator[tuple[int, int]]:
+        order = mixed(
+            strata,
+            trained,
+            modes={str(mode): share for mode, share in mix.modes.items()},
+            domains=mix.domains_of,
+            sources={name: source.weight for name, source in recipe.data.parts.items()},
+            seed=recipe.run.seed,
+            shuffled=recipe.data.order == "shuffled",
+        )
+        return ((index, lengths[index]) for index in order)
+
+    steps = recipe.steps or _steps(stream(), trained, recipe)
+    return list(pack(stream(), row_tokens=training.row_tokens, rows=steps * training.rows_per_step))
+
+
+def _steps(stream: Iterator[tuple[int, int]], trained: list[int], recipe: SFTRecipe) -> int:
+    """Return the steps in which `epochs` times the data's trained tokens fit, rounded up."""
+    assert recipe.epochs
+    wanted = recipe.epochs * sum(trained)
+
+    def enough() -> Iterator[tuple[int, int]]:
+        taken = 0
+        for index, length in stream:
+            if taken >= wanted:
+                return
+            taken += trained[index]
+            yield index, length
+
+    rows = sum(1 for _ in pack(enough(), row_tokens=recipe.training.row_tokens))
+    return -(-rows // recipe.training.rows_per_step)
+
+
+def _load(folder: Path, rows_per_step: int) -> TrainingData:
+    about = read_json(folder / ABOUT) or {}
+    with np.load(folder / PLAN) as plan:
+        return TrainingData(
+            folder=folder,
+            lengths=plan["lengths"],
+            trained=plan["trained"],
+            kinds=[Kind(*kind) for kind in about["kinds"]],
+            codes=plan["codes"],
+            rows=unflatten(plan["indices"], plan["ends"]),
+            rows_per_step=rows_per_step,
+            report=about["curation"],
+        )

@@ -1,0 +1,101 @@
+"""From an SFT recipe to a finished run: make or find the start, measure, train, measure, report."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from agapo.cluster import start_cluster, stop_cluster
+from agapo.evaluation.needle import needle_test, print_needle, refuse_red
+from agapo.evaluation.needle_prompts import NeedlePrompt, context_of, needle_prompts
+from agapo.evaluation.questions import fitting_test_questions
+from agapo.evaluation.rendering import make_renderer
+from agapo.model.loading import load_config, load_tokenizer
+from agapo.recipe import SFTRecipe
+from agapo.rewarding.start import check_rewards
+from agapo.rollouts.pool import RolloutPool
+from agapo.schema import Prompt
+from agapo.stages.running.finish import SO_FAR, report_finished, run_to_end
+from agapo.stages.running.interrupt import StopRequest
+from agapo.stages.running.measure import before_and_after, measured, measuring
+from agapo.stages.running.start import starting_model
+from agapo.stages.running.system import require_own_gpus
+from agapo.stages.sft.loop import data_summary, sft_loop, start_folder
+from agapo.tracking import RunDirectory, learning_curve, make_console, read_json, write_json_atomic
+
+
+def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
+    """Run the SFT stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
+    parent = None if recipe.create else starting_model(recipe)
+    with RunDirectory.open(recipe, recipe_path) as run:
+        run_to_end(recipe, recipe_path, run, parent, lambda so_far: _fine_tune(recipe, run, parent, so_far))
+        report_sft(run)
+
+
+def report_sft(run: RunDirectory) -> None:
+    """Print what a finished SFT run came to. Raises UserError where its needle test should be green and is not."""
+    report_finished(run)
+    if needle := (read_json(run.summary) or {}).get("needle"):
+        print_needle(run.path)
+        refuse_red(needle, run.path)
+
+
+def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier: dict[str, Any]) -> dict[str, Any]:
+    """Measure, train, measure; return the summary's content."""
+    check_rewards(recipe.reward)
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        if recipe.cluster.address:
+            start_cluster(recipe.cluster.address)
+            stack.callback(stop_cluster)
+        require_own_gpus(recipe)
+        start = start_folder(recipe, run, parent, stop)
+        questions = _questions(recipe, start)
+        needles = _needles(recipe, start)
+        with sft_loop(recipe, run, start, questions, stop) as (loop, data):
+            if not recipe.cluster.address:
+                start_cluster(None)
+                stack.callback(stop_cluster)
+            before = earlier.get("before")
+            if before is None:
+                with measuring(recipe, start, stop) as evaluator:
+                    before = measured(evaluator.accuracy(questions, recipe.evaluation.modes))
+                write_json_atomic(run.path / SO_FAR, {**earlier, "before": before})
+            loop.train(stop)
+        with measuring(recipe, str(run.hf), stop) as evaluator:
+            after = measured(evaluator.accuracy(questions, recipe.evaluation.modes))
+            needle = _needle_test(recipe, run, evaluator.pool, needles)
+        learning_curve(run.metrics, run.curve)
+        return {**before_and_after(before, after), "steps": data.steps, **data_summary(data), **needle}
+
+
+def _questions(recipe: SFTRecipe, start: str) -> list[Prompt]:
+    return fitting_test_questions(
+        recipe.prompts,
+        recipe.evaluation.test_size,
+        recipe.reward,
+        make_renderer(load_tokenizer(start)),
+        load_config(start, recipe.model.rope_fields),
+        max_new_tokens=recipe.rollout.max_new_tokens,
+        key="prompts",
+    )
+
+
+def _needles(recipe: SFTRecipe, start: str) -> list[NeedlePrompt]:
+    """Return the needle test's prompts, made before the training so that what is wrong with them is known."""
+    if recipe.needle is None:
+        return []
+    context = context_of(load_config(start, recipe.model.rope_fields))
+    return needle_prompts(recipe.needle, load_tokenizer(start), context=context, seed=recipe.run.seed)
+
+
+def _needle_test(
+    recipe: SFTRecipe, run: RunDirectory, pool: RolloutPool, prompts: Sequence[NeedlePrompt]
+) -> dict[str, Any]:
+    """Return the needle test's part of the summary, empty where the recipe has none."""
+    if recipe.needle is None:
+        return {}
+    tokenizer, context = load_tokenizer(run.hf), context_of(load_config(run.hf))
+    say, seed = make_console().print, recipe.run.seed
+    found = needle_test(recipe.needle, pool, tokenizer, run.path, context=context, seed=seed, prompts=prompts, say=say)
+    return {"needle": found.summary}
