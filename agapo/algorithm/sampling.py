@@ -15,15 +15,6 @@ from agapo.algorithm.advantages import GroupBaseline, advantages
 from agapo.schema import Batch, Group, Response
 
 
-def judge_truncated(response: Response, rule: Literal["wrong", "masked"]) -> Response:
-    """Return a response cut at the token limit as wrong, or as without a verdict."""
-    if response.finish != "length":
-        return response
-    if rule == "masked":
-        return replace(response, reward=None, correct=None)
-    return replace(response, reward=0.0, correct=False)
-
-
 def select_groups(
     groups: Sequence[Group], *, drop_all_correct: bool, drop_all_wrong: bool = False
 ) -> tuple[list[Group], list[Group]]:

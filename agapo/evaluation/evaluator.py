@@ -8,6 +8,7 @@ from agapo.evaluation.rendering import Renderer
 from agapo.rewarding.scorer import Scorer
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.pool import RolloutPool
+from agapo.rollouts.sampling import sample_and_score
 from agapo.schema import Group, Mode, Prompt
 
 
@@ -58,11 +59,8 @@ class Evaluator:
     def judge(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[Group]:
         """Return the scored groups of `prompts`, in order."""
         requests = [PromptRequest(prompt, self.render(prompt)) for prompt in prompts]
-        chunks = dict(self.pool.generate(requests, params, chunk_prompts=self.chunk_prompts))
-        groups = [group for number in sorted(chunks) for group in chunks[number]]
-        judged = self.scorer.finish(groups, self.scorer.submit(groups).result())
-        self.scorer.check(judged)
-        return judged
+        chunks = sample_and_score(self.pool, self.scorer, requests, params, chunk_prompts=self.chunk_prompts)
+        return [group for chunk in chunks for group in chunk]
 
 
 def _evaluation(groups: list[Group], accuracy: dict[str, float]) -> Evaluation:

@@ -20,6 +20,7 @@ from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import start_scorer
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.pool import RolloutPool
+from agapo.rollouts.sampling import sample_and_score
 from agapo.schema import Group, Mode
 from agapo.tracking import read_json, write_json_atomic
 from agapo.tracking.heatmap import Grid, needle_heatmap, print_grid
@@ -111,8 +112,7 @@ def needle_test(
             judged for length in needle.lengths for judged in _ask(needle, length, asked, pool, params, scorer, say)
         ]
     finally:
-        scorer.pool.close()
-    scorer.check([group for _, group in groups])
+        scorer.close()
     result = _result(needle, groups, folder)
     _write(needle, result)
     return result
@@ -167,9 +167,8 @@ def _ask(
     own = [item for item in prompts if item.length == length]
     requests = [PromptRequest(item.prompt, item.token_ids) for item in own]
     chunk_prompts = max(1, needle.chunk_tokens // max(len(item.token_ids) for item in own))
-    chunks = dict(pool.generate(requests, params, chunk_prompts=chunk_prompts))
-    groups = [group for number in sorted(chunks) for group in chunks[number]]
-    judged = scorer.finish(groups, scorer.submit(groups).result())
+    chunks = sample_and_score(pool, scorer, requests, params, chunk_prompts=chunk_prompts)
+    judged = [group for chunk in chunks for group in chunk]
     found = sum(_is_found(group) for group in judged)
     say(f"needle: {found} of {len(judged)} found in {length} tokens")
     return list(zip(own, judged, strict=True))

@@ -73,8 +73,6 @@ class AlgorithmConfig(Strict):
     `response_mean`: each response averaged over its own length (GRPO)."""
     updates_per_batch: int = Field(default=1, ge=1)
     """Optimizer updates a batch; each takes its share of the groups."""
-    truncated: Literal["wrong", "masked"] = "wrong"
-    """Responses cut at `max_new_tokens`: reward 0, or left out of the advantages and the loss."""
     shuffle_rewards: bool = False
     """A control: rewards are permuted among the step's responses. A real gain must vanish."""
 

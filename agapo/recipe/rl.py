@@ -12,6 +12,7 @@ from agapo.resolve import did_you_mean
 from agapo.schema import MODES, Mode
 
 Combination = Literal["sum", "all"]
+Truncated = Literal["wrong", "masked"]
 
 
 class RewardTerm(Strict):
@@ -45,6 +46,9 @@ class RewardConfig(Strict):
     verdict: str | dict[str, str] = ""
     """The term that decides `correct` (value 1 is correct), one for all or by domain; by default the first that judges
     the domain and has a weight."""
+    truncated: Truncated = "wrong"
+    """Responses cut at `max_new_tokens`, in training, evaluation and filter alike: the lowest reward that the terms can
+    give, or no reward (left out of advantages and loss)."""
     workers: int = Field(default=2, ge=1)
     """Verifier processes, shared out over the hosts of a Ray cluster."""
     deadline_s: float = Field(default=10.0, gt=0)

@@ -3,39 +3,67 @@
 Terms that judge single responses come first; those that judge a group (conciseness, preference) see the verdicts of it.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 
 from agapo.errors import UserError
-from agapo.recipe.rl import Combination, RewardConfig, RewardTerm
+from agapo.recipe.rl import Combination, RewardConfig, RewardTerm, Truncated
 from agapo.rewarding.pool import GroupSample, Pool, Sample, Score
 from agapo.schema import Group, Response
 
 Scores = Mapping[str, Score]
 
-_ENOUGH_GROUPS = 8
+ENOUGH_GROUPS = 8
 """So many prompts without a verdict are no chance."""
+AHEAD = 128
+"""Groups that `judge` has under way."""
+GROUPS_AT_ONCE = 32
+"""Groups whose terms for groups are waited for at the same time."""
 
 
-@dataclass(frozen=True)
 class Scorer:
-    """Scores groups as a recipe's `reward` section says."""
+    """Judges groups as a recipe's `reward` section says."""
 
-    pool: Pool
-    reward: RewardConfig
+    def __init__(self, pool: Pool, reward: RewardConfig):
+        self.pool, self.reward = pool, reward
+        # Terms of groups wait for those of single responses: here, since the pool's own threads must not block.
+        self._waiting = ThreadPoolExecutor(max_workers=GROUPS_AT_ONCE, thread_name_prefix="scorer")
 
-    def submit(self, groups: Sequence[Group]) -> "Future[list[dict[str, Score]]]":
-        """Start scoring all responses of the groups; `finish` takes the result."""
-        return self.pool.submit([self._sample(group, response) for group in groups for response in group.responses])
+    def submit(self, group: Group) -> "Future[Group]":
+        """Start judging a group; the result has rewards, verdicts and errors, and cut responses as the recipe says.
 
-    def finish(self, groups: Sequence[Group], scores: Sequence[Scores]) -> list[Group]:
-        """Return the groups with rewards, verdicts and errors filled in; waits for the terms that judge groups."""
-        remaining = iter(scores)
-        by_group = [[dict(next(remaining)) for _ in group.responses] for group in groups]
-        self._add_group_scores(groups, by_group)
-        return [self._judged(group, found) for group, found in zip(groups, by_group, strict=True)]
+        The terms that judge the group together start as soon as those of its responses are there. Blocks while too
+        many samples wait in the pool. The future raises UserError when a reward does.
+        """
+        singles = self.pool.submit([self._sample(group, response) for response in group.responses])
+        judged: Future[Group] = Future()
+        together = bool(self._names(group, of_groups=True))
+        finish = partial(self._finish, group, singles, judged)
+        singles.add_done_callback(lambda _: self._waiting.submit(finish) if together else finish())
+        return judged
+
+    def judge(self, groups: Iterable[Group]) -> Iterator[Group]:
+        """Yield the groups judged, in order; some are always ahead, so that the workers do not wait."""
+        waiting: deque[Future[Group]] = deque()
+        for group in groups:
+            waiting.append(self.submit(group))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)
+
+    def close(self) -> None:
+        """End the verifier workers; what is not yet judged is cancelled."""
+        self.pool.close()
+        self._waiting.shutdown(wait=False, cancel_futures=True)
+
+    def _finish(self, group: Group, singles: "Future[list[dict[str, Score]]]", judged: "Future[Group]") -> None:
+        try:
+            judged.set_result(self._judged(group, self._with_group_scores(group, singles.result())))
+        except BaseException as error:
+            judged.set_exception(error)
 
     def check(self, groups: Sequence[Group]) -> None:
         """Raise UserError when too many responses met errors, naming the commonest, or when there is no verdict at all.
@@ -43,7 +71,7 @@ class Scorer:
         A reward that finds none of the columns it reads says nothing; training would go on without learning anything.
         """
         responses = [response for group in groups for response in group.responses]
-        if len(groups) >= _ENOUGH_GROUPS and all(r.correct is None and not r.reward_error for r in responses):
+        if len(groups) >= ENOUGH_GROUPS and all(r.correct is None and not r.reward_error for r in responses):
             names = sorted({self.reward.verdict_for(group.prompt.domain) for group in groups})
             raise UserError(
                 f"reward.verdict: no response has a verdict from {', '.join(names)}: do the data's rows have the "
@@ -65,15 +93,14 @@ class Scorer:
         terms = self.reward.terms_for(group.prompt.domain)
         return tuple(term.name for term in terms if (term.name in self.pool.group_terms) == of_groups)
 
-    def _add_group_scores(self, groups: Sequence[Group], by_group: Sequence[list[dict[str, Score]]]) -> None:
-        asked = [index for index, group in enumerate(groups) if self._names(group, of_groups=True)]
-        if not asked:
-            return
-        samples = [self._group_sample(groups[index], by_group[index]) for index in asked]
-        for index, found in zip(asked, self.pool.submit_groups(samples).result(), strict=True):
-            for term, scores in found.items():
-                for response, score in zip(by_group[index], scores, strict=True):
+    def _with_group_scores(self, group: Group, found: Sequence[Scores]) -> list[dict[str, Score]]:
+        scores = [dict(item) for item in found]
+        if self._names(group, of_groups=True):
+            (together,) = self.pool.submit_groups([self._group_sample(group, scores)]).result()
+            for term, values in together.items():
+                for response, score in zip(scores, values, strict=True):
                     response[term] = score
+        return scores
 
     def _group_sample(self, group: Group, found: Sequence[Scores]) -> GroupSample:
         verdict = self.reward.verdict_for(group.prompt.domain)
@@ -90,7 +117,10 @@ class Scorer:
             _with_reward(response, scores, terms, verdict, combination)
             for response, scores in zip(group.responses, found, strict=True)
         )
-        return replace(group, responses=responses)
+        floor = lowest_reward(responses, terms, combination)
+        return replace(
+            group, responses=tuple(judge_truncated(item, self.reward.truncated, floor) for item in responses)
+        )
 
 
 def _with_reward(
@@ -106,6 +136,25 @@ def _with_reward(
         reward_parts=parts,
         reward_error=errors[0] if errors else None,
     )
+
+
+def lowest_reward(responses: Sequence[Response], terms: Sequence[RewardTerm], combination: Combination) -> float:
+    """Return the lowest reward that the terms can give: what a response that was cut counts as, if it counts as wrong.
+
+    Terms are taken to give 0 to 1, so that each with a negative weight can take its weight away; where one of the
+    group's responses has less still, the terms evidently can give that.
+    """
+    least = sum(min(0.0, term.weight) for term in terms) if combination == "sum" else 0.0
+    return min([least, *(response.reward for response in responses if response.reward is not None)])
+
+
+def judge_truncated(response: Response, rule: Truncated, lowest: float) -> Response:
+    """Return a response that was cut at the token limit as wrong, or as without a verdict; others as they are."""
+    if response.finish != "length":
+        return response
+    if rule == "masked":
+        return replace(response, reward=None, correct=None)
+    return replace(response, reward=lowest, correct=False)
 
 
 def total(

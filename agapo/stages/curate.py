@@ -6,9 +6,8 @@
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import tee
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.rule import Rule
@@ -27,8 +26,6 @@ from agapo.stages.running.dialogues import Named, read_dialogues
 from agapo.tracking.files import json_line, write_json_atomic
 from agapo.tracking.progress import make_console, print_table, printable
 
-_CHUNK = 128
-"""Rows that are judged together."""
 _ENOUGH, _FEW = 100, 8
 """The rate of errors is looked at every so many rows, and at the end, where there are a few."""
 _ABOUT = ("id", "messages", "domain", "mode", "language", "place")
@@ -75,7 +72,7 @@ def curated(
     try:
         yield from curate(rows, config, seed=seed, verify=verify_by(scorer, report), report=report, count=count)
     finally:
-        scorer.pool.close()
+        scorer.close()
 
 
 def verify_by(scorer: Scorer, report: CurationReport) -> Filter:
@@ -122,19 +119,11 @@ def _check_errors(errors: list[str | None], most: float) -> None:
 
 
 def _judged_groups(items: Iterator[Item], scorer: Scorer) -> Iterator[tuple[Item, Group | None]]:
-    """Yield every item with its judged response; None where no term judges its domain. One chunk is always ahead."""
-    waiting: deque[tuple[list[Item], list[Group], Any]] = deque()
-    while True:
-        chunk = list(islice(items, _CHUNK))
-        if chunk:
-            groups = [_group(item) for item in chunk if scorer.reward.terms_for(_domain(item))]
-            waiting.append((chunk, groups, scorer.submit(groups)))
-        if waiting and (not chunk or len(waiting) > 1):
-            done, groups, future = waiting.popleft()
-            judged = {group.prompt.id: group for group in scorer.finish(groups, future.result())}
-            yield from ((item, judged.get(str(id(item.row)))) for item in done)
-        if not chunk and not waiting:
-            return
+    """Yield every item with its judged response; None where no term judges its domain."""
+    ahead, asked = tee(items)
+    judged = scorer.judge(_group(item) for item in asked if scorer.reward.terms_for(_domain(item)))
+    for item in ahead:
+        yield item, next(judged) if scorer.reward.terms_for(_domain(item)) else None
 
 
 def _domain(item: Item) -> str:

@@ -27,6 +27,7 @@ from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.pool import RolloutPool
+from agapo.rollouts.sampling import sample_and_score
 from agapo.schema import Group, Prompt
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.start import keep_start, starting_model
@@ -101,7 +102,7 @@ def _measure(
         start_cluster(own.cluster.address)
         stack.callback(stop_cluster)
         scorer = start_scorer(own.reward)
-        stack.callback(scorer.pool.close)
+        stack.callback(scorer.close)
         pool = start_rollouts(own.model, model_path, own.rollout, stop)
         view = stack.enter_context(StepProgress(len(chunks), len(chunks) - len(left), name="filter"))
         view.announce(
@@ -125,9 +126,7 @@ def _sample(
     requests = [PromptRequest(prompt, render(prompt)) for chunk in chunks for prompt in chunk]
     done = view.done
     with _rates(run).open("a", encoding="utf-8") as file:
-        for _, groups in pool.generate(requests, params, chunk_prompts=own.rollout.chunk_prompts):
-            judged = scorer.finish(groups, scorer.submit(groups).result())
-            scorer.check(judged)
+        for judged in sample_and_score(pool, scorer, requests, params, chunk_prompts=own.rollout.chunk_prompts):
             items = [_measured(group) for group in judged]
             found |= {item.id: item for item in items}
             file.write("".join(json_line(vars(item)) for item in items))

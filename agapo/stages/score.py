@@ -8,7 +8,7 @@ it is; the lines of its `rollouts.jsonl` lack the data's columns.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,11 @@ from agapo.errors import UserError
 from agapo.recipe import DPORecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.base import recipe_stage
 from agapo.recipe.rl import require_terms
-from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import start_scorer
 from agapo.schema import Group, Prompt, Response, Segment
 from agapo.tracking.files import json_line, write_text_atomic
 from agapo.tracking.progress import make_console
 
-_CHUNK = 64
 _ABOUT = ("completion", "text", "prompt", "prompt_id", "mode", "domain", "language", "columns")
 _OF_A_RUN = ("step", "reward", "correct", "reward_parts", "reward_error", "finish", "tokens", "weights_version")
 """What a run writes beside the response; a reward sees none of it."""
@@ -43,24 +41,14 @@ def score_file(path: Path, overrides: list[str], responses: Path | None, out: Pa
     require_terms(recipe.reward, {group.prompt.domain for group in groups})
     scorer = start_scorer(recipe.reward)
     try:
-        judged = list(_judge(scorer, groups))
+        console = make_console()
+        shown = track(groups, "scoring", console=console, disable=not console.is_terminal)
+        judged = list(scorer.judge(shown))
     finally:
-        scorer.pool.close()
+        scorer.close()
     if out:
         write_text_atomic(out, "".join(json_line(_row(response)) for group in judged for response in group.responses))
     _print_scores([term.name for term in recipe.reward.terms], judged)
-
-
-def _judge(scorer: Scorer, groups: Sequence[Group]) -> Iterator[Group]:
-    """Score chunk by chunk, one ahead, so that the workers do not wait."""
-    chunks = [groups[start : start + _CHUNK] for start in range(0, len(groups), _CHUNK)]
-    running = [(chunks[0], scorer.submit(chunks[0]))]
-    console = make_console()
-    for following in track([*chunks[1:], None], "scoring", console=console, disable=not console.is_terminal):
-        if following is not None:
-            running.append((following, scorer.submit(following)))
-        chunk, future = running.pop(0)
-        yield from scorer.finish(chunk, future.result())
 
 
 def read_groups(path: Path) -> list[Group]:

@@ -148,3 +148,11 @@ def user_error(prompts, completions, **columns):
 def slow_length(prompts, completions, **columns):
     time.sleep(0.005)
     return [float(len(completion)) for completion in completions]
+
+
+def group_that_meets_others(prompt, completions, scores, *, folder, groups, name, **columns):
+    """Wait until so many groups are judged at the same time."""
+    (Path(folder) / name).touch()
+    while len(list(Path(folder).iterdir())) < groups:
+        time.sleep(0.05)
+    return [1.0 for _ in completions]

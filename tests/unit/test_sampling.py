@@ -1,4 +1,4 @@
-"""Asymmetric sampling: which groups stay, what a cut response counts, and the batch that comes of them."""
+"""Asymmetric sampling: which groups stay, and the batch that comes of them."""
 
 from collections import Counter
 from dataclasses import replace
@@ -7,36 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agapo.algorithm.sampling import judge_truncated, make_batch, select_groups, shuffle_rewards
+from agapo.algorithm.sampling import make_batch, select_groups, shuffle_rewards
 from tests.builders import group, response
 
 RIGHT, MIXED, WRONG, UNJUDGED = group(1, 1, name="r"), group(1, 0, name="m"), group(0, 0, name="w"), group(None, None)
 ALL = [RIGHT, MIXED, WRONG, UNJUDGED, replace(MIXED)]
-
-
-class TestTruncated:
-    CUT = response(1.0, finish="length")
-
-    def test_counts_as_wrong(self):
-        judged = judge_truncated(self.CUT, "wrong")
-        assert (judged.reward, judged.correct) == (0.0, False)
-
-    def test_is_left_out(self):
-        judged = judge_truncated(self.CUT, "masked")
-        assert (judged.reward, judged.correct) == (None, None)
-
-    def test_unscored_one_counts_as_wrong_too(self):
-        judged = judge_truncated(response(None, finish="length"), "wrong")
-        assert (judged.reward, judged.correct) == (0.0, False)
-
-    @pytest.mark.parametrize("rule", ["wrong", "masked"])
-    def test_finished_one_is_as_it_was(self, rule):
-        assert judge_truncated(response(1.0), rule) == response(1.0)
-        assert judge_truncated(response(None), rule) == response(None)
-
-    @pytest.mark.parametrize("rule", ["wrong", "masked"])
-    def test_tokens_stay(self, rule):
-        assert judge_truncated(self.CUT, rule).segments == self.CUT.segments
 
 
 class TestSelect:

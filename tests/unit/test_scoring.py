@@ -1,6 +1,8 @@
 """From terms to one reward: domains, sums and products, verdicts, groups, errors."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,11 +32,11 @@ def group(*texts: str, domain: str = "math", **columns: Any) -> Group:
     )
 
 
-def judge(config: RewardConfig, *groups: Group) -> list[Group]:
+def judge(config: RewardConfig, *groups: Group, workers: int = 2) -> list[Group]:
     terms = {own.name: Term(own.function, own.args, own.deadline_s) for own in config.terms}
-    with VerifierPool(terms, workers=2, deadline_s=config.deadline_s) as pool:
+    with VerifierPool(terms, workers=workers, deadline_s=config.deadline_s) as pool:
         scorer = Scorer(pool, config)
-        judged = scorer.finish(groups, scorer.submit(groups).result())
+        judged = list(scorer.judge(groups))
         scorer.check(judged)
         return judged
 
@@ -87,6 +89,60 @@ def test_a_group_is_judged_after_its_responses() -> None:
     assert [r.reward_parts["short"] for r in found.responses] == [1.0, 1.0, 0.0]
     assert [r.reward_parts["concise"] for r in found.responses] == [1.0, 0.0, 0.0]
     assert [r.reward for r in found.responses] == [1.5, 1.0, 0.0]
+
+
+def cut(found: Group, *which: int) -> Group:
+    responses = [replace(r, finish="length") if n in which else r for n, r in enumerate(found.responses)]
+    return replace(found, responses=tuple(responses))
+
+
+def test_a_cut_response_counts_as_wrong_and_never_more_than_a_wrong_one() -> None:
+    config = reward(
+        term("short", "is_short"), term("length", "constant", args={"value": 1.0}, weight=-0.25), verdict="short"
+    )
+    (found,) = judge(config, cut(group("a", "abcdefghij", "b"), 2))
+    assert [r.reward for r in found.responses] == [0.75, -0.25, -0.25]
+    assert [r.correct for r in found.responses] == [True, False, False]
+    assert found.responses[2].reward_parts == {"short": 1.0, "length": 1.0}
+
+
+def test_a_cut_response_counts_as_low_as_a_term_goes_in_its_group() -> None:
+    # A shaped reward that leaves 0 to 1: right minus a thousandth a character.
+    config = reward(term("short", "is_short", weight=0.9), term("length", "length", weight=-0.001), verdict="short")
+    (found,) = judge(config, cut(group("a", "x" * 3000, "b" * 10), 2))
+    assert [r.reward for r in found.responses] == pytest.approx([0.899, -3.0, -3.0])
+    (alone,) = judge(config, cut(group("b" * 2000), 0))
+    assert alone.responses[0].reward == pytest.approx(-2.0)
+
+
+def test_without_a_negative_term_a_cut_response_counts_nothing() -> None:
+    (found,) = judge(reward(term("short", "is_short")), cut(group("a", "b"), 1))
+    assert [(r.reward, r.correct) for r in found.responses] == [(1.0, True), (0.0, False)]
+    (product,) = judge(
+        reward(term("short", "is_short"), term("c", "constant", weight=-1.0), combine="all"), cut(group("a"), 0)
+    )
+    assert product.responses[0].reward == 0.0
+
+
+def test_a_cut_response_without_a_verdict_is_wrong_too() -> None:
+    (found,) = judge(reward(term("silent", "no_verdict")), cut(group("a", "b"), 1))
+    assert [(r.reward, r.correct) for r in found.responses] == [(None, None), (0.0, False)]
+
+
+def test_cut_responses_can_be_left_out() -> None:
+    before = cut(group("a", "b"), 1)
+    (found,) = judge(reward(term("short", "is_short"), truncated="masked"), before)
+    assert [(r.reward, r.correct) for r in found.responses] == [(1.0, True), (None, None)]
+    assert [r.segments for r in found.responses] == [r.segments for r in before.responses]
+
+
+def test_groups_are_judged_together_at_the_same_time(tmp_path: Path) -> None:
+    """A judge of groups that takes its time over one does not hold up the others: each waits for all of them here."""
+    config = reward(
+        term("short", "is_short"), term("all", "group_that_meets_others", args={"folder": str(tmp_path), "groups": 3})
+    )
+    found = judge(config, *[group("a", "b", name=str(n)) for n in range(3)], workers=3)
+    assert [r.reward_error for item in found for r in item.responses] == [None] * 6
 
 
 def test_a_group_term_that_hangs_or_fails_gives_no_verdict_to_anyone() -> None:

@@ -8,8 +8,7 @@ sampling that was stopped goes on.
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -34,6 +33,7 @@ from agapo.recipe.dpo import PairsConfig
 from agapo.rewarding.scorer import Scorer
 from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.pool import RolloutPool
+from agapo.rollouts.sampling import sample_and_score
 from agapo.schema import Group, Prompt, Response, Segment
 from agapo.stages.running.start import start_recipe
 from agapo.stages.running.system import sampling_params
@@ -74,37 +74,16 @@ def sample_responses(
                 f"sampling {len(taken)} prompts × {own.group_size} responses"
                 + (f", of which {len(known)} prompts are done" if known else "")
             )
-            for chunk, groups in zip(left, _judged_chunks(recipe, left, render, pool, scorer), strict=True):
+            params = sampling_params(own, recipe.run.seed)
+            requests = [PromptRequest(prompt, render(prompt), visit) for chunk in left for prompt, visit in chunk]
+            judged = sample_and_score(pool, scorer, requests, params, chunk_prompts=own.chunk_prompts)
+            for chunk, groups in zip(left, judged, strict=True):
                 with path.open("a", encoding="utf-8") as file:
                     for (prompt, visit), group in zip(chunk, groups, strict=True):
                         known[_key(prompt, visit)] = group
                         file.writelines(_lines(group, visit))
                 view.update(view.done + 1, _figures(groups))
     return [known[_key(*item)] for item in taken]
-
-
-def _judged_chunks(
-    recipe: DPORecipe, chunks: Sequence[Taken], render: Renderer, pool: RolloutPool, scorer: Scorer
-) -> Iterator[list[Group]]:
-    """Yield the chunks' judged groups, in order; a chunk is judged while others are sampled."""
-    params = sampling_params(recipe.rollout, recipe.run.seed)
-    requests = [PromptRequest(prompt, render(prompt), visit) for chunk in chunks for prompt, visit in chunk]
-    scoring: dict[int, tuple[list[Group], Future[Any]]] = {}
-    following = 0
-    for number, sampled in pool.generate(requests, params, chunk_prompts=recipe.rollout.chunk_prompts):
-        scoring[number] = (sampled, scorer.submit(sampled))
-        # The newest is left alone: it is judged while the next chunk is sampled.
-        while following in scoring and following < number:
-            yield _finish(scorer, *scoring.pop(following))
-            following += 1
-    for number in sorted(scoring):
-        yield _finish(scorer, *scoring[number])
-
-
-def _finish(scorer: Scorer, groups: list[Group], future: "Future[Any]") -> list[Group]:
-    judged = scorer.finish(groups, future.result())
-    scorer.check(judged)
-    return judged
 
 
 Key = tuple[str, str, int]

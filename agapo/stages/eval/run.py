@@ -133,7 +133,7 @@ def _accuracy(
         evaluator = make_evaluator(pool, scorer, render, recipe.rollout, own.chunk_prompts, recipe.run.seed)
         found = evaluator.accuracy(questions, own.modes)
     finally:
-        scorer.pool.close()
+        scorer.close()
     modes = {mode: mode_figures([group for group in found.groups if group.prompt.mode == mode]) for mode in own.modes}
     return {"modes": modes, "errors": found.errors, "tokens": found.tokens, "table": accuracy_table(found.groups)}
 

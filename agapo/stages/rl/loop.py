@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, cast
 
 from agapo.algorithm.kl import SequenceEstimator
-from agapo.algorithm.sampling import judge_truncated, make_batch, select_groups, shuffle_rewards
+from agapo.algorithm.sampling import make_batch, select_groups, shuffle_rewards
 from agapo.cluster import fetch
 from agapo.curation.mixing import MixedStream
 from agapo.curation.prompts import PromptStream
@@ -31,8 +31,9 @@ from agapo.learner.rl.settings import learning_rate_at
 from agapo.model.weights import WeightLayout
 from agapo.recipe import RLRecipe
 from agapo.rewarding.scorer import Scorer
-from agapo.rollouts.engine import PromptRequest, SamplingParams
+from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.pool import RolloutPool
+from agapo.rollouts.sampling import JudgingError, sample_and_score
 from agapo.schema import Batch, Group, Prompt
 from agapo.stages.rl.metrics import Clock, Collected, learn_metrics, rollout_metrics
 from agapo.stages.running.export import Exporter
@@ -138,7 +139,6 @@ class RLLoop:
             wanted = min(own.prompts_per_step - len(collected.kept), allowed - collected.prompts)
             taken = self.stream.take(self.progress.cursor + collected.prompts, wanted)
             groups = self.sample(taken, clock)
-            self._stop_on_errors(groups)
             if own.algorithm.shuffle_rewards:
                 groups = shuffle_rewards(groups, f"{own.run.seed}/{self.progress.step}/{collected.prompts}")
             kept, dropped = select_groups(
@@ -150,33 +150,25 @@ class RLLoop:
         return collected
 
     def sample(self, taken: Sequence[tuple[Prompt, int]], clock: Clock) -> list[Group]:
-        """Return the scored groups of the prompts, in order. Chunks are scored while others are sampled."""
-        own = self.recipe.rollout
+        """Return the judged groups of the prompts, in order."""
+        own, lap = self.recipe.rollout, clock.laps()
         requests = [PromptRequest(prompt, self.render(prompt), visit) for prompt, visit in taken]
-        scoring = {}
-        with clock.phase("generate"):
-            for number, groups in self.pool.generate(requests, self.params, chunk_prompts=own.chunk_prompts):
-                scoring[number] = (groups, self.scorer.submit(groups))
-        with clock.phase("score"):
-            judged = [self.scorer.finish(groups, future.result()) for _, (groups, future) in sorted(scoring.items())]
-        return [self._with_truncated(group) for chunk in judged for group in chunk]
-
-    @property
-    def params(self) -> SamplingParams:
-        """How training samples."""
-        return sampling_params(self.recipe.rollout, self.recipe.run.seed)
-
-    def _with_truncated(self, group: Group) -> Group:
-        rule = self.recipe.algorithm.truncated
-        responses = tuple(judge_truncated(response, rule) for response in group.responses)
-        return Group(group.prompt, group.prompt_ids, responses)
-
-    def _stop_on_errors(self, groups: Sequence[Group]) -> None:
+        params = sampling_params(own, self.recipe.run.seed)
+        chunks = sample_and_score(
+            self.pool,
+            self.scorer,
+            requests,
+            params,
+            chunk_prompts=own.chunk_prompts,
+            on_sampled=lambda: lap("generate"),
+        )
         try:
-            self.scorer.check(groups)
-        except UserError as error:
-            self.logger.log_errors(self.progress.step + 1, groups)
+            groups = [group for chunk in chunks for group in chunk]
+        except JudgingError as error:
+            self.logger.log_errors(self.progress.step + 1, error.groups)
             raise UserError(f"{error} (all of them: {self.run.reward_errors})") from None
+        lap("score")
+        return groups
 
     def batch(self, collected: Collected) -> Batch:
         """Return the kept groups with their advantages."""

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -26,6 +26,18 @@ class Clock:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+
+    def laps(self) -> Callable[[str], None]:
+        """Return a function that adds the time since its last call (or now) to the phase of a name."""
+        last = time.monotonic()
+
+        def lap(name: str) -> None:
+            nonlocal last
+            now = time.monotonic()
+            self.seconds[name] = self.seconds.get(name, 0.0) + now - last
+            last = now
+
+        return lap
 
     def metrics(self, tokens: float) -> dict[str, float]:
         """Return `time/<phase>`, `time/step`, and the sampling speed."""

@@ -60,7 +60,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     gpus = own.ranks * own.gpus_per_rank + rollout.actors * rollout.gpus_per_actor
     require_gpus(gpus, "learner.gpus_per_rank, rollout.gpus_per_actor", recipe.cluster.address)
     scorer = start_scorer(recipe.reward)
-    stack.callback(scorer.pool.close)
+    stack.callback(scorer.close)
     pool = start_rollouts(recipe.model, model_path, recipe.rollout, stop)
     learner = start_learner(recipe, model_path)
     pool.wait_ready()

@@ -38,7 +38,7 @@ def measuring(recipe: SFTRecipe | DPORecipe, folder: str, stop: StopRequest) -> 
     with ExitStack() as stack:
         render = make_renderer(load_tokenizer(folder))
         scorer = start_scorer(recipe.reward)
-        stack.callback(scorer.pool.close)
+        stack.callback(scorer.close)
         pool = start_rollouts(recipe.model, folder, recipe.rollout, stop)
         stack.callback(pool.close)
         chunk, seed = recipe.evaluation.chunk_prompts, recipe.run.seed
