@@ -3,6 +3,7 @@
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from agapo.algorithm.objective import Objective
 from agapo.cluster import fetch, require_gpus, start_cluster, stop_cluster, threads_for
@@ -15,7 +16,7 @@ from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import load_tokenizer
 from agapo.recipe import RLRecipe
 from agapo.rewarding.start import check_rewards, start_scorer
-from agapo.stages.rl.loop import Progress, RLLoop, resume, use_export
+from agapo.stages.rl.loop import Progress, RLLoop, resume, unreached, use_export
 from agapo.stages.running.export import Exporter
 from agapo.stages.running.finish import common_summary, finish, report_finished, say_finished
 from agapo.stages.running.interrupt import StopRequest
@@ -144,7 +145,7 @@ def _headline(recipe: RLRecipe, run: RunDirectory, progress: Progress) -> str:
 def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
     """Export, measure on the test questions, and report."""
     progress, recipe, run = loop.progress, loop.recipe, loop.run
-    export_result(loop)
+    exported = export_result(loop)
     use_export(loop.pool, loop.exporter, run.hf, progress.updates + 1)
     after = loop.evaluator.accuracy(loop.questions.test, recipe.evaluation.modes)
     loop.view.close()
@@ -157,17 +158,24 @@ def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
         "reward_errors": progress.reward_errors,
         "start": progress.start,
         "best_step": progress.best_step,
+        "exported": exported,
+        "warnings": list(filter(None, [unreached(progress, recipe.reward.correct_at)])),
         "updates": progress.updates,
     }
     finish(run, recipe, summary, model_path)
     report_finished(run)
 
 
-def export_result(loop: RLLoop) -> None:
-    """Export the best weights, or the last, to `hf/`."""
+def export_result(loop: RLLoop) -> dict[str, Any]:
+    """Export the best weights, or the last, to `hf/`; return which: their `step`, and `why`."""
+    progress = loop.progress
     keep_best = loop.recipe.evaluation.keep == "best" and loop.recipe.evaluation.every
-    if keep_best and loop.progress.best_step >= 0:
+    if keep_best and progress.best_step >= 0:
         buffer, _ = loop.exporter.read(loop.run.best)
+        figures = f"accuracy {100 * progress.best_accuracy:.1f} %, mean reward {progress.best_reward:.3g}"
+        exported = {"step": progress.best_step, "why": f"the best on the validation questions ({figures})"}
     else:
         buffer = fetch(loop.learner.weights())
+        exported = {"step": progress.step, "why": "the last"}
     loop.exporter.export(buffer, loop.run.hf)
+    return exported
