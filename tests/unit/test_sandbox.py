@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from agapo.errors import UserError
 from agapo.sandbox import Job, Limits, LocalExecutor, Outcome, RemoteExecutor, SandboxUnavailable, cgroup, remote
 from agapo.sandbox.inside import seccomp, wire
-from agapo.sandbox.inside.judge import same_output
+from agapo.sandbox.inside.compare import same_output
 from tests.sandboxed import needs_sandbox
 
 Pair = namedtuple("Pair", "left right")

@@ -11,6 +11,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -25,6 +26,14 @@ _CONTAINERS: tuple[tuple[type, str], ...] = (
     (frozenset, "z"),
     (deque, "q"),
 )
+_TYPES: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        *(bool, int, float, complex, str, bytes, bytearray, range),
+        *(list, tuple, set, frozenset, dict, type(None)),
+    )
+}
+_TIMES: dict[type, Callable[[str], Any]] = {kind: kind.fromisoformat for kind in (date, datetime, time)}
 
 
 class WireError(Exception):
@@ -103,6 +112,13 @@ def _encode_rare(value: Any, handle: Callable[[Any], int | None]) -> Any:
         return {"D": str(value)}
     if type(value) is Fraction:
         return {"F": [hex(value.numerator), hex(value.denominator)]}
+    if type(value) is timedelta:
+        return {"l": [value.days, value.seconds, value.microseconds]}
+    if type(value) in _TIMES and getattr(value, "tzinfo", None) is None:
+        return {"m": [type(value).__name__, value.isoformat()]}
+    for name, kind in _TYPES.items():
+        if value is kind:
+            return {"T": name}
     number = handle(value)
     if number is None:
         raise WireError(f"a value of type {type(value).__name__} cannot be handed to the program")
@@ -144,4 +160,7 @@ _RARE: dict[str, Callable[[Any], Any]] = {
     "r": lambda parts: range(*map(int, parts)),
     "D": Decimal,
     "F": lambda parts: Fraction(int(parts[0], 16), int(parts[1], 16)),
+    "l": lambda parts: timedelta(*map(int, parts)),
+    "m": lambda parts: {kind.__name__: parse for kind, parse in _TIMES.items()}[parts[0]](parts[1]),
+    "T": lambda name: _TYPES[name],
 }
