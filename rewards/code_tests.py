@@ -1,18 +1,23 @@
 """From a row of a public set to the tests that the sandbox runs.
 
-test, entry_point (prompt)              HumanEval: a function `check(candidate)`
-test_list (test_setup_code, code)       MBPP: assert statements
-input_output                            APPS, TACO: {"inputs": …, "outputs": …} on standard streams, or with `fn_name`
-public_test_cases, private_test_cases   LiveCodeBench: [{"input": …, "output": …, "testtype": …}]
-(metadata)
+Columns are the public sets' own:
+
+    test, entry_point (prompt)              HumanEval: a function `check(candidate)`
+    test_list (test_setup_code, code)       MBPP: assert statements
+    input_output                            APPS, TACO: {"inputs": …, "outputs": …}, with `fn_name` or for a script
+    public_test_cases, private_test_cases   LiveCodeBench: [{"input": …, "output": …, "testtype": …}]
+    (metadata)
+
+Arguments and values of functions are JSON, or, as LiveCodeBench has them, texts with a line of JSON each.
 """
 
-import ast
 import builtins
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from agapo.sandbox.names import bound, called, parses, records
 
 COLUMNS = (
     "test",
@@ -28,7 +33,7 @@ COLUMNS = (
 )
 
 
-def tests_of(row: Mapping[str, Any]) -> dict[str, Any] | None:
+def job_tests(row: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the fields of a `Job` that hold its tests; None where the row has none, or none that can be read."""
     if isinstance(row.get("test"), str) and isinstance(row.get("entry_point"), str):
         return _check(row)
@@ -43,16 +48,18 @@ def names_of(tests: Mapping[str, Any]) -> set[str]:
     """Return what the program has to define: what the tests call that neither they nor Python define."""
     if tests["kind"] != "asserts":
         return {tests["entry_point"].rpartition(".")[2]} - {""} if "entry_point" in tests else set()
-    called = _free_calls(tests["tests"], tests["setup"])
-    return {name for name in called if not hasattr(builtins, name) or name in tests["names"]}
+    wanted = _free_calls(tests["tests"], tests["setup"])
+    return {name for name in wanted if not hasattr(builtins, name) or name in tests["names"]}
 
 
 # --- HumanEval ---
 
 
 def _check(row: Mapping[str, Any]) -> dict[str, Any]:
-    setup = row.get("prompt") or ""
-    return {"kind": "check", "test": row["test"], "entry_point": row["entry_point"], "setup": setup}
+    prompt = row.get("prompt") or ""
+    # A function's head alone is no program yet; and some sets have prose in this column.
+    whole = (text for text in (prompt, f"{prompt.rstrip()}\n    pass\n") if parses(text))
+    return {"kind": "check", "test": row["test"], "entry_point": row["entry_point"], "setup": next(whole, "")}
 
 
 # --- MBPP ---
@@ -60,63 +67,21 @@ def _check(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _asserts(row: Mapping[str, Any]) -> dict[str, Any]:
     tests, code = tuple(map(str, row["test_list"])), row.get("code") or ""
-    setup = _records(code, row.get("test_setup_code") or "")
+    setup = row.get("test_setup_code") or ""
+    setup = "\n".join([*records(code, setup), setup])
     names = re.findall(r"^(?:def|class)\s+(\w+)", code, re.MULTILINE) or _of_python(tests, setup)
     return {"kind": "asserts", "tests": tests, "setup": setup, "names": tuple(names)}
 
 
-def _records(code: str, setup: str) -> str:
-    """The set-up, with the classes before it that it makes objects of and only the reference solution defines.
-
-    Of those only records, classes that do no more than hold values (a tree's `Node`): no part of the solution.
-    """
-    trees = list(_parsed([setup]))
-    wanted = {name for tree in trees for name in _called(tree)} - {name for tree in trees for name in _bound(tree)}
-    classes = [node for tree in _parsed([code]) for node in tree.body if isinstance(node, ast.ClassDef)]
-    records = [ast.unparse(node) for node in classes if node.name in wanted and _is_record(node)]
-    return "\n".join([*records, setup])
-
-
-def _is_record(node: ast.ClassDef) -> bool:
-    plain = (ast.Assign, ast.AnnAssign, ast.Expr, ast.Pass)
-    inits = [item for item in node.body if not isinstance(item, plain)]
-    return not node.bases and all(isinstance(item, ast.FunctionDef) and item.name == "__init__" for item in inits)
-
-
 def _of_python(tests: Sequence[str], setup: str) -> set[str]:
     """Names of Python's own that tests mean as the program's (an exercise to write `sum`): they call nothing else."""
-    called = _free_calls(tests, setup)
-    return called if all(hasattr(builtins, name) for name in called) else set()
+    wanted = _free_calls(tests, setup)
+    return wanted if all(hasattr(builtins, name) for name in wanted) else set()
 
 
 def _free_calls(tests: Sequence[str], setup: str) -> set[str]:
     """The names that tests call and neither they nor the set-up define."""
-    own = {name for tree in _parsed([setup, *tests]) for name in _bound(tree)}
-    return {name for tree in _parsed(tests) for name in _called(tree)} - own
-
-
-def _parsed(sources: Iterable[str]) -> Iterator[ast.Module]:
-    for source in sources:
-        try:
-            yield ast.parse(source)
-        except (SyntaxError, ValueError):  # the sandbox says so
-            continue
-
-
-def _called(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            yield node.func.id
-
-
-def _bound(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.name
-        elif isinstance(node, ast.alias):
-            yield node.asname or node.name.split(".")[0]
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
+    return called(*tests) - bound(setup, *tests)
 
 
 # --- inputs and outputs ---

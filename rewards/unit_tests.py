@@ -16,7 +16,7 @@ from agapo.errors import UserError
 from agapo.sandbox import Job, Limits, LocalExecutor, Outcome, RemoteExecutor, problem
 from agapo.schema import Mode
 from rewards.code_blocks import defines, extract_code
-from rewards.code_tests import COLUMNS, names_of, tests_of
+from rewards.code_tests import COLUMNS, job_tests, names_of
 
 _own = threading.local()
 """This thread's executor, and the last job with its outcome: `score` and `share` of a sample run its tests once."""
@@ -88,7 +88,7 @@ def _outcomes(
 def _outcome(
     completion: Completion, mode: Mode | None, row: Mapping[str, Any], executor: str | None, limits: Limits
 ) -> Outcome | None:
-    tests = tests_of(row)
+    tests = job_tests(row)
     answer = final_answer(completion, mode)
     if tests is None or answer is None:
         return None if tests is None else Outcome([], "finished", "no answer")
