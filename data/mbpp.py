@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agapo.errors import UserError
-from agapo.sandbox.names import records
+from agapo.sandbox.names import handed_functions, records
 from data.files import Row, read
 
 INSTRUCTION = "Write the function in Python, in one ```python block. It should pass tests like these:"
@@ -34,6 +34,11 @@ def _row(row: Row) -> dict[str, Any]:
         raise UserError(f"{row.place}: rows need 'text' (or 'prompt') and a list in 'test_list'")
     imports = "\n".join(content.get("test_imports") or ())
     setup = "\n".join(part for part in (imports, content.get("test_setup_code")) if part)
+    if handed := handed_functions(setup, *map(str, tests)):
+        raise UserError(
+            f"{row.place}: column 'test_list' hands {handed[0]!r} to the program, which cannot reach what tests define; "
+            "define it by name in 'test_setup_code', which runs on both sides"
+        )
     classes = records(content.get("code") or "", setup)
     shown = "\n\n".join([*classes, tests[0]])
     return {

@@ -1,6 +1,7 @@
 """Which names the text of tests calls and defines, and which classes their set-up takes from the reference solution."""
 
 import ast
+import builtins
 from collections.abc import Iterator
 
 
@@ -28,6 +29,23 @@ def records(solution: str, setup: str) -> list[str]:
     wanted = called(setup) - bound(setup)
     classes = [node for tree in _trees(solution) for node in tree.body if isinstance(node, ast.ClassDef)]
     return [ast.unparse(node) for node in classes if node.name in wanted and _is_record(node)]
+
+
+def handed_functions(setup: str, *tests: str) -> list[str]:
+    """Return, as text, the functions that tests hand to the program and define themselves: it cannot be handed those.
+
+    Those of the set-up it can, since the set-up runs on the program's side as well.
+    """
+    found: list[str] = []
+    own = bound(setup, *tests) | set(dir(builtins))
+    for tree in _trees(*tests):
+        defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+        for call in (call for call in calls if isinstance(call.func, ast.Name) and call.func.id not in own):
+            values = [*call.args, *(named.value for named in call.keywords)]
+            is_own = (isinstance(value, ast.Lambda) or getattr(value, "id", None) in defined for value in values)
+            found += [ast.unparse(value) for value, own_value in zip(values, is_own, strict=True) if own_value]
+    return found
 
 
 def _trees(*sources: str) -> Iterator[ast.Module]:

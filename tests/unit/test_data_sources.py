@@ -3,6 +3,7 @@
 import base64
 import json
 import pickle
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -136,6 +137,27 @@ def test_problems_without_tests_are_left_out_and_tests_are_bounded(tmp_path: Pat
 def test_tests_that_cannot_be_read_are_named_before_the_run(columns: Any, reason: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"train\.jsonl:1: .*{reason}"):
         list(coding.prompts("train", path=in_folder(tmp_path, {"problem": "Add.", **columns})))
+
+
+@pytest.mark.parametrize(
+    ("test", "handed"),
+    [
+        ("assert apply(lambda x: x + 1, 2) == 3", "lambda x: x + 1"),
+        ("assert apply(function=lambda: 3) == 3", "lambda: 3"),
+        ("def twice(x): return 2 * x\nassert apply(twice, 2) == 4", "twice"),
+        ("assert sorted(parts(3), key=lambda x: -x) == [2, 1]", None),
+        ("assert apply(double, 2) == 4 and apply(len, []) == 0", None),
+        ("def twice(x): return 2 * x\nassert apply(double, 2) == twice(2)", None),
+    ],
+)
+def test_functions_that_cannot_be_handed_over_are_named(test: str, handed: str | None, tmp_path: Path) -> None:
+    row = {"text": "Apply.", "test_list": [test], "test_setup_code": "def double(x): return 2 * x"}
+    source = mbpp.prompts("train", path=in_folder(tmp_path, row))
+    if handed:
+        with pytest.raises(UserError, match=rf"train\.jsonl:1: .*{re.escape(repr(handed))}.*test_setup_code"):
+            list(source)
+    else:
+        assert len(list(source)) == 1
 
 
 def test_a_class_whose_objects_are_handed_over_is_shown(tmp_path: Path) -> None:

@@ -35,6 +35,46 @@ def test_what_python_has_is_handed_over_by_name(executor: LocalExecutor) -> None
 
 
 @needs_sandbox
+@pytest.mark.parametrize(
+    ("given", "does"),
+    [
+        ("Counter('aab')", "given.most_common(1)[0][0] == 'a'"),
+        ("defaultdict(list, b=[1])", "(given['a'], given['b'], type(given).__name__) == ([], [1], 'defaultdict')"),
+        ("OrderedDict([('b', 1), ('a', 2)])", "given.popitem(last=False) == ('b', 1)"),
+        ("[Counter('a'), {'k': (Counter('b'),)}]", "given[1]['k'][0].total() == given[0].total() == 1"),
+        ("Point(1, y=2)", "given.x + given.y == 3 and given == (1, 2)"),
+        ("double", "given(2) == 4"),
+        ("iter([1, 2])", "next(given) + next(given) == 3"),
+        ("(x for x in 'ab')", "list(given) == ['a', 'b']"),
+        ("map(str, [1])", "list(given) == ['1']"),
+        ("zip([1], 'a')", "list(given) == [(1, 'a')]"),
+        ("{1: 2}.items()", "list(given) == [(1, 2)]"),
+        ("re.compile('a+', re.I)", "given.match('AA').group() == 'AA'"),
+        ("array('i', [1, 2])", "given.tolist() == [1, 2]"),
+        ("Path('a/b.py')", "given.suffix == '.py'"),
+        ("datetime(2024, 1, 2, tzinfo=timezone.utc)", "given.isoformat() == '2024-01-02T00:00:00+00:00'"),
+    ],
+)
+def test_objects_of_the_standard_library_are_made_anew(given: str, does: str, executor: LocalExecutor) -> None:
+    setup = (
+        "import re\nfrom array import array\nfrom collections import *\nfrom datetime import *\n"
+        "from pathlib import Path\nPoint = namedtuple('Point', 'x y')\ndef double(x): return 2 * x"
+    )
+    program = f"def f(given): return {does}"
+    tests = [f"assert f({given}) is True", f"assert f({given}) is False"]
+    assert passes(executor.run(Job("asserts", program, setup=setup, tests=tests))) == [True, False]
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    "given", ["lambda: 1", "helper", "Own", "Own()", "[helper]", "iter(int, 1)", "{'a': lambda: 1}"]
+)
+def test_what_the_tests_define_cannot_be_handed_over(given: str, executor: LocalExecutor) -> None:
+    test = f"class Own: pass\ndef helper(): return 1\nassert f({given})"
+    assert executor.run(Job("asserts", "def f(g): return True", tests=[test])).ended == "broken"
+
+
+@needs_sandbox
 def test_objects_are_changed_from_outside(executor: LocalExecutor) -> None:
     setup = "class Node:\n    def __init__(self, n): self.n, self.next = n, None"
     setup += "\na = Node(1)\na.next = Node(2)\na.n = 5"
@@ -51,11 +91,6 @@ def test_a_set_up_that_needs_the_program(executor: LocalExecutor) -> None:
     assert executor.run(Job("asserts", program, setup=setup, tests=tests)).passed
     outcome = executor.run(Job("asserts", "def f(a): return 1", setup=setup, tests=tests))
     assert (outcome.ended, passes(outcome)) == ("finished", [False])
-
-
-@needs_sandbox
-def test_a_function_cannot_be_handed_over(executor: LocalExecutor) -> None:
-    assert executor.run(Job("asserts", "def f(g): return g()", tests=["assert f(lambda: 1) == 1"])).ended == "broken"
 
 
 @pytest.mark.parametrize(

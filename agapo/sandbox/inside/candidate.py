@@ -47,6 +47,7 @@ class _Candidate:
             "name": self._name,
             "import": self._import,
             "call": self._call,
+            "make": self._make,
             "attribute": self._attribute,
             "set": self._set,
             "special": self._special,
@@ -65,7 +66,8 @@ class _Candidate:
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
             value = self._operations[request["op"]](request)
-            return {"value": wire.encode(value, self._number)}
+            given = {"h": self._number(value.value)} if type(value) is _Given else None
+            return {"value": given or wire.encode(value, self._number)}
         except StopIteration:
             return {"end": True} if request["op"] == "next" else {"error": "RuntimeError", "text": "StopIteration"}
         except BaseException as error:
@@ -83,7 +85,7 @@ class _Candidate:
 
     def _import(self, request: dict[str, Any]) -> Any:
         """Something of the standard library that a test hands over, by its name."""
-        return operator.attrgetter(request["name"])(importlib.import_module(request["module"]))
+        return _Given(operator.attrgetter(request["name"])(importlib.import_module(request["module"])))
 
     def _loaded(self) -> types.ModuleType:
         """The program as a module, loaded when it is first asked for."""
@@ -99,6 +101,10 @@ class _Candidate:
     def _call(self, request: dict[str, Any]) -> Any:
         function = self._objects[request["handle"]]
         return function(*self._values(request["arguments"]), **self._values(request["named"]))
+
+    def _make(self, request: dict[str, Any]) -> Any:
+        """An object that the tests hand over: a number whatever it is, since it is the program's from now on."""
+        return _Given(self._objects[request["handle"]](*self._values(request["arguments"])))
 
     def _attribute(self, request: dict[str, Any]) -> Any:
         return getattr(self._objects[request["handle"]], request["name"])
@@ -126,6 +132,10 @@ class _Opaque:
 
     def __init__(self, value: Any):
         self.value = value
+
+
+class _Given(_Opaque):
+    """Makes a value cross as a handle that stands for the value itself."""
 
 
 def _text(error: BaseException) -> str:

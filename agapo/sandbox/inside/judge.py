@@ -8,12 +8,11 @@ trusted parent one by one: `{"passed": bool, "detail": str}` each, and at last `
 import ast
 import builtins
 import json
-import operator
-import sys
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from . import wire
+from . import handing, wire
 from .compare import same_output, same_value
 from .confine import confine
 
@@ -59,6 +58,8 @@ class _Link:
         self._asks, self._answers = asks, answers
         self.was_used = False
         """Whether the program has been asked for anything: what fails before is the tests' own fault."""
+        self.shared: dict[types.FunctionType, str] = {}
+        """The set-up's functions, with their names."""
         self._ended = ""
 
     def ask(self, op: str, **request: Any) -> Any:
@@ -93,26 +94,33 @@ class _Link:
     def encode(self, value: Any) -> Any:
         """Return a value as JSON. Raises BrokenTests for one that cannot be handed over."""
         try:
-            return wire.encode(value, self._number)
+            return wire.encode(value, self._number, keep=True)
         except wire.WireError as error:
             raise BrokenTests(str(error)) from None
 
     def _number(self, value: Any) -> int | None:
-        """The number of an object of the program's, or of what the program's side has under the same public name."""
-        name = None if type(value) is Handle else _public_name(value)
-        return _handle_number(self.ask("import", module=name[0], name=name[1]) if name else value)
+        """The number of the program's own object, or of one like this that is made there; None if none can be."""
+        if type(value) is Handle:
+            return _handle_number(value)
+        if name := handing.public_name(value):
+            return _handle_number(self.ask("import", module=name[0], name=name[1]))
+        if isinstance(value, types.FunctionType):
+            return self._namesake(self.shared.get(value, ""))
+        recipe = handing.recipe(value)
+        if recipe is None:
+            return None
+        function, arguments = recipe
+        maker = self._namesake(function) if isinstance(function, str) else self._number(function)
+        if maker is None:
+            return None
+        return _handle_number(self.ask("make", handle=maker, arguments=self.encode(arguments)))
 
-
-def _public_name(value: Any) -> tuple[str, str] | None:
-    """Module and name of something of the standard library: a function, a class, a method as `str.upper`."""
-    module, name = getattr(value, "__module__", None) or "builtins", getattr(value, "__qualname__", None)
-    if not isinstance(name, str) or str(module).partition(".")[0] not in sys.stdlib_module_names:
-        return None
-    try:
-        found = operator.attrgetter(name)(sys.modules[module])
-    except (KeyError, AttributeError):
-        return None
-    return (module, name) if found is value else None
+    def _namesake(self, name: str) -> int | None:
+        """What the set-up defines is there on the program's side as well, which has run it too."""
+        try:
+            return _handle_number(self.ask("name", name=name)) if name else None
+        except AttributeError:
+            return None
 
 
 def _handle_number(value: Any) -> int | None:
@@ -270,6 +278,7 @@ class _Judge:
         names = _Names(self._link, theirs)
         names["__assert__"] = self.record
         self._execute(job["setup"], names, with_classes=False)
+        self._link.shared = {value: name for name, value in names.items() if isinstance(value, types.FunctionType)}
         names.pop(job["entry_point"], None)  # HumanEval's set-up has the function's head
         return names
 

@@ -76,9 +76,10 @@ def _exactly(descriptor: int, size: int, wait: Callable[[int], None]) -> bytes:
     return bytes(content)
 
 
-def encode(value: Any, handle: Callable[[Any], int | None]) -> Any:
+def encode(value: Any, handle: Callable[[Any], int | None], *, keep: bool = False) -> Any:
     """Return a value as JSON; `handle` gives the number of what is not data, or None where that may not cross.
 
+    With `keep` it is asked about subclasses of tuples and dicts first, which else cross as what they are based on.
     Raises WireError for what may not cross.
     """
     if value is None or value is True or value is False:
@@ -91,13 +92,24 @@ def encode(value: Any, handle: Callable[[Any], int | None]) -> Any:
     if isinstance(value, float):
         number = float.__float__(value)
         return number if math.isfinite(number) else {"f": repr(number)}
+    if keep and isinstance(value, tuple | dict) and type(value) not in (tuple, dict):
+        number = handle(value)
+        if number is not None:
+            return {"h": number}
+    return _encode_container(value, handle, keep)
+
+
+def _encode_container(value: Any, handle: Callable[[Any], int | None], keep: bool) -> Any:
+    def inner(item: Any) -> Any:
+        return encode(item, handle, keep=keep)
+
     if isinstance(value, list):
-        return [encode(item, handle) for item in list.__iter__(value)]
+        return list(map(inner, list.__iter__(value)))
     if isinstance(value, dict):
-        return {"d": [[encode(key, handle), encode(item, handle)] for key, item in dict.items(value)]}
+        return {"d": [[inner(key), inner(item)] for key, item in dict.items(value)]}
     for kind, tag in _CONTAINERS:
         if isinstance(value, kind):
-            return {tag: [encode(item, handle) for item in kind.__iter__(value)]}
+            return {tag: list(map(inner, kind.__iter__(value)))}
     return _encode_rare(value, handle)
 
 
