@@ -36,7 +36,7 @@ def _row(row: Row) -> dict[str, Any]:
     setup = "\n".join(part for part in (imports, content.get("test_setup_code")) if part)
     if handed := handed_functions(setup, *map(str, tests)):
         raise UserError(
-            f"{row.place}: column 'test_list' hands {handed[0]!r} to the program, which cannot reach what tests define; "
+            f"{row.place}: column 'test_list' hands {handed[0]!r} to the program, which cannot reach it there; "
             "define it by name in 'test_setup_code', which runs on both sides"
         )
     classes = records(content.get("code") or "", setup)

@@ -67,11 +67,34 @@ def test_objects_of_the_standard_library_are_made_anew(given: str, does: str, ex
 
 @needs_sandbox
 @pytest.mark.parametrize(
-    "given", ["lambda: 1", "helper", "Own", "Own()", "[helper]", "iter(int, 1)", "{'a': lambda: 1}"]
+    "given", ["lambda: 1", "helper", "Own", "Own()", "Pair", "[helper]", "iter(int, 1)", "{'a': lambda: 1}"]
 )
 def test_what_the_tests_define_cannot_be_handed_over(given: str, executor: LocalExecutor) -> None:
-    test = f"class Own: pass\ndef helper(): return 1\nassert f({given})"
+    test = "from collections import namedtuple\nPair = namedtuple('Pair', 'x')\n"
+    test += f"class Own: pass\ndef helper(): return 1\nassert f({given})"
     assert executor.run(Job("asserts", "def f(g): return True", tests=[test])).ended == "broken"
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "double = 3",
+        "del double",
+        "Point = 3",
+        "import importlib\nimportlib.import_module = lambda name: 1 / 0",
+        "import operator\noperator.attrgetter = lambda name: lambda module: 3",
+        "import inside.candidate\ninside.candidate._Given = lambda value: 3",
+        "import inside.candidate\ninside.candidate._Candidate._number = lambda self, value: 'x'",
+    ],
+)
+@pytest.mark.parametrize("given", ["double", "Point(1, 2)", "len", "Counter('a')"])
+def test_a_program_cannot_do_away_with_its_tests(trick: str, given: str, executor: LocalExecutor) -> None:
+    """It is wrong where it keeps them from handing over what they would; no verdict would be an escape."""
+    setup = "from collections import *\nPoint = namedtuple('Point', 'x y')\ndef double(x): return 2 * x"
+    job = Job("asserts", f"{trick}\ndef f(given): return 1", setup=setup, tests=[f"assert f({given}) == 2"])
+    assert executor.run(job).ended == "finished"
+    assert not executor.run(job).passed
 
 
 @needs_sandbox

@@ -27,10 +27,7 @@ def public_name(value: Any) -> tuple[str, str] | None:
 
 
 def recipe(value: Any) -> tuple[Any, tuple[Any, ...]] | None:
-    """Return a function and the arguments with which it makes a value like this; None where there is none.
-
-    The function is a public one, or the name of a class that the set-up gives the program as well.
-    """
+    """Return a function and the arguments with which it makes a value like this; None where there is none."""
     if isinstance(value, Iterator):
         items = list(islice(value, _MAX_ITEMS + 1))
         return (iter, (items,)) if len(items) <= _MAX_ITEMS else None
@@ -55,5 +52,5 @@ def _of_subclass(value: Any) -> tuple[Any, tuple[Any, ...]] | None:
     if kind in (Counter, OrderedDict):
         return kind, (list(value.items()) if kind is OrderedDict else dict(value),)
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
-        return kind.__name__, tuple(value)
+        return kind, tuple(value)
     return None

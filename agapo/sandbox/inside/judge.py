@@ -58,8 +58,8 @@ class _Link:
         self._asks, self._answers = asks, answers
         self.was_used = False
         """Whether the program has been asked for anything: what fails before is the tests' own fault."""
-        self.shared: dict[types.FunctionType, str] = {}
-        """The set-up's functions, with their names."""
+        self.shared: dict[types.FunctionType | type, str] = {}
+        """The set-up's functions and named tuples, with their names: its classes are on the program's side alone."""
         self._ended = ""
 
     def ask(self, op: str, **request: Any) -> Any:
@@ -103,24 +103,21 @@ class _Link:
         if type(value) is Handle:
             return _handle_number(value)
         if name := handing.public_name(value):
-            return _handle_number(self.ask("import", module=name[0], name=name[1]))
-        if isinstance(value, types.FunctionType):
-            return self._namesake(self.shared.get(value, ""))
+            return self._theirs("import", module=name[0], name=name[1])
+        if isinstance(value, types.FunctionType | type):
+            return self._theirs("name", name=self.shared[value]) if value in self.shared else None
         recipe = handing.recipe(value)
-        if recipe is None:
+        maker = recipe and self._number(recipe[0])
+        if recipe is None or maker is None:
             return None
-        function, arguments = recipe
-        maker = self._namesake(function) if isinstance(function, str) else self._number(function)
-        if maker is None:
-            return None
-        return _handle_number(self.ask("make", handle=maker, arguments=self.encode(arguments)))
+        return self._theirs("make", handle=maker, arguments=self.encode(recipe[1]))
 
-    def _namesake(self, name: str) -> int | None:
-        """What the set-up defines is there on the program's side as well, which has run it too."""
-        try:
-            return _handle_number(self.ask("name", name=name)) if name else None
-        except AttributeError:
-            return None
+    def _theirs(self, op: str, **request: Any) -> int:
+        """The number that the program's side answers with. Where it gives none, that is the program's fault."""
+        number = _handle_number(self.ask(op, **request))
+        if number is None:
+            raise ProgramError(f"what a test hands over is not there ({request.get('name', op)})")
+        return number
 
 
 def _handle_number(value: Any) -> int | None:
@@ -278,7 +275,9 @@ class _Judge:
         names = _Names(self._link, theirs)
         names["__assert__"] = self.record
         self._execute(job["setup"], names, with_classes=False)
-        self._link.shared = {value: name for name, value in names.items() if isinstance(value, types.FunctionType)}
+        self._link.shared = {
+            value: name for name, value in names.items() if isinstance(value, types.FunctionType | type)
+        }
         names.pop(job["entry_point"], None)  # HumanEval's set-up has the function's head
         return names
 
