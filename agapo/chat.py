@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from agapo.schema import Mode, Prompt
+from agapo.schema import MODES, Mode, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,13 +37,14 @@ def split_thinking(text: str, mode: Mode | None) -> tuple[str | None, str | None
     """Split a completion into (thinking, answer), each stripped of surrounding space.
 
     The last `</think>` is where they part. Without one, a `reasoning` completion is all thinking (its generation
-    prompt had opened the block) and the answer is None; in `non_reasoning` mode, or where the mode is unknown
-    (None), it is all answer and the thinking is None.
+    prompt had opened the block) and the answer is None, as is one that begins with a `<think>` of its own; any other,
+    in `non_reasoning` mode or where the mode is unknown (None), is all answer and the thinking is None.
     """
     before, closed, after = text.rpartition(END_THINK)
     if closed:
         return _bare(before), after.strip()
-    return (_bare(text), None) if mode == "reasoning" else (None, text.strip())
+    opened = mode == "reasoning" or text.lstrip().startswith(THINK)
+    return (_bare(text), None) if opened else (None, text.strip())
 
 
 def _bare(thinking: str) -> str:
@@ -73,6 +74,15 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> list[int
     """
     text = _render(tokenizer, prompt.messages, prompt.mode, prompt.columns.get("tools"))
     return _encode(tokenizer, text)
+
+
+def template_modes(tokenizer: "PreTrainedTokenizerBase") -> tuple[Mode, ...]:
+    """Return the modes that the chat template tells apart: both, or the one that it always renders."""
+    messages = [{"role": "user", "content": "1+1"}]
+    reasoning, plain = (_render(tokenizer, messages, mode, None) for mode in MODES)
+    if reasoning != plain:
+        return MODES
+    return ("reasoning",) if plain.rstrip().endswith(THINK) else ("non_reasoning",)
 
 
 def dialogue_examples(

@@ -20,9 +20,18 @@ from agapo.stages.rl.loop import Progress, RLLoop, resume, unreached, use_export
 from agapo.stages.running.export import Exporter
 from agapo.stages.running.finish import common_summary, finish, report_finished, say_finished
 from agapo.stages.running.interrupt import StopRequest
+from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
 from agapo.stages.running.system import make_evaluator, start_rollouts, training_stream
-from agapo.tracking import MetricsLogger, RunDirectory, StepProgress, final_summary, learning_curve, read_json
+from agapo.tracking import (
+    MetricsLogger,
+    RunDirectory,
+    StepProgress,
+    final_summary,
+    learning_curve,
+    make_console,
+    read_json,
+)
 
 
 def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
@@ -49,7 +58,9 @@ def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
 def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitStack) -> RLLoop:
     """Start everything that the loop needs; `stack` ends it. What can be wrong is found before Ray starts."""
     started = time.monotonic()
-    render = make_renderer(load_tokenizer(model_path))
+    tokenizer = load_tokenizer(model_path)
+    recipe = fit_modes(recipe, tokenizer, make_console().print)
+    render = make_renderer(tokenizer)
     questions = without_overlong(load_questions(recipe.data, recipe.evaluation), render, recipe.data)
     exporter = Exporter(model_path, recipe.model.dtype, recipe.model.rope_fields)
     check_questions(recipe, questions, render, exporter.model.config)
