@@ -105,6 +105,9 @@ def _is_equal(gold: str, found: str) -> bool:
         return True
     if max(len(gold), len(found)) > _MAX_LENGTH:
         return False
+    numbers = read_numbers(gold), read_numbers(found)
+    if numbers[0] and numbers[1]:  # as in most rows; the rest costs half a millisecond
+        return are_same(numbers[0], numbers[1])
     return _same_answer(read_answer(gold), read_answer(found))
 
 

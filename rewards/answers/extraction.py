@@ -59,7 +59,7 @@ def _behind_hashes(text: str) -> str | None:
 
 # --- no mark ---
 
-_WHOLE = r"(?:\d{1,3}(?:(?:,|,?\\[!,] ?|\{,\}|[ \u2009\u202f\xa0])\d{3})+(?![\d/])|\d+)"
+_WHOLE = r"(?:\d{1,3}(?:(?:,|,?\\[!,] ?|\{,\}|[ \u2009\u202f\xa0])\d{3})+(?!\d)|\d+)"
 _DECIMAL = rf"(?:{_WHOLE}(?:\.\d+(?:\\(?:overline|bar)\{{\d+\}}|\(\d+\)|\.\.\.)?)?|(?<!\d)\.\d+)"
 _TEN = r"10\s?(?:\^|\*\*)\s?(?:\{[-−+]?\d{1,4}\}|[-−+]?\d{1,4})"
 _FRACTION = r"\\[dtc]?frac\s?(?:\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}|\d\s?\d)"
@@ -74,12 +74,13 @@ _SIGN = r"(?:(?<![\w)\]}.])[-−])?"  # a sign, not the minus of 5-3
 _NUMBER = re.compile(rf"{_SIGN}{_CORE}{_TAIL}", re.ASCII)
 _SHORT = rf"[-−]?\s?{_DECIMAL}(?:/\d+)?"
 _LIST = re.compile(
-    rf"[\[(]\s?{_SHORT}(?:\s?,\s?{_SHORT}){{1,9}}\s?[\])]|{_SHORT}(?:,\s?{_SHORT}){{0,9}},?\s(?:and|or)\s{_SHORT}(?![\w/%^])",
+    rf"[\[(]\s?{_SHORT}(?:\s?,\s?{_SHORT}){{1,9}}\s?[\])]|(?<![\w/.)=]){_SHORT}(?:,\s?{_SHORT}){{0,9}},?\s(?:and|or)\s{_SHORT}(?![\w/%^])",
     re.ASCII,
 )
 _TERM = r"(?:\d+(?:\.\d+)?[a-z]?|[a-z]|\\pi|π)(?:\^\{?\d{1,4}\}?)?"
 _SUM = re.compile(rf"(?<![\w$.)\]}}]){_TERM}(?:\s?[+*·×]\s?{_TERM}|\s?\^\s?{_TERM}|\s-\s{_TERM}|(?<=[a-z\d]{{2}})-{_TERM})+$")
-_PROSE = re.compile(r"(?<![\\a-zA-Z])(?!(?:sin|cos|tan|cot|sec|log|exp|min|max|mod|gcd|lcm|and)\b)[a-zA-Z]{3,}")
+_PROSE = re.compile(r"(?<![\\a-zA-Z{])(?!(?:sin|cos|tan|cot|sec|log|exp|min|max|mod|gcd|lcm|and)\b)[a-zA-Z]{3,}")
+_COUNTED = re.compile(r"\b(?:week|day|month|year|hour|step|part|case|question|round|trip)\s$", re.I)
 _FOLLOWING = re.compile(r"\s?([a-zA-Z]{2,}|\^?\\circ|°)")
 
 
@@ -108,6 +109,8 @@ def _widened(text: str, number: re.Match[str]) -> tuple[int, str]:
     start = max(0, number.start() - 80)
     whole = _SUM.search(text[start : number.end()])
     answer = whole[0] if whole and len(whole[0]) > len(number[0]) else number[0]
+    if ":" in answer and _COUNTED.search(text[start : number.start()]):
+        answer = answer.rpartition(":")[2]
     behind = _FOLLOWING.match(text, number.end())
     has_unit = behind and (behind[1] not in ("in", "ha", "day", "or", "cup") and is_unit(behind[1]))
     return number.end(), answer + (behind[0] if behind and has_unit else "")
@@ -126,4 +129,4 @@ def _is_prose(content: str, following: str) -> bool:
     """Tell what stands between two prices from a formula, mostly as Pandoc does."""
     uneven = content[:1].isspace() != content[-1:].isspace()
     words = _PROSE.findall(re.sub(r"\\text\{[^{}]*\}", "", content[-500:]))
-    return uneven or following.isdigit() or len(words) > 1 or (content[:1].isspace() and bool(words))
+    return following.isdigit() or len(words) > 1 or (bool(words) and (uneven or content[:1].isspace()))

@@ -5,6 +5,7 @@ stay: `a_{\text{max}}` is not `a_{\text{min}}`, 2 dozen is not 2, and 5 below ze
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from rewards.answers.numbers import from_words
@@ -73,6 +74,7 @@ _TERMS = [
 # --- reading ---
 
 
+@lru_cache(maxsize=4096)
 def read_answer(text: str) -> Answer:
     """Part an answer. Takes away what does not change it: spacing, sizes, labels, remarks."""
     text = _trim(_spell(text))
@@ -247,9 +249,7 @@ def _parted(text: str) -> tuple[str, str]:
         return text, ""
     body, behind = text[: found.start()].strip(), found[0]
     phrase = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", behind).strip()
-    is_time = ":" in body and not re.fullmatch(r"[\d.]+ ?: ?[\d.]+", body)
-    is_time = is_time or re.search(r"\b[ap]\.?m\b", phrase) and ":" in body
-    if not body or is_time or not is_silent(phrase) or body.count("{") != body.count("}"):
+    if not body or not is_silent(phrase) or body.count("{") != body.count("}"):
         return text, ""
     return (body, phrase) if _may_be_unit(body, behind, phrase) else (text, "")
 
@@ -260,7 +260,7 @@ def _may_be_unit(body: str, behind: str, phrase: str) -> bool:
     word = first[0] if first else ""
     if body[-1].isalpha() and not body.endswith(r"\pi"):
         return is_unit(phrase) and r"\text" in behind
-    if r"\text" in behind[:7] or not re.match(r"[a-zA-Zµμ]", word):
+    if r"\text" in behind[:7] or not re.match(r"[a-zA-Zµμ]", word) or re.fullmatch(r"[ap]\.?m\.?", phrase, re.I):
         return True
     if len(word) == 1:
         is_number = re.fullmatch(r"-?[\d.,/ ]+", body) is not None

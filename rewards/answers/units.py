@@ -97,7 +97,7 @@ _AXES = (
     ("increase increased rise growth raise", "decrease decreased drop reduction decline fall"),
     ("more greater over extra longer taller heavier older faster surplus", "less fewer under shorter lighter younger slower short deficit"),
     ("ahead after later", "behind before earlier ago"),
-    ("a.m. am", "p.m. pm"),
+    ("a.m. a.m am", "p.m. p.m pm"),
     ("clockwise", "counterclockwise anticlockwise counter-clockwise"),
     ("odd", "even"),
     ("positive", "negative"),
