@@ -1,9 +1,10 @@
 r"""Is the final answer mathematically the gold one?
 
-The final answer is the last `\boxed{…}`, else GSM8K's `#### …`, else the last formula or number. It is compared as
-text, as exact numbers, and only then, since it costs milliseconds and can hang, by math-verify. What math-verify
-gets to see is bounded beforehand (`answers.bounds`): sympy evaluates 9^{9^9} in one uninterruptible step, which outlives
-any alarm. What the bounds let through is left to math-verify's own timeout or to the verifier pool's deadline.
+The final answer is the last `\boxed{…}`, else GSM8K's `#### …`, else the last formula or number. It is parted into
+an expression and its unit (`answers`), and compared as exact numbers, as text, as intervals, and only then, since it
+costs milliseconds and can hang, by math-verify. What math-verify gets to see is bounded beforehand (`answers.bounds`):
+sympy evaluates 9^{9^9} in one uninterruptible step, which outlives any alarm. What the bounds let through is left to
+math-verify's own timeout or to the verifier pool's deadline.
 
 Deliberately left out: judging the working, and several boxes that make one answer together.
 """
@@ -132,7 +133,7 @@ _NAME = re.compile(r"(?:\\[a-z]+|\\text\{[^{}=]*\}|[a-zA-Z]+)(?: ?_ ?\{?\w+\}?)?
 
 
 def _alike(gold: Answer, found: Answer) -> tuple[Answer, Answer]:
-    """Take `x =` away where only one answer has it, and see bounds as a closed interval where both can be."""
+    """Take `x =` away where only one answer has it."""
     if ("=" in gold.body) == ("=" in found.body):
         return gold, found
     return _unnamed(gold), _unnamed(found)
@@ -147,7 +148,7 @@ def _unnamed(answer: Answer) -> Answer:
 
 def _in_radians(gold: Answer, found: Answer) -> tuple[str, str] | None:
     """Return both angles in radians where one is in degrees and the other has \\pi in it or says radians."""
-    in_degrees = [(("degree", 1)) in _dimensions(answer) for answer in (gold, found)]
+    in_degrees = [("degree", 1) in _dimensions(answer) for answer in (gold, found)]
     in_radians = [
         ("radian", 1) in _dimensions(answer) or (not answer.measure.units and r"\pi" in answer.body)
         for answer in (gold, found)

@@ -21,7 +21,10 @@ _NAMED = re.compile(
     r"|(?:정답|답)(?:은|는)\s*",
     re.I,
 )
-_CHOSEN = re.compile(r"\b(?:choose|chose|pick|select|selected|go with|elijo)\s+(?:(?:the )?(?:option|choice|answer)\s+)?(?=\(?[A-Ja-j]\b)")
+_CHOSEN = re.compile(
+    r"\b(?:choose|chose|pick|select|selected|go with|elijo)\s+"
+    r"(?:(?:the )?(?:option|choice|answer)\s+)?(?=\(?[A-Ja-j]\b)"
+)
 _TAIL = 5000
 
 
@@ -101,15 +104,18 @@ def is_letter(gold: str, choices: Choices) -> bool:
 def chosen_letter(text: str, choices: Choices) -> str | None:
     """Return the letter that a response settles on, None where it settles on none or on several."""
     found = places(text)
-    letters: set[str] = set()
+    letters: set[str] | None = None
     if found.box:
-        letters = _by_text(found.box, choices) if is_formula(found.box) else _letters(found.box, choices, is_named=True)
+        is_mathematics = is_formula(found.box)
+        letters = (
+            _by_text(found.box, choices) or None if is_mathematics else _letters(found.box, choices, is_named=True)
+        )
     for place in [*found.named, *found.chosen]:
-        if not letters and re.match(r"(?:none|neither|no one)\b", place, re.I):
+        if letters is None and re.match(r"(?:none|neither|no one)\b", place, re.I):
             return None
-        letters = letters or _letters(place, choices, is_named=True)
-    letters = letters or _letters(found.last, choices, is_named=False)
-    return letters.pop() if len(letters) == 1 else None
+        letters = _letters(place, choices, is_named=True) if letters is None else letters
+    letters = _letters(found.last, choices, is_named=False) if letters is None else letters
+    return letters.pop() if letters and len(letters) == 1 else None
 
 
 # --- letters in a place ---
@@ -118,8 +124,13 @@ _NEGATED = (
     r"\b(?:not|neither|nor|isn['’]t|rather than|instead of|than|except|unlike|exclud\w+|eliminat\w+|rul\w+ out)\s+"
     r"(?:(?:option|choice|answer|either)s?\s+)?\(?(?:[A-Z]\)?(?:\s*(?:,|or|nor|and)\s*\(?)?)+(?![\w'’])"
 )
-_WRONG = re.compile(r"[)\].]?\s*(?:is|are|was|seems|looks)?\s*(?:not\b|n['’]t|wrong|incorrect|false|excluded|too\b)", re.I)
-_JOINED = r"(?:or|and|o|y|u|또는|혹은|및|maybe|perhaps|possibly|probably|alternatively|also|either|even|both|could be|might be)"
+_WRONG = re.compile(
+    r"[)\].]?\s*(?:is|are|was|seems|looks)?\s*(?:not\b|n['’]t|wrong|incorrect|false|excluded|too\b)", re.I
+)
+_JOINED = (
+    r"(?:or|and|o|y|u|또는|혹은|및|maybe|perhaps|possibly|probably|alternatively"
+    r"|also|either|even|both|could be|might be)"
+)
 _TAKEN_BACK = r"\b(?:no|wait|actually|rather|instead|sorry|correction|hmm|but maybe|second thought)\b"
 _REASON = re.compile(r"\b(?:because|since|as|so|for|which|where|while|whereas|given|due)\b|[–—(;]|\s-\s|\.\s", re.I)
 _MOST_WORDS = 12
@@ -134,8 +145,11 @@ def _by_text(place: str, choices: Choices) -> set[str]:
     return {name for name, option in choices.items() if normal(option) == normal(_bare(place))}
 
 
-def _letters(place: str, choices: Choices, is_named: bool) -> set[str]:
-    """The letters that a place names: by themselves, with their text or a reason behind, or by their text alone."""
+def _letters(place: str, choices: Choices, is_named: bool) -> set[str] | None:
+    """The letters that a place names: by themselves, with their text or a reason behind, or by their text alone.
+
+    An empty set where it takes a letter back, None where it says nothing of choices.
+    """
     bare = _bare(place)
     known = "".join(name for name in choices if len(name) == 1) or "A-J"
     found = _by_text(place, choices) or _at_the_head(bare, choices, known, is_named)
@@ -144,13 +158,13 @@ def _letters(place: str, choices: Choices, is_named: bool) -> set[str]:
     bare = re.sub(_NEGATED, " ", bare)
     alone = {match[1] for match in _standing(bare, known)}
     if alone:
-        return alone if len(bare.split()) <= _MOST_WORDS or len(alone) > 1 else set()
-    return _in_the_sentence(bare, choices)
+        return alone if len(bare.split()) <= _MOST_WORDS or len(alone) > 1 else None
+    return _in_the_sentence(bare, choices) or None
 
 
 def _standing(text: str, known: str) -> list[re.Match[str]]:
     """Capital letters by themselves, without the pronoun I, the article A and those that are called wrong."""
-    letters = re.finditer(rf"(?<![\w'’])\(?([{known}])\)?(?![A-Za-z0-9_'’=])", text)
+    letters = re.finditer(rf"(?<![\w'’])\(?([{known}])\)?(?![A-Za-z0-9_'’]|\s*=)", text)
     return [
         match
         for match in letters
@@ -169,13 +183,17 @@ _AFTER_LETTERS = ("is", "or", "and", "because", "since", "as", "for", "are", "o"
 
 def _at_the_head(bare: str, choices: Choices, known: str, is_named: bool) -> set[str] | None:
     """Read `C`, `(C) mercury` and `C, since …`; None where no letter stands at the head."""
-    head = re.match(rf"(?:[Oo]ption|[Cc]hoice)?\s*([(\[]?)([{known}])([)\]]*)(?![\w'’=])", bare)
+    head = re.match(rf"(?:[Oo]ption|[Cc]hoice)?\s*([(\[]?)([{known}])([)\]]*)(?![\w'’]|\s*=)", bare)
     if head is None:
         head = re.match(rf"([(\[]?)([{known}])([)\]]*)(?=$|[.,;:)]|\s*[–—(-])", bare, re.I)
         if head is None or not (is_named or head[3]):
             return None
     letter, rest = head[2].upper(), bare[head.end() :]
-    if not head[1] and not head[3] and _is_word(head[2], rest):
+    if (
+        not head[1]
+        and not head[3]
+        and (_is_word(head[2], rest) or not (is_named or _stands_alone(rest, choices.get(letter, ""))))
+    ):
         return None
     if _WRONG.match(rest):
         return set()
@@ -183,6 +201,12 @@ def _at_the_head(bare: str, choices: Choices, known: str, is_named: bool) -> set
     if any(normal(text) == normal(option) for name, option in choices.items() if name != letter):
         return set()
     return {letter, *_hedges(rest, known)}
+
+
+def _stands_alone(rest: str, option: str) -> bool:
+    """Is what follows a letter no sentence of its own, such as `C u later`?"""
+    following = re.match(r"\s+([a-z]+)", rest)
+    return not following or following[1] in _AFTER_LETTERS or normal(rest) == normal(option)
 
 
 def _hedges(rest: str, known: str) -> set[str]:
@@ -206,7 +230,9 @@ def _is_reason(letter: str, rest: str) -> bool:
 
 def _in_the_sentence(bare: str, choices: Choices) -> set[str]:
     """The choice whose text stands in a sentence, where just one does and nothing is denied."""
-    if len(bare.split()) > _MOST_WORDS or re.search(r"\b(?:not|never|no|neither|nor|except|unlike|or)\b|n['’]t\b", bare, re.I):
+    if len(bare.split()) > _MOST_WORDS or re.search(
+        r"\b(?:not|never|no|neither|nor|except|unlike|or)\b|n['’]t\b", bare, re.I
+    ):
         return set()
     sentence = f" {normal(bare)} "
     found = {name: normal(option) for name, option in choices.items() if f" {normal(option)} " in sentence}

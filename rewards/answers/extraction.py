@@ -64,7 +64,10 @@ _DECIMAL = rf"(?:{_WHOLE}(?:\.\d+(?:\\(?:overline|bar)\{{\d+\}}|\(\d+\)|\.\.\.)?
 _TEN = r"10\s?(?:\^|\*\*)\s?(?:\{[-−+]?\d{1,4}\}|[-−+]?\d{1,4})"
 _FRACTION = r"\\[dtc]?frac\s?(?:\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}|\d\s?\d)"
 _SCALE = r"(?:hundred|thousand|million|billion|trillion|dozen|percent|per cent)s?(?![a-zA-Z])"
-_TAIL = rf"(?:\s?\\?%|\s?\\pi(?![a-zA-Z])|\s?π|\s?\\?sqrt\{{\d+\}}|√\d+|(?<=\d)[a-z](?![a-zA-Z'’])(?:\^\{{?\d\}}?)?|(?:\s{_SCALE})+)?"
+_TAIL = (
+    r"(?:\s?\\?%|\s?\\pi(?![a-zA-Z])|\s?π|\s?\\?sqrt\{\d+\}|√\d+|(?<=\d)[a-z](?![a-zA-Z'’])(?:\^\{?\d\}?)?"
+    rf"|(?:\s{_SCALE})+)?"
+)
 _CORE = (
     rf"(?:\d+\s?{_FRACTION}|{_FRACTION}|\d+\s\d+/\d+(?![\d/])|"
     rf"{_TEN}|{_DECIMAL}(?:[eE][+-]?\d{{1,3}}(?!\d)|\s?(?:\\times|\\cdot|[×x*·])\s?{_TEN}|\s?/\s?\d+(?!\.?\d)"
@@ -78,7 +81,9 @@ _LIST = re.compile(
     re.ASCII,
 )
 _TERM = r"(?:\d+(?:\.\d+)?[a-z]?|[a-z]|\\pi|π)(?:\^\{?\d{1,4}\}?)?"
-_SUM = re.compile(rf"(?<![\w$.)\]}}]){_TERM}(?:\s?[+*·×]\s?{_TERM}|\s?\^\s?{_TERM}|\s-\s{_TERM}|(?<=[a-z\d]{{2}})-{_TERM})+$")
+_SUM = re.compile(
+    rf"(?<![\w$.)\]}}]){_TERM}(?:\s?[+*·×]\s?{_TERM}|\s?\^\s?{_TERM}|\s-\s{_TERM}|(?<=[a-z\d]{{2}})-{_TERM})+$"
+)
 _PROSE = re.compile(r"(?<![\\a-zA-Z{])(?!(?:sin|cos|tan|cot|sec|log|exp|min|max|mod|gcd|lcm|and)\b)[a-zA-Z]{3,}")
 _COUNTED = re.compile(r"\b(?:week|day|month|year|hour|step|part|case|question|round|trip)\s$", re.I)
 _FOLLOWING = re.compile(r"\s?([a-zA-Z]{2,}|\^?\\circ|°)")
@@ -93,7 +98,7 @@ def _last_expression(text: str) -> str | None:
     candidates += [_widened(text, number) for number in deque(_NUMBER.finditer(text, *window), maxlen=1)]
     if not candidates:
         return None
-    end, answer = max(candidates, key=lambda candidate: (candidate[0], len(candidate[1])))
+    answer = max(candidates, key=lambda candidate: (candidate[0], len(candidate[1])))[1]
     return answer.replace("\\\0", r"\$").strip()
 
 

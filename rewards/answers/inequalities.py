@@ -40,7 +40,9 @@ _SPELLINGS = [
 _RELATION = re.compile(r" ?([<>≤≥]) ?")
 _VARIABLE = re.compile(r"[a-zA-Z]|\\(?:alpha|beta|gamma|theta|lambda|mu|phi)")
 _BRACKETS = re.compile(r"([\[(])([^,]+),([^,]+)([\])])")
-_BUILDER = re.compile(r"\\\{ ?([a-zA-Z])(?: ?(?:\\in|∈) ?\\mathbb ?\{? ?R ?\}?)? ?(?:\\mid|\\vert|\||:|\\colon) ?(.*?) ?\\\}")
+_BUILDER = re.compile(
+    r"\\\{ ?([a-zA-Z])(?: ?(?:\\in|∈) ?\\mathbb ?\{? ?R ?\}?)? ?(?:\\mid|\\vert|\||:|\\colon) ?(.*?) ?\\\}"
+)
 _INFINITE = re.compile(r"([-+]?) ?(?:\\infty|∞|infinity|inf)")
 _REALS = re.compile(r"\\mathbb ?\{? ?R ?\}?|ℝ|\\R")
 _MOST = 8

@@ -23,12 +23,10 @@ class Answer(NamedTuple):
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _UNICODE = str.maketrans(
-    {
-        **{"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty "},
-        **{"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∈": r"\in ", "≈": r"\approx ", "∶": ":", "：": ":"},
-        **{"½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}"},
-        **{"，": ",", "（": "(", "）": ")", "\u2009": " ", "\u202f": " ", "\xa0": " ", "％": "%", "＄": "$", "￥": "¥"},
-    }
+    dict(zip("−–÷∶：，（）％＄￥\u2009\u202f\xa0", "--/::,()%$¥   ", strict=True))
+    | {"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "∪": r"\cup ", "∈": r"\in "}
+    | {"≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx "}
+    | {"½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}"}
 )
 _REWRITES = [
     (re.compile(pattern), replacement)
@@ -51,7 +49,10 @@ _REWRITES = [
         (r"\\text\{\s*([-\d.,/]*\d|[B-IMO-UX-Za-fijknopqrt-z])\s*\}", r"\1"),
         (r"(?<![\d})])(?<![\d})] )\\text\{\s*([a-zA-Z])\s*\}", r"\1"),  # behind a number it may be a unit
         (r"\\text\{\s*([A-Z](?: ?, ?[A-Z])+)\s*\}", r"\1"),
-        (r"\\text\{\s*(sin|cos|tan|cot|sec|csc|log|ln|exp|arcsin|arccos|arctan|min|max|gcd)\s*\}(?=[\s({\\\d])", r"\\\1 "),
+        (
+            r"\\text\{\s*(sin|cos|tan|cot|sec|csc|log|ln|exp|arcsin|arccos|arctan|min|max|gcd)\s*\}(?=[\s({\\\d])",
+            r"\\\1 ",
+        ),
         (r"\\text\{\s*(?:if|for|when)\s*\}", r"\\text{if}"),
         (r"\(\\text\{([A-Z])\}\)", r"(\1)"),
         (r"\s+", " "),
@@ -111,13 +112,17 @@ def _trim(text: str) -> str:
 _LEAD = re.compile(
     r"(?:\\(?:therefore|implies|Rightarrow|approx|simeq|sim)(?![a-zA-Z])|[=∴]|"
     r"(?:(?:so|thus|hence|therefore)\b,? ?)?"
-    r"(?:(?:the |my |our )?(?:final |correct |right )?(?:answer|result|solution|value|total)(?: is| are| was|:| =| equals)+:?"
-    r"|(?:approximately|approx\.?|about|roughly|around|nearly|exactly|it is|it's|la respuesta es|respuesta:|답:|정답:|答案是|答案[:为])"
+    r"(?:(?:the |my |our )?(?:final |correct |right )?(?:answer|result|solution|value|total)"
+    r"(?: is| are| was|:| =| equals)+:?"
+    r"|(?:approximately|approx\.?|about|roughly|around|nearly|exactly|it is|it's"
+    r"|la respuesta es|respuesta:|답:|정답:|答案是|答案[:为])"
     r"(?![a-zA-Z])))\s*",
     re.I,
 )
 _LABELLED = re.compile(r"\(([A-J])\)[.:]? +(?![-+*/=^<>_] )(?=\S)(.+)|([A-J])[.):] +(.+)", re.DOTALL)
-_NAMED = re.compile(r"(?:the )?(?:option|choice|answer)s?:? *\(?([A-J])\)?(?:[.:)]? +(?=\S)(.+)|[.:)]?)", re.I | re.DOTALL)
+_NAMED = re.compile(
+    r"(?:the )?(?:option|choice|answer)s?:? *\(?([A-J])\)?(?:[.:)]? +(?=\S)(.+)|[.:)]?)", re.I | re.DOTALL
+)
 
 
 def _without_lead(text: str) -> str:
@@ -137,7 +142,9 @@ def _without_lead(text: str) -> str:
 
 def _choice(text: str) -> tuple[str | None, str]:
     """Part the letter of a choice from what it says: `(B) 42` and `Option B: 42`; a letter alone is no label."""
-    plain = re.sub(r"^\\text\{\s*(\([A-J]\)[.:]?|[A-J][.):]|(?:[Oo]ption|[Cc]hoice) \(?[A-J]\)?[.:]?)\s*\}", r"\1 ", text).strip()
+    plain = re.sub(
+        r"^\\text\{\s*(\([A-J]\)[.:]?|[A-J][.):]|(?:[Oo]ption|[Cc]hoice) \(?[A-J]\)?[.:]?)\s*\}", r"\1 ", text
+    ).strip()
     plain = _unwrapped(plain)
     found = _NAMED.fullmatch(plain)
     if found:
@@ -160,21 +167,37 @@ def _in_digits(text: str) -> str:
         return plain
     counted = from_words(plain) if len(plain) < 80 else None
     rest = counted[1].strip() if counted else ""
-    says_unit = rest and (is_unit(rest) or re.fullmatch(r"[a-zA-Z]{3,}(?: [a-zA-Z]{2,}){0,2}", rest) and is_silent(rest))
+    says_unit = rest and (
+        is_unit(rest) or (re.fullmatch(r"[a-zA-Z]{3,}(?: [a-zA-Z]{2,}){0,2}", rest) and is_silent(rest))
+    )
     return f"{counted[0]} {rest}".strip() if counted and (not rest or says_unit) else text
 
 
 # --- remarks behind ---
 
 _REMARK = re.compile(
-    r"[,;]? ?\(? ?(?:\\text\{[ ,;(]*)?(?:\\forall|\b(?:where|such that|with|if|when|whenever|provided|assuming|for))(?![a-zA-Z])"
+    r"[,;]? ?\(? ?(?:\\text\{[ ,;(]*)?"
+    r"(?:\\forall|\b(?:where|such that|with|if|when|whenever|provided|assuming|for))(?![a-zA-Z])"
     r"(?=.*(?:integer|real|natural|number|constant|arbitrary|positive|negative|nonzero|\\mathbb|\\in\b|[<>=≠]|\\[lg]eq?\b|\\neq?\b"
     r"|\b(?:all|any|every|each|some) \}? ?\$?[a-z]\b)).*",
     re.DOTALL,
 )
-_MEMBER = re.compile(r"(?:,|;|\() ?[a-zA-Z](?: ?, ?[a-zA-Z])* ?\\in ?\\?(?:mathbb)? ?\{? ?[ZNRQC] ?\}?(?:\^\{?[+*]\}?)? ?\)?$")
+_MEMBER = re.compile(
+    r"(?:,|;|\() ?[a-zA-Z](?: ?, ?[a-zA-Z])* ?\\in ?\\?(?:mathbb)? ?\{? ?[ZNRQC] ?\}?(?:\^\{?[+*]\}?)? ?\)?$"
+)
 _BUILT = re.compile(r"\\\{(.{2,}?)(?:\\mid|\||:)(.*\\in ?\\mathbb ?\{? ?[ZN] ?\}?.*)\\\}")
-_LIMITS = ("even", "odd", "prime", "composite", "positive", "negative", "nonnegative", "non-negative", "nonzero", "natural")
+_LIMITS = (
+    "even",
+    "odd",
+    "prime",
+    "composite",
+    "positive",
+    "negative",
+    "nonnegative",
+    "non-negative",
+    "nonzero",
+    "natural",
+)
 
 
 def _without_remark(text: str) -> tuple[str, str]:
@@ -278,7 +301,10 @@ def bare(text: str) -> str:
     return re.sub(r"^\(([A-Z])\)$", r"\1", text)
 
 
-_WORDS = re.compile(r"(?:[a-zA-Z]|\\[a-z]+)? ?_ ?(?:\{ ?)?\\text\{[^{}]*\}(?: ?\})?|[a-zA-Z] ?_ ?\{ ?[a-zA-Z]{2,} ?\}|\\text\{([^{}]*)\}|\\angle ?\{? ?[A-Z]{2,} ?\}?")
+_WORDS = re.compile(
+    r"(?:[a-zA-Z]|\\[a-z]+)? ?_ ?(?:\{ ?)?\\text\{[^{}]*\}(?: ?\})?|[a-zA-Z] ?_ ?\{ ?[a-zA-Z]{2,} ?\}"
+    r"|\\text\{([^{}]*)\}|\\angle ?\{? ?[A-Z]{2,} ?\}?"
+)
 _LETTERS = "jklmnpqrstuvwzbcghJKLMPQRTUVWXYZ"
 
 

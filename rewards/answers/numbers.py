@@ -30,7 +30,8 @@ _FRACTION = (
     rf"|(?:(\d+) )?({_INTEGER}) ?/ ?({_INTEGER})"
 )
 _NUMBER = re.compile(
-    rf"([-+]?) ?(?:({_POINTS})|({_DECIMAL})(?:[eE]([-+]?\d{{1,3}})| ?(?:\\times|\\cdot|[×x*·]) ?{_TEN})?|{_TEN}|{_FRACTION}) ?(%?)",
+    rf"([-+]?) ?(?:({_POINTS})|({_DECIMAL})(?:[eE]([-+]?\d{{1,3}})| ?(?:\\times|\\cdot|[×x*·]) ?{_TEN})?"
+    rf"|{_TEN}|{_FRACTION}) ?(%?)",
     re.ASCII,
 )
 _REPEATING = re.compile(
@@ -142,14 +143,7 @@ def same_ratio(gold: str, found: str) -> bool | None:
     return all(a * other[0] == b * one[0] for a, b in zip(one, other, strict=True)) and any(other)
 
 
-_BASE_WORDS = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-_BASES = {word: number for number, word in enumerate(_BASE_WORDS, 2)} | {
-    "binary": 2,
-    "octal": 8,
-    "decimal": 10,
-    "hex": 16,
-    "hexadecimal": 16,
-}
+_BASES = {"binary": 2, "octal": 8, "decimal": 10, "hex": 16, "hexadecimal": 16}
 _IN_BASE = re.compile(
     r"(-?) ?\(? ?0*([0-9A-Za-z][0-9A-Za-z ]*?) ?\)? ?"
     r"(?:_ ?\{? ?\(?(?:base)? ?|[,(]? ?(?:in )?base[ -]?)\{? ?(\d{1,2}|[a-z]+) ?\}? ?\)?\}?"
@@ -161,7 +155,7 @@ def in_base(text: str) -> tuple[str, str, int] | None:
     match = _IN_BASE.fullmatch(text)
     if match is None:
         return None
-    base = int(match[3]) if match[3].isdecimal() else _BASES.get(match[3])
+    base = int(match[3]) if match[3].isdecimal() else _BASES.get(match[3], _SMALL.get(match[3]))
     digits = match[2].replace(" ", "")
     if base is None or not re.search(r"[\dA-Z]", digits):
         return None
@@ -170,19 +164,13 @@ def in_base(text: str) -> tuple[str, str, int] | None:
 
 # --- words ---
 
-_SMALL = {
-    word: number
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-        " seventeen eighteen nineteen".split()
-    )
-}
-_TENS = {
-    word: 10 * number
-    for number, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)
-}
+_SMALL = (
+    {"zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
+    | {"ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16}
+    | {"seventeen": 17, "eighteen": 18, "nineteen": 19}
+)
+_TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
-_COUNT = re.compile(r"[a-z]+(?:[ -][a-z]+)*", re.ASCII)
 
 
 def from_words(text: str) -> tuple[int, str] | None:

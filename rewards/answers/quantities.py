@@ -24,12 +24,18 @@ _TEN = re.compile(r"([-−+]?)10\s*(?:\^|\*\*)\s*[{(]?\s*([-−+]?\d{1,3})\s*[})
 _UNIT = re.compile(r"[A-Za-zµμΩ°Å%·*/^()\-\s\d]{1,40}")
 _SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _LEAD = re.compile(
-    r"^\s*(?:(?:approximately|about|roughly|around|nearly|exactly|approx\.?|equal to|equals|it is|it's)\b|≈|~|\\approx|\\sim|=|:)\s*",
+    r"^\s*(?:(?:approximately|about|roughly|around|nearly|exactly|approx\.?|equal to|equals|it is|it's)\b"
+    r"|≈|~|\\approx|\\sim|=|:)\s*",
     re.I,
 )
-_BEHIND = re.compile(r"\s*(?:\b(?:because|since|as|which|where|due to|so that)\b.*|\([^()\d]*\)\s*|,\s(?=[^\d]*$).*)$", re.I | re.DOTALL)
+_BEHIND = re.compile(
+    r"\s*(?:\b(?:because|since|as|which|where|due to|so that)\b.*|\([^()\d]*\)\s*|,\s(?=[^\d]*$).*)$", re.I | re.DOTALL
+)
 _HEDGE = re.compile(r"\b(?:or|not|nor|maybe|perhaps|between|either|no)\b|n['’]t\b|±|\\pm", re.I)
-_SAID = re.compile(r"^.*(?:\b(?:is|are|was|be|equals|of|gives|get|have|es|about|approximately)\b|≈|\\approx|:)\s*(?=[^\s])", re.I | re.DOTALL)
+_SAID = re.compile(
+    r"^.*(?:\b(?:is|are|was|be|equals|of|gives|get|have|es|about|approximately)\b|≈|\\approx|:)\s*(?=[^\s])",
+    re.I | re.DOTALL,
+)
 
 
 def read_quantity(text: str) -> Quantity | None:

@@ -77,12 +77,12 @@ _MONEY = {"usd", "eur", "gbp", "jpy", "cny", "krw", "inr", "mxn"}
 _PARTS = {"volume": (("length", 3),), "area": (("length", 2),), "speed": (("length", 1), ("time", -1))}
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
-_SCALES = {
-    **{"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12},
-    **{"cien": 10**2, "mil": 10**3, "millón": 10**6, "millones": 10**6, "docena": 12, "lakh": 10**5, "crore": 10**7},
-    **{"천": 10**3, "만": 10**4, "억": 10**8, "조": 10**12, "千": 10**3, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8},
-    **{"百": 10**2, "백": 10**2},
-}
+_SCALES = (
+    {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+    | {"cien": 10**2, "mil": 10**3, "millón": 10**6, "millones": 10**6, "docena": 12, "lakh": 10**5, "crore": 10**7}
+    | {"百": 10**2, "千": 10**3, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
+    | {"백": 10**2, "천": 10**3, "만": 10**4, "억": 10**8, "조": 10**12}
+)
 _PERCENT = {"percent", "percentage", "pct", "퍼센트", "프로"}
 
 _AXES = (
@@ -95,20 +95,26 @@ _AXES = (
     ("northwest", "southeast"),
     ("profit gain gained win won", "loss lost lose"),
     ("increase increased rise growth raise", "decrease decreased drop reduction decline fall"),
-    ("more greater over extra longer taller heavier older faster surplus", "less fewer under shorter lighter younger slower short deficit"),
+    (
+        "more greater over extra longer taller heavier older faster surplus",
+        "less fewer under shorter lighter younger slower short deficit",
+    ),
     ("ahead after later", "behind before earlier ago"),
     ("a.m. a.m am", "p.m. p.m pm"),
     ("clockwise", "counterclockwise anticlockwise counter-clockwise"),
     ("odd", "even"),
     ("positive", "negative"),
     ("minimum least", "maximum most"),
-)  # fmt: skip
+)
 _SIDES = {word: (axis, side) for axis, sides in enumerate(_AXES) for side in (0, 1) for word in sides[side].split()}
 
-_NOT_NOUNS = set(
-    "and or not no none never nor than if is are was when where for all any except but plus minus times mod modulo to"
-    " sin cos tan csc cot log ln exp sqrt pi gcd lcm det infinity undefined impossible remainder base root roots"
-    " y o no si factorial squared cubed".split()
+_NOT_NOUNS = frozenset(
+    re.findall(
+        r"\w+",
+        "and or not no none never nor than if is are was when where for all any except but plus minus times mod modulo"
+        " to sin cos tan csc cot log ln exp sqrt pi gcd lcm det infinity undefined impossible remainder base root roots"
+        " y o si factorial squared cubed",
+    )
 )
 
 
@@ -120,7 +126,7 @@ class Unit(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """What the words behind a number say: scale, percent, the readings of the unit (none, mostly one) and directions."""
+    """What the words behind a number say: scale, per cent, the unit's readings (none, mostly one) and directions."""
 
     scale: Fraction = Fraction(1)
     is_percentage: bool = False
@@ -200,7 +206,13 @@ def _units(tokens: list[str]) -> tuple[Unit, ...]:
 
 def _temperatures(tokens: list[str]) -> list[str]:
     """Read `degrees Celsius`, `° C` and `° F` as one name."""
-    scales = {"c": "celsius", "celsius": "celsius", "centigrade": "celsius", "f": "fahrenheit", "fahrenheit": "fahrenheit"}
+    scales = {
+        "c": "celsius",
+        "celsius": "celsius",
+        "centigrade": "celsius",
+        "f": "fahrenheit",
+        "fahrenheit": "fahrenheit",
+    }
     if len(tokens) > 1 and _singular(tokens[0], _NAMES) in ("°", "degree", "deg") and tokens[1].lower() in scales:
         return [scales[tokens[1].lower()], *tokens[2:]]
     return tokens
