@@ -141,7 +141,8 @@ def _alike(gold: Answer, found: Answer) -> tuple[Answer, Answer]:
 
 def _unnamed(answer: Answer) -> Answer:
     name = _NAME.match(answer.body)
-    if name is None or not answer.body[name.end() :]:
+    is_list = re.search(r",|\\text|\\(?:lor|vee|land|wedge|pm)|\b(?:or|and)\b", answer.body)
+    if name is None or is_list or not answer.body[name.end() :]:
         return answer
     return answer._replace(body=answer.body[name.end() :].rpartition("=")[2].strip())
 

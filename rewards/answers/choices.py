@@ -156,7 +156,8 @@ def _letters(place: str, choices: Choices, is_named: bool) -> set[str] | None:
     if found is not None:
         return found
     bare = re.sub(_NEGATED, " ", bare)
-    alone = {match[1] for match in _standing(bare, known)}
+    statement = re.split(r"\b(?:because|since)\b", bare)[0]
+    alone = {match[1] for match in _standing(statement, known) or _standing(bare, known)}
     if alone:
         return alone if len(bare.split()) <= _MOST_WORDS or len(alone) > 1 else None
     return _in_the_sentence(bare, choices) or None

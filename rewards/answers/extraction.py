@@ -69,12 +69,13 @@ _TAIL = (
     rf"|(?:\s{_SCALE})+)?"
 )
 _CORE = (
-    rf"(?:\d+\s?{_FRACTION}|{_FRACTION}|\d+\s\d+/\d+(?![\d/])|"
+    rf"(?:\d+\s?[½⅓⅔¼¾]|\d+\s?{_FRACTION}|{_FRACTION}|\d+\s\d+/\d+(?![\d/])|"
     rf"{_TEN}|{_DECIMAL}(?:[eE][+-]?\d{{1,3}}(?!\d)|\s?(?:\\times|\\cdot|[×x*·])\s?{_TEN}|\s?/\s?\d+(?!\.?\d)"
     rf"|\^\{{?-?\d{{1,4}}\}}?|_\{{?\d{{1,2}}\}}?|(?::\d+)+|(?:\s:\s\d+)+)?)"
 )
 _SIGN = r"(?:(?<![\w)\]}.])[-−])?"  # a sign, not the minus of 5-3
-_NUMBER = re.compile(rf"{_SIGN}{_CORE}{_TAIL}", re.ASCII)
+_NO_POWER = r"(?<![ck]m\^)(?<!mm\^)(?<!\bm\^)(?<!ft\^)(?<!in\^)"  # of the unit in 56 cm^2
+_NUMBER = re.compile(rf"{_NO_POWER}{_SIGN}{_CORE}{_TAIL}", re.ASCII)
 _SHORT = rf"[-−]?\s?{_DECIMAL}(?:/\d+)?"
 _LIST = re.compile(
     rf"[\[(]\s?{_SHORT}(?:\s?,\s?{_SHORT}){{1,9}}\s?[\])]|(?<![\w/.)=]){_SHORT}(?:,\s?{_SHORT}){{0,9}},?\s(?:and|or)\s{_SHORT}(?![\w/%^])",
@@ -86,7 +87,7 @@ _SUM = re.compile(
 )
 _PROSE = re.compile(r"(?<![\\a-zA-Z{])(?!(?:sin|cos|tan|cot|sec|log|exp|min|max|mod|gcd|lcm|and)\b)[a-zA-Z]{3,}")
 _COUNTED = re.compile(r"\b(?:week|day|month|year|hour|step|part|case|question|round|trip)\s$", re.I)
-_FOLLOWING = re.compile(r"\s?([a-zA-Z]{2,}|\^?\\circ|°)")
+_FOLLOWING = re.compile(r"\s?([a-zA-Z]{2,}|\^?\\circ|°)(?:\^\{?[23]\}?|[²³])?")
 
 
 def _last_expression(text: str) -> str | None:

@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from rewards.answers.numbers import from_words
+from rewards.answers.numbers import from_words, read_number
 from rewards.answers.units import Measure, is_silent, is_unit, measure
 
 
@@ -115,8 +115,8 @@ _LEAD = re.compile(
     r"(?:(?:the |my |our )?(?:final |correct |right )?(?:answer|result|solution|value|total)"
     r"(?: is| are| was|:| =| equals)+:?"
     r"|(?:approximately|approx\.?|about|roughly|around|nearly|exactly|it is|it's"
-    r"|la respuesta es|respuesta:|답:|정답:|答案是|答案[:为])"
-    r"(?![a-zA-Z])))\s*",
+    r"|(?:so|thus|hence|therefore)(?=,)|la respuesta es|respuesta:|답:|정답:|答案是|答案[:为])"
+    r"(?![a-zA-Z]))),?\s*",
     re.I,
 )
 _LABELLED = re.compile(r"\(([A-J])\)[.:]? +(?![-+*/=^<>_] )(?=\S)(.+)|([A-J])[.):] +(.+)", re.DOTALL)
@@ -286,7 +286,7 @@ def _may_be_unit(body: str, behind: str, phrase: str) -> bool:
     if r"\text" in behind[:7] or not re.match(r"[a-zA-Zµμ]", word) or re.fullmatch(r"[ap]\.?m\.?", phrase, re.I):
         return True
     if len(word) == 1:
-        is_number = re.fullmatch(r"-?[\d.,/ ]+", body) is not None
+        is_number = read_number(body) is not None
         return is_unit(phrase) and is_number and (behind[0].isspace() or "/" in phrase)
     return is_unit(phrase) or (len(word) > 2 and behind[0].isspace())
 

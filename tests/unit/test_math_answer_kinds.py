@@ -107,6 +107,8 @@ SAME = {
         ("(5)", "5"), ("{5}", "5"), ("$5$", "5"), (r"\(5\)", "5"), ("three apples", "3"),
     ],
     "labels": [
+        (r"x=2 \text{ or } x=3", "2,3"), ("x = 2, y = 3", "(2,3)"), ("x = 2, 3", "2, 3"),
+        (r"\text{Therefore, } 5", "5"),
         (r"\text{(B)}\ 42", "B"), ("(B) 42", "42"), ("B. 42", "B"), ("B) 42", "B"), ("Choice B", "B"),
         (r"\text{choice (B)}", "B"), (r"\textbf{B}", "B"), (r"\mathbf{(B)}", "B"), (r"\text{B}", r"\textbf{(B)}\ 42"),
         ("42", r"\textbf{(B)}\ 42"), ("Answer: 5", "5"), (r"\text{Answer: } 5", "5"), (r"\text{Answer: 5}", "5"),
@@ -202,6 +204,7 @@ DIFFERENT = {
         ("1 2 3", "123"), ("sixty", "6"), ("1,2/3", "4"), ("second", "2"),
     ],
     "labels": [
+        (r"x=2 \text{ or } x=3", "3"), ("x = 2, y = 3", "3"), ("x = 2 or 3", "3"),
         ("(A) 42", "B"), ("(A) 42", r"\textbf{(B)}\ 42"), ("Option A", "B"), ("(B) 43", "42"),
         (r"\text{The answer is not 5}", "5"), (r"\approx 1.5", "1.414"), (r"5 \approx 7", "7"),
         (r"5 \approx 5.04 \approx 6", "6"), ("x = 5", "y = 5"), ("B or C", "B"), ("(A) or (B)", "B"), ("A, B", "B"),
@@ -268,6 +271,8 @@ def test_near_misses(found: str, gold: str) -> None:
         (r"It is 0.1\overline{6}.", r"\frac16", "0.1"),
         ("Costs fall from 3-5", "5", "-5"),
         ("She has 3/4 of them.", "3/4", "4"),
+        ("She needs 2½ cups.", "2.5", "2"),
+        ("So 7 x 8 = 56 cm^2.", "56", "2"),
         ("the number is 1011_2.", "1011_2", "2"),
         ("He saved $ 880 $.", "880", "8"),
         ("Thus $x = 5$ and not $6-2$, so $7$", "7", "4"),

@@ -172,6 +172,7 @@ SETTLES_ON_C = [
     "**Answer:**\n\nC",
     "The correct option is **C**.",
     "Option C",
+    "It is C because A, B and D fail.",
     "Option C is correct.",
     "(C) is correct",
     "The correct answer is c.",
