@@ -238,7 +238,10 @@ _PIECE = (
     rf"|(?<![\\a-zA-Z])(?>{_LETTER}++[.'’-]?+)++"
     r"|\^ ?\{? ?-?[1-6] ?\}?|[°%²³$€¥₩£¢/]|\\cdot(?![a-zA-Z])|\([^\W\d_][^\W\d_ ]*+s?\))"
 )
-_BEHIND = re.compile(rf"(?:(?<=[\d)}}\]%.])|(?<=\\pi)|(?<=[a-zA-Z])(?= ?\\text))(?! ?[\^²³])(?:\s*+{_PIECE})++$")
+_BEHIND = re.compile(
+    rf"(?:(?<=[\d)}}\]%.])|(?<=\\pi)|(?<=[a-zA-Z])(?= ?\\text))"
+    rf"(?! ?(?:[\^²³]|\\cdot|/(?! ?(?:[a-zA-Z]{{3}}|\\text))))(?:\s*+{_PIECE})++$"
+)
 _BEFORE = re.compile(
     r"(-?) ?(?:(US|A|C|CA|AU|HK|NT) ?)?(USD|EUR|GBP|JPY|CNY|RMB|KRW|INR|MXN|Rs\.?|[$€£¥₩₹]) ?(?=-? ?[\d.\\])"
 )

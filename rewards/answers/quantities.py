@@ -60,7 +60,7 @@ def quantity_in(sentence: str) -> Quantity | None:
 
 def _number_and_unit(plain: str) -> Quantity | None:
     counted = from_words(plain[:80])
-    if counted:
+    if counted and counted[1].strip():  # a number alone in words may be what was asked for
         plain = f"{counted[0]} {counted[1].strip()}{plain[80:]}"
     value, end = _value(plain)
     if value is None:
