@@ -1,5 +1,7 @@
 """The modes that a chat template knows, and recipes that are fitted to them."""
 
+from pathlib import Path
+
 import pytest
 
 from agapo.chat import split_thinking, template_modes
@@ -28,13 +30,13 @@ def test_what_a_template_knows(template: str | None, known: tuple[str, ...]) -> 
 
 
 def test_a_template_that_knows_both_changes_nothing() -> None:
-    recipe = load_recipe(RLRecipe, "recipes/rl/tiny.yaml")
+    recipe = load_recipe(RLRecipe, Path("recipes/rl/tiny.yaml"))
     assert fit_modes(recipe, tokenizer(), pytest.fail) is recipe
 
 
 def test_a_model_without_a_thinking_mode_is_asked_in_plain_mode_and_it_is_said() -> None:
     told: list[str] = []
-    recipe = fit_modes(load_recipe(RLRecipe, "recipes/rl/qwen3_gsm8k.yaml"), tokenizer(LLAMA), told.append)
+    recipe = fit_modes(load_recipe(RLRecipe, Path("recipes/rl/qwen3_gsm8k.yaml")), tokenizer(LLAMA), told.append)
     assert recipe.data.modes == {"non_reasoning": 1.0}
     assert recipe.evaluation.modes == ["non_reasoning"]
     assert told == ["the model's chat template has no switch for thinking: every prompt is asked in non-reasoning mode"]
@@ -42,13 +44,13 @@ def test_a_model_without_a_thinking_mode_is_asked_in_plain_mode_and_it_is_said()
 
 def test_a_model_that_always_thinks_is_asked_in_reasoning_mode() -> None:
     told: list[str] = []
-    recipe = fit_modes(load_recipe(DPORecipe, "recipes/dpo/tiny.yaml"), tokenizer(f"{LLAMA}<think>"), told.append)
+    recipe = fit_modes(load_recipe(DPORecipe, Path("recipes/dpo/tiny.yaml")), tokenizer(f"{LLAMA}<think>"), told.append)
     assert (recipe.data.modes, recipe.evaluation.modes) == ({"reasoning": 1.0}, ["reasoning"])
     assert "always opens a thinking block" in told[0]
 
 
 def test_fine_tuning_keeps_its_data_and_is_measured_in_the_mode_that_there_is() -> None:
-    recipe = load_recipe(SFTRecipe, "recipes/sft/tiny_domains.yaml")
+    recipe = load_recipe(SFTRecipe, Path("recipes/sft/tiny_domains.yaml"))
     fitted = fit_modes(recipe, tokenizer(LLAMA))
     assert fitted.data == recipe.data
     assert fitted.evaluation.modes == ["non_reasoning"]
