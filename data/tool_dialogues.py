@@ -139,7 +139,18 @@ def ground_truth(call: Mapping[str, Any], functions: Mapping[str, Any]) -> dict[
     parameters = (functions.get(call["name"]) or {}).get("parameters") or {}
     known = parameters.get("properties") or {}
     left_out = {name: [""] for name in known if name not in call["arguments"]}
-    return {call["name"]: {name: [value] for name, value in call["arguments"].items()} | left_out}
+    return {call["name"]: _alternatives(call["arguments"]) | left_out}
+
+
+def _alternatives(arguments: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """A nested dict has a list of accepted values for each of its keys, too."""
+    return {name: [_accepted(value)] for name, value in arguments.items()}
+
+
+def _accepted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _alternatives(value)
+    return [_accepted(item) for item in value] if isinstance(value, list) else value
 
 
 # --- public sets ---
