@@ -162,6 +162,30 @@ def trained_turns(messages: Sequence[Message], mode: Mode) -> list[int]:
     return trained
 
 
+TRAINED_MARKS = ("weight", "loss_weight", "loss_mask", "loss", "trainable", "training", "train_on_turn", "learnable")
+UNTRAINED_MARKS = ("masked", "masked_out", "ignore", "ignore_loss", "no_loss", "exclude_from_loss")
+UNCLEAR_MARKS = ("mask", "training_detail", "train_detail")
+"""Other formats' marks on a turn: 0 leaves it out of the loss, 1 does, and those that are read in more than one way."""
+
+
+def trained_mark(turn: Message) -> bool | None:
+    """Return whether a turn is trained on, as `train` and other formats' marks say; None without any.
+
+    Raises ValueError naming the mark where it is no yes or no, may mean either, or contradicts another.
+    """
+    unclear = next((name for name in UNCLEAR_MARKS if turn.get(name) not in (None, "", [])), None)
+    if unclear:
+        raise ValueError(f"'{unclear}' may mean that the turn is trained on, or not; say it with 'train'")
+    marks = {name: turn[name] for name in ("train", *TRAINED_MARKS, *UNTRAINED_MARKS) if turn.get(name) is not None}
+    for name, value in marks.items():
+        if value not in (0, 1):
+            raise ValueError(f"'{name}' is {value!r}; should be {'true or false' if name == 'train' else '0 or 1'}")
+    found = {bool(value) != (name in UNTRAINED_MARKS) for name, value in marks.items()}
+    if len(found) > 1:
+        raise ValueError(f"{' and '.join(map(repr, marks))} contradict each other; keep one")
+    return next(iter(found), None)
+
+
 def _is_trained(turn: Message, *, default: bool) -> bool:
     train = turn.get("train")
     return default if train is None else train
