@@ -38,13 +38,13 @@ def cases(file: str) -> Iterator[Any]:
         yield pytest.param(case, marks=marks, id=f"{number}-{case['area'].replace(' ', '-')}-{kind}")
 
 
-@pytest.mark.parametrize("case", cases("rewards.jsonl"))
+@pytest.mark.parametrize("case", list(cases("rewards.jsonl")))
 def test_rewards(case: dict[str, Any]) -> None:
     module, name = case["function"].rsplit(".", 1)
     assert getattr(import_module(module), name)(**case["arguments"]) == [case["expected"]], case["source"]
 
 
-@pytest.mark.parametrize("case", cases("data_and_recipes.jsonl"))
+@pytest.mark.parametrize("case", list(cases("data_and_recipes.jsonl")))
 def test_data_and_recipes(case: dict[str, Any], tmp_path: Path) -> None:
     read = {"chat data": read_chat, "recipes": read_recipe}[case["area"]]
     assert read(case, tmp_path) == case["expected"], case["source"]
