@@ -203,7 +203,7 @@ def test_unknown_splits_languages_and_kinds() -> None:
     for source in (constraints.prompts, lambda split: tiny_tasks.prompts(split, kind="code")):
         with pytest.raises(ValueError, match="'train' or 'test'"):
             source("valid")
-    with pytest.raises(ValueError, match="languages: fr"):
+    with pytest.raises(UserError, match="languages: fr"):
         constraints.prompts("train", languages=["fr"])
     with pytest.raises(ValueError, match="kind should be"):
         tiny_tasks.prompts("train", kind="sport")
