@@ -55,9 +55,7 @@ def test_what_is_printed():
     assert table(("a", "bc"), [("long", "x")]) == "a     bc\n----  --\nlong  x"
 
 
-WORK = Work(
-    model="/a/model", steps=2, prompts=16, group=4, max_new_tokens=32, kl=0.5, learning_rate=1e-6, threads=1
-)
+WORK = Work(model="/a/model", steps=2, prompts=16, group=4, max_new_tokens=32, kl=0.5, learning_rate=1e-6, threads=1)
 
 
 def test_each_process_is_given_the_same_work():
