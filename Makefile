@@ -4,10 +4,10 @@ BIN := .venv/bin
 ARGS ?=
 # PyPI's plain torch is a CUDA build on Linux; the lock pins its version and nothing of its build.
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rl dpo eval bench test check format lock clean
+.PHONY: help setup sft rl dpo eval bench test test-slow check format lock clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 .venv/.ready: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("agapo needs Python 3.11 or newer; set PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
@@ -35,7 +35,10 @@ bench: setup  ## Time this loop beside TRL's GRPOTrainer
 	$(BIN)/agapo sft recipes/sft/tiny.yaml && $(BIN)/python -m benchmarks.trl_step $(ARGS)
 
 test: setup  ## Run the tests
-	$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist loadfile)
+	$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist loadfile -m "not slow")
+
+test-slow: setup  ## Run the long ones: killed processes, attacks on the sandbox, whole runs in other layouts
+	$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist loadfile -m slow)
 
 check: setup  ## Lint, format check, types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright

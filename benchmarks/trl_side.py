@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -30,22 +30,30 @@ def run(work: Work) -> Run:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     torch.set_num_threads(work.threads)
     with tempfile.TemporaryDirectory() as output:
-        recipe = work.recipe(Path(output))
+        recipe, tokenizer = work.recipe(Path(output)), load_tokenizer(work.model)
+        rows = [row(prompt, tokenizer) for batch in work.batches(recipe) for prompt in batch]
         trainer = TimedTrainer(
             model=work.model,
             reward_funcs=[resolve(recipe.reward.terms[0].function, key="reward")],
             args=_config(work, recipe, output),
-            train_dataset=Dataset.from_list([_row(prompt) for batch in work.batches(recipe) for prompt in batch]),
-            processing_class=load_tokenizer(work.model),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
         )
         trainer.add_callback(_Times(trainer))
         trainer.train()
     return Run(ready_at=trainer.ready_at, steps=trainer.timed, settings=_settings(trainer, work))
 
 
-def _row(prompt: Prompt) -> dict[str, Any]:
+def row(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """As text, in TRL's standard format: of chats it renders all of a run in one mode (`chat_template_kwargs`)."""
     about = {"mode": prompt.mode, "domain": prompt.domain, "language": prompt.language}
-    return {**prompt.columns, **about, "prompt": [dict(message) for message in prompt.messages]}
+    text = tokenizer.apply_chat_template(
+        [dict(message) for message in prompt.messages],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=prompt.mode == "reasoning",
+    )
+    return {**prompt.columns, **about, "prompt": text}
 
 
 def _config(work: Work, recipe: RLRecipe, output: str) -> GRPOConfig:
@@ -75,7 +83,6 @@ def _config(work: Work, recipe: RLRecipe, output: str) -> GRPOConfig:
         bf16=False,
         gradient_checkpointing=False,
         model_init_kwargs={"dtype": recipe.model.dtype, "attn_implementation": recipe.model.attention},
-        chat_template_kwargs={"enable_thinking": True},
         max_steps=work.steps,
         per_device_train_batch_size=work.responses,
         gradient_accumulation_steps=1,

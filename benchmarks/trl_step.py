@@ -31,15 +31,16 @@ SIDES = ("trl", "agapo")
 
 def main() -> None:
     """Run all pairs and print the comparison; with --side, run one side and print its times as JSON."""
-    options = _parse(sys.argv[1:])
+    options = parse(sys.argv[1:])
     if options.side:
-        _run_side(options.side, _work(options, options.model))
+        _run_side(options.side, work_of(options, options.model))
         return
     with _model(options.model) as (folder, origin):
-        _compare(_work(options, folder), origin, options)
+        _compare(work_of(options, folder), origin, options)
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return the options of a command line."""
     assert __doc__
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trl_step", description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=5, help="paired runs (default 5)")
@@ -63,7 +64,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def _work(options: argparse.Namespace, model: str) -> Work:
+def work_of(options: argparse.Namespace, model: str) -> Work:
+    """Return one side's work; the steps include the warm-up."""
     return Work(
         model=str(Path(model).resolve()),
         steps=options.warmup + options.steps,
@@ -132,15 +134,19 @@ def _shared_settings(work: Work, origin: str, warmup: int) -> dict[str, str]:
 
 def _spawn(side: str, work: Work) -> Run:
     """Run one side in a process of its own. Exits with the end of what it said when it fails."""
-    names = {"max_new_tokens": "max-new-tokens", "learning_rate": "learning-rate"}
-    values = {names.get(item.name, item.name): getattr(work, item.name) for item in fields(work)}
-    command = [sys.executable, "-m", "benchmarks.trl_step", "--side", side, "--json", "--warmup", "0"]
-    command += [f"--{name}={value}" for name, value in values.items()]
+    command = [sys.executable, "-m", "benchmarks.trl_step", *side_arguments(side, work)]
     environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{side}: the run failed:\n{done.stderr[-3000:]}")
     return _parse_run(json.loads(done.stdout.splitlines()[-1]))
+
+
+def side_arguments(side: str, work: Work) -> list[str]:
+    """Return the command line of one side's process, which gives it the same work."""
+    # `changes` is what the GPU check asks for; these sides have no option for it.
+    values = {item.name.replace("_", "-"): getattr(work, item.name) for item in fields(work) if item.name != "changes"}
+    return ["--side", side, "--json", "--warmup", "0", *(f"--{name}={value}" for name, value in values.items())]
 
 
 def _parse_run(content: dict) -> Run:

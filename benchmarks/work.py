@@ -117,7 +117,7 @@ def starting_folder(make_in: Path) -> tuple[str, str]:
 
     start = load_recipe(RLRecipe, RECIPE).model.start
     assert start
-    trained = load_recipe(SFTRecipe, start, [f"run.output={ROOT / 'outputs'}"])
+    trained = load_recipe(SFTRecipe, start)
     if is_finished(trained.run_directory):
         return str(trained.hf_directory), "the SFT start of recipes/rl/tiny.yaml"
     _make_random_model(make_in)

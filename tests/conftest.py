@@ -1,7 +1,9 @@
 """Fixtures that tests share."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,3 +15,12 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("AGAPO_TEST_DATA is not set (a folder with gsm8k/, math/, ...)")
     return Path(folder)
+
+
+def finished_run(output: Path, stage: str, name: str, age: int, **summary: Any) -> Path:
+    """Leave what tells a finished run: its summary, `age` seconds old at some moment, and a folder for its model."""
+    run = output / stage / name
+    (run / "hf").mkdir(parents=True)
+    (run / "summary.json").write_text(json.dumps({"finished": True, "stage": stage, **summary}))
+    os.utime(run / "summary.json", (1e9 - age, 1e9 - age))
+    return run

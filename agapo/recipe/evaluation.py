@@ -43,10 +43,11 @@ class EvalRecipe(Recipe):
     def _something_to_do(self) -> "EvalRecipe":
         if not (self.accuracy or self.needle):
             raise ValueError("give a suite: 'accuracy', 'needle' or both")
-        if bool(self.model.path) == bool(self.model.start):
+        if self.model.path and self.model.start:
             raise ValueError(
-                "model: give 'path' (a model) or 'start' (a recipe whose run makes it), not both or neither"
+                "model: give 'path' (a model) or 'start' (a recipe whose run makes it), not both; with neither it is "
+                "the last finished run's"
             )
-        if self.model.start and self.model.rope:
+        if self.model.rope and not self.model.path:
             raise ValueError("model.rope: a run's model has its own; set it in the recipe that makes it")
         return self

@@ -129,7 +129,11 @@ def test_a_stretched_context_takes_longer_needles_and_a_red_grid_can_be_accepted
     ("content", "message"),
     [
         ({"model": {"path": "m"}}, "give a suite: 'accuracy', 'needle' or both"),
-        ({"model": {}, "needle": {"lengths": [8]}}, "give 'path' .* or 'start'"),
+        (
+            {"model": {"path": "m", "start": "a.yaml"}, "needle": {"lengths": [8]}},
+            "give 'path' .* or 'start'.*, not both",
+        ),
+        ({"model": {"rope": {"factor": 2}}, "needle": {"lengths": [8]}}, r"model\.rope: "),
         (
             {"model": {"path": "m"}, "needle": {"lengths": [8]}, "data": {"source": "a.b:c"}},
             r"data: an evaluation trains on nothing: give its questions as accuracy\.prompts",

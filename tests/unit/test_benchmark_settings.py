@@ -1,12 +1,16 @@
 """The benchmark's arithmetic: phases add up, ratios are of medians, and other prompts are refused."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
+from agapo.chat import prompt_ids
+from agapo.model.tokenizer import build_tokenizer
 from benchmarks.report import make_pair, spread, table
-from benchmarks.trl_side import exclusive_phases
-from benchmarks.work import Run, Step
+from benchmarks.trl_side import exclusive_phases, row
+from benchmarks.trl_step import parse, side_arguments, work_of
+from benchmarks.work import Run, Step, Work
 
 
 def _run(seconds: list[float], tokens: int, prompt: int = 7) -> Run:
@@ -49,3 +53,20 @@ def test_sides_with_other_numbers_of_responses_are_refused():
 def test_what_is_printed():
     assert spread([3.0, 1.0, 2.0]) == "2.00 (1.00–3.00)"
     assert table(("a", "bc"), [("long", "x")]) == "a     bc\n----  --\nlong  x"
+
+
+WORK = Work(model="/a/model", steps=2, prompts=16, group=4, max_new_tokens=32, kl=0.5, learning_rate=1e-6, threads=1)
+
+
+def test_each_process_is_given_the_same_work():
+    options = parse(side_arguments("trl", WORK))
+    assert options.side == "trl"
+    assert work_of(options, options.model) == WORK
+
+
+def test_trl_renders_each_prompt_in_its_mode(tmp_path: Path):
+    tokenizer = build_tokenizer()
+    prompts = [prompt for batch in WORK.batches(WORK.recipe(tmp_path)) for prompt in batch]
+    assert len(prompts) == 32 and {prompt.mode for prompt in prompts} == {"reasoning", "non_reasoning"}
+    for prompt in prompts:
+        assert tokenizer(row(prompt, tokenizer)["prompt"])["input_ids"] == prompt_ids(tokenizer, prompt)

@@ -1,7 +1,5 @@
 """`agapo check` on preference recipes, and where a recipe without a start starts from."""
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from agapo.stages.dpo.guards import guard_findings
 from agapo.stages.running.start import keep_start, last_finished, starting_model
 from agapo.tracking import RunDirectory, lineage_of
 from tests.builders import tiny_exaone
+from tests.conftest import finished_run
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes/dpo").glob("*.yaml"))
@@ -101,14 +100,6 @@ def test_mistakes_are_named(overrides: list[str], message: str) -> None:
 
 
 # --- where a recipe starts that names no start ---
-
-
-def finished_run(output: Path, stage: str, name: str, age: int, **summary: Any) -> Path:
-    run = output / stage / name
-    (run / "hf").mkdir(parents=True)
-    (run / "summary.json").write_text(json.dumps({"finished": True, "stage": stage, **summary}))
-    os.utime(run / "summary.json", (1e9 - age, 1e9 - age))
-    return run
 
 
 @pytest.fixture

@@ -8,25 +8,7 @@ from typing import Any
 import pytest
 
 from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
-
-ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-MARKS = {"run", "dry-run", "needs-hardware"}
-TARGETS = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
-
-
-def fences(page: Path) -> list[tuple[str, str]]:
-    """Return (info string, content) of each bash block."""
-    return re.findall(r"^```bash ?([^\n]*)\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-
-
-COMMANDS = [
-    (page.name, mark, line)
-    for page in PAGES
-    for mark, content in fences(page)
-    for line in content.splitlines()
-    if line and not line.startswith("#")
-]
+from tests.documented import COMMANDS, MARKS, PAGES, ROOT, TARGETS, fences
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -3,11 +3,11 @@
     model ──► rollout actors ──► accuracy: greedy, by mode, domain and language   ──► summary.json
                              └─► needle: found again, by length and position      ──► needle.json, needle.png
 
-A finished evaluation prints its result again. Left out on purpose: resuming (an evaluation that was stopped starts
-again) and W&B (the numbers are in `summary.json`).
+A finished evaluation prints its result again, unless its model is another one by then. Left out on purpose: resuming
+(an evaluation that was stopped starts again) and W&B (the numbers are in `summary.json`).
 """
 
-import hashlib
+import json
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,7 +17,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from agapo.cluster import require_gpus, start_cluster, stop_cluster
-from agapo.errors import Interrupted, UserError
+from agapo.errors import Interrupted
 from agapo.evaluation.figures import accuracy_table, mode_figures, print_accuracy
 from agapo.evaluation.needle import needle_test, print_needle, refuse_red
 from agapo.evaluation.needle_prompts import context_of, needle_prompts
@@ -31,46 +31,78 @@ from agapo.rollouts.pool import RolloutPool
 from agapo.schema import Prompt
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.modes import fit_modes
-from agapo.stages.running.start import start_recipe, starting_model
+from agapo.stages.running.start import starting_model, weights_mark
 from agapo.stages.running.system import make_evaluator, start_rollouts
-from agapo.tracking import RunDirectory, make_console, read_json, write_json_atomic
+from agapo.tracking import RunDirectory, lineage_of, make_console, read_json, write_json_atomic
 from agapo.tracking.progress import format_duration
+
+FILES = ("summary.json", "needle.json", "needle.png")
+EARLIER = "earlier.jsonl"
+"""The summaries of models that the same evaluation was of before."""
 
 
 def run_eval(recipe: EvalRecipe, recipe_path: Path) -> None:
-    """Evaluate, or print the finished evaluation again. Raises UserError where the needle test is not green."""
+    """Evaluate, or print the finished evaluation of the same weights again.
+
+    Raises UserError where the needle test is not green.
+    """
     model = starting_model(recipe, green=False)
     with RunDirectory.open(recipe, recipe_path) as run:
-        if run.finished:
-            _require_same_model(run, recipe)
-        else:
-            try:
-                _evaluate(recipe, recipe_path, run, model)
-            except Interrupted:
-                raise Interrupted("stopped; the same command evaluates from the start") from None
+        if run.finished and not _is_of(run, model):
+            _set_aside(run)
+        if not run.finished:
+            _evaluate(recipe, recipe_path, run, model)
         summary = report_evaluation(run)
         if "needle" in summary:
             refuse_red(summary["needle"], run.path)
 
 
+def _is_of(run: RunDirectory, model: str) -> bool:
+    """Whether a finished evaluation is of these weights: another run may have finished since, or the same one anew."""
+    summary = read_json(run.summary) or {}
+    return (summary.get("model"), summary.get("model_version")) == (model, weights_mark(Path(model)))
+
+
+def _set_aside(run: RunDirectory) -> None:
+    """Keep the summary of another model's evaluation as a line of `earlier.jsonl`, and make room for the next."""
+    summary = read_json(run.summary) or {}
+    with (run.path / EARLIER).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(summary, ensure_ascii=False) + "\n")
+    for name in FILES:
+        (run.path / name).unlink(missing_ok=True)
+    _say(f"The evaluation of {summary.get('model')} is kept in {run.path / EARLIER}.")
+
+
 def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: str) -> None:
-    """Run the suites. What can be wrong is found before Ray starts."""
+    """Run the suites and write the summary."""
     started = time.monotonic()
-    say = make_console().print
-    tokenizer = load_tokenizer(model)
-    recipe = fit_modes(recipe, tokenizer, say)
-    config = load_config(model, recipe.model.rope_fields)
-    render, context = make_renderer(tokenizer), context_of(config)
-    questions = _questions(recipe, render, config)
-    needles = needle_prompts(recipe.needle, tokenizer, context=context, seed=recipe.run.seed) if recipe.needle else []
+    chosen = "" if recipe.model.path or recipe.model.start else ", of the last finished run"
+    _say(f"Evaluating {model}{chosen}.")
     summary: dict[str, Any] = {
         "stage": "eval",
         "finished": True,
         "model": model,
-        "model_version": _model_version(recipe),
+        "model_version": weights_mark(Path(model)),
+        "lineage": lineage_of(model),
         "recipe": str(recipe_path.resolve()),
         "seed": recipe.run.seed,
     }
+    try:
+        summary |= _measure(recipe, run, model)
+    except Interrupted:
+        raise Interrupted("stopped; the same command evaluates from the start") from None
+    write_json_atomic(run.summary, {**summary, "wall_s": round(time.monotonic() - started, 1)})
+
+
+def _measure(recipe: EvalRecipe, run: RunDirectory, model: str) -> dict[str, Any]:
+    """Return the suites' figures. What can be wrong is found before Ray starts."""
+    tokenizer = load_tokenizer(model)
+    recipe = fit_modes(recipe, tokenizer, make_console().print)
+    config = load_config(model, recipe.model.rope_fields)
+    render, context = make_renderer(tokenizer), context_of(config)
+    questions = _questions(recipe, render, config)
+    needles = needle_prompts(recipe.needle, tokenizer, context=context, seed=recipe.run.seed) if recipe.needle else []
+    figures: dict[str, Any] = {}
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         start_cluster(recipe.cluster.address)
@@ -80,7 +112,7 @@ def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: s
         pool = start_rollouts(recipe.model, model, recipe.rollout, stop)
         stack.callback(pool.close)
         if recipe.accuracy:
-            summary["accuracy"] = _accuracy(recipe, recipe.accuracy, questions, pool, render)
+            figures["accuracy"] = _accuracy(recipe, recipe.accuracy, questions, pool, render)
         if recipe.needle:
             result = needle_test(
                 recipe.needle,
@@ -90,10 +122,10 @@ def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: s
                 context=context,
                 seed=recipe.run.seed,
                 prompts=needles,
-                say=say,
+                say=make_console().print,
             )
-            summary["needle"] = result.summary
-    write_json_atomic(run.summary, {**summary, "wall_s": round(time.monotonic() - started, 1)})
+            figures["needle"] = result.summary
+    return figures
 
 
 def _questions(recipe: EvalRecipe, render: Renderer, config: PreTrainedConfig) -> list[Prompt]:
@@ -110,21 +142,6 @@ def _questions(recipe: EvalRecipe, render: Renderer, config: PreTrainedConfig) -
         max_new_tokens=recipe.rollout.max_new_tokens,
         key="accuracy.prompts",
     )
-
-
-def _model_version(recipe: EvalRecipe) -> str | None:
-    """Return what tells one run that made the model from the next, None for a model that is given as such."""
-    if not recipe.model.start:
-        return None
-    return hashlib.sha256((start_recipe(recipe).run_directory / "summary.json").read_bytes()).hexdigest()[:16]
-
-
-def _require_same_model(run: RunDirectory, recipe: EvalRecipe) -> None:
-    """A finished evaluation is of a model that may have been made anew since."""
-    if (read_json(run.summary) or {}).get("model_version") != _model_version(recipe):
-        raise UserError(
-            f"{run.path}: evaluates an earlier run of {recipe.model.start}; delete it, or set another run.name=…"
-        )
 
 
 def _accuracy(
@@ -148,8 +165,12 @@ def report_evaluation(run: RunDirectory) -> dict[str, Any]:
         print_accuracy(summary["accuracy"], console)
     if "needle" in summary:
         print_needle(run.path, console)
-    console.print(f"Evaluated {summary['model']} in {format_duration(summary['wall_s'])}.", soft_wrap=True)
-    for name in ("summary.json", "needle.json", "needle.png"):
+    _say(f"Evaluated {summary['model']} in {format_duration(summary['wall_s'])}.")
+    for name in FILES:
         if (run.path / name).exists():
             console.print(f"  {run.path / name}", soft_wrap=True)
     return summary
+
+
+def _say(text: str) -> None:
+    make_console().print(text, soft_wrap=True, highlight=False)

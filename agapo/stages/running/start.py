@@ -17,8 +17,8 @@ from agapo.tracking import RunDirectory, is_finished, read_json, stored_fingerpr
 from agapo.tracking.run_directory import describe_changes
 
 MAKERS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe}
-BEFORE = {"rl": "sft", "dpo": "rl"}
-"""The stage whose last finished run a recipe without `model.path` and `model.start` starts from."""
+BEFORE = {"rl": ("sft",), "dpo": ("rl",), "eval": tuple(MAKERS)}
+"""The stages whose last finished run a recipe without `model.path` and `model.start` starts from."""
 
 
 def starting_model(recipe: Recipe, *, green: bool = True) -> str:
@@ -58,20 +58,25 @@ def _made(recipe: Recipe, start: Path) -> Path:
 
 
 def last_finished(recipe: Recipe) -> Path:
-    """Return the last finished run of the stage before, below the same output folder; a run that goes on keeps its own.
+    """Return the last finished run of the stages before, below the same output folder; who goes on keeps its own.
 
     Raises UserError where there is none.
     """
     if known := (read_json(recipe.run_directory / "provenance.json") or {}).get("start"):
         return Path(known).parent
     before = BEFORE[recipe.stage]
-    runs = [path for path in (recipe.run.output / before).glob("*/") if is_finished(path) and (path / "hf").is_dir()]
+    runs = [path for stage in before for path in (recipe.run.output / stage).glob("*/") if _has_model(path)]
     if not runs:
+        folder = recipe.run.output / before[0] if len(before) == 1 else recipe.run.output
         raise UserError(
-            f"model: there is no finished {before.upper()} run in {recipe.run.output / before} to start from; run "
-            f"'agapo {before}' first, or give model.path (a model) or model.start (a recipe)"
+            f"model: there is no finished {' or '.join(map(str.upper, before))} run in {folder} to start from; run "
+            f"'agapo {before[0]}' first, or give model.path (a model) or model.start (a recipe)"
         )
     return max(runs, key=lambda path: (path / "summary.json").stat().st_mtime)
+
+
+def _has_model(run: Path) -> bool:
+    return is_finished(run) and (run / "hf").is_dir()
 
 
 def _wait_for(command: list[str]) -> int:
