@@ -126,12 +126,19 @@ def test_without_a_start_it_is_the_last_finished_run_of_the_stage_before(recipe:
     assert last_finished(rl).name == "newest"
 
 
-def test_a_run_that_goes_on_keeps_its_start(recipe: DPORecipe, tmp_path: Path) -> None:
+def test_a_run_that_goes_on_keeps_its_start_and_each_says_why(
+    recipe: DPORecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = finished_run(tmp_path, "rl", "first", 20)
     with RunDirectory.open(recipe, tmp_path / "mine.yaml") as run:
         keep_start(run, starting_model(recipe))
+    assert f"dpo: starts from {first / 'hf'} (the last finished RL run there is; model.path" in capsys.readouterr().out
     finished_run(tmp_path, "rl", "later", 0)
     assert starting_model(recipe) == str(first / "hf")
+    assert f"dpo: starts from {first / 'hf'} (this run began with it)" in capsys.readouterr().out
+    given = load_recipe(DPORecipe, tmp_path / "mine.yaml", [f"run.output={tmp_path}", "model.path=some/model"])
+    assert starting_model(given) == "some/model"
+    assert "dpo: starts from some/model (model.path)" in capsys.readouterr().out
 
 
 def test_other_weights_in_the_same_place_are_another_start(recipe: DPORecipe, tmp_path: Path) -> None:

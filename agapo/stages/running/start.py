@@ -7,13 +7,15 @@ stays behind.
 import hashlib
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from agapo.errors import INTERRUPTED, Interrupted, UserError
 from agapo.evaluation.needle import require_green_start
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, fingerprint, load_recipe
 from agapo.recipe.base import recipe_stage
-from agapo.tracking import RunDirectory, is_finished, read_json, stored_fingerprint, write_json_atomic
+from agapo.tracking import RunDirectory, is_finished, make_console, read_json, stored_fingerprint, write_json_atomic
+from agapo.tracking.progress import format_duration
 from agapo.tracking.run_directory import describe_changes
 
 MAKERS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe}
@@ -24,22 +26,41 @@ BEFORE = {"rl": ("sft",), "dpo": ("rl",), "eval": tuple(MAKERS)}
 def starting_model(recipe: Recipe, *, green: bool = True) -> str:
     """Return the folder or hub name of the model to start from; make it first where `model.start` has no run yet.
 
+    A line says which it is, and why: a run that starts from another model than its user thinks trains in silence.
+
     Raises UserError where that run fails, was made by another version of its recipe, or, if `green`, has a needle
     test that should be green and is not; or where there is no finished run to start from.
     """
     if recipe.model.path:
+        _say(f"{recipe.stage}: starts from {recipe.model.path} (model.path)")
         return recipe.model.path
     start = recipe.model.start
     run = _made(recipe, start) if start else last_finished(recipe)
+    _say(f"{recipe.stage}: starts from {run / 'hf'} ({_why(recipe)})")
     if green:
         require_green_start(read_json(run / "summary.json") or {}, start or run)
     return str(run / "hf")
+
+
+def _why(recipe: Recipe) -> str:
+    if recipe.model.start:
+        return f"model.start: the run of {recipe.model.start.name}"
+    if _kept(recipe):
+        return "this run began with it"
+    stages = " or ".join(map(str.upper, BEFORE[recipe.stage]))
+    return f"the last finished {stages} run there is; model.path or model.start choose another"
+
+
+def _say(line: str) -> None:
+    make_console().print(line, soft_wrap=True, highlight=False)
 
 
 def _made(recipe: Recipe, start: Path) -> Path:
     """Return the run of the recipe that `model.start` names, made where it is not there."""
     maker = start_recipe(recipe)
     if not is_finished(maker.run_directory):
+        _say(f"model.start: {start} has no finished run yet; it is run first")
+        began = time.monotonic()
         command = [sys.executable, "-m", "agapo", maker.stage, str(start), f"run.output={recipe.run.output}"]
         status = _wait_for(command)
         if status == INTERRUPTED:
@@ -48,6 +69,7 @@ def _made(recipe: Recipe, start: Path) -> Path:
             raise UserError(
                 f"model.start: the {maker.stage.upper()} run that makes the start failed; see above ({start})"
             )
+        _say(f"model.start: made in {format_duration(time.monotonic() - began)}")
     elif stored_fingerprint(maker.run_directory) != fingerprint(maker):
         changes = describe_changes(maker.run_directory, maker)
         raise UserError(
@@ -62,7 +84,7 @@ def last_finished(recipe: Recipe) -> Path:
 
     Raises UserError where there is none.
     """
-    if known := (read_json(recipe.run_directory / "provenance.json") or {}).get("start"):
+    if known := _kept(recipe):
         return Path(known).parent
     before = BEFORE[recipe.stage]
     runs = [path for stage in before for path in (recipe.run.output / stage).glob("*/") if _has_model(path)]
@@ -73,6 +95,11 @@ def last_finished(recipe: Recipe) -> Path:
             f"'agapo {before[0]}' first, or give model.path (a model) or model.start (a recipe)"
         )
     return max(runs, key=lambda path: (path / "summary.json").stat().st_mtime)
+
+
+def _kept(recipe: Recipe) -> str | None:
+    """Return the start that a run which goes on has noted (`keep_start`)."""
+    return (read_json(recipe.run_directory / "provenance.json") or {}).get("start")
 
 
 def _has_model(run: Path) -> bool:
