@@ -21,7 +21,7 @@ SHARED = ("agapo/__init__.py", "agapo/errors.py", "agapo/chat.py", "agapo/schema
 HONEST_SECONDS = 10.0
 """A program is stopped at 2.5 s; the rest is starting containers anew on a busy machine."""
 
-pytestmark = needs_sandbox
+pytestmark = [needs_sandbox, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
