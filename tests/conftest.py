@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+# Read when the hub's library is imported: no test asks the hub for anything, and without a network it tries for long.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:

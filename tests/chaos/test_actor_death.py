@@ -5,8 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.stages.conftest import ROOT, agapo, recipe_file, tiny_model  # noqa: F401  fixtures
 from tests.stages.test_rl import rollouts_of, steps_of
+
+pytestmark = pytest.mark.slow
 
 KILLER = """
 import ray

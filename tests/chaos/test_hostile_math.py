@@ -2,8 +2,12 @@
 
 import time
 
+import pytest
+
 from agapo.rewarding.pool import Sample, VerifierPool
 from tests.hostile_math import HOSTILE
+
+pytestmark = pytest.mark.slow
 
 DEADLINE_S = 5.0
 HONEST = [Sample([], f"\\boxed{{{n if n % 2 else n + 1}}}", {"answer": str(n), "mode": None}) for n in range(200)]

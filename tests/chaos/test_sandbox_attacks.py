@@ -24,7 +24,7 @@ SHARED = (
 HONEST_SECONDS = 10.0
 """A program is stopped at 2.5 s; the rest is starting containers anew on a busy machine."""
 
-pytestmark = needs_sandbox
+pytestmark = [needs_sandbox, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

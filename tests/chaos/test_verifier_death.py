@@ -17,6 +17,8 @@ from agapo.errors import UserError
 from agapo.rewarding.cluster import ClusterVerifierPool
 from agapo.rewarding.pool import GroupSample, Sample, Term, VerifierPool
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = [Sample([{"role": "user", "content": "?"}], "x" * (n % 97), {}) for n in range(2000)]
 EXPECTED = [float(n % 97) for n in range(2000)]
 MARK = f"AGAPO_CHAOS={os.getpid()}"

@@ -1,15 +1,18 @@
 """A small model and recipe for end-to-end runs through the command line."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import yaml
 
+from agapo.cli import main
 from agapo.model.loading import export_hf
 from agapo.model.tokenizer import build_tokenizer
 from tests.builders import tiny_exaone
@@ -59,6 +62,17 @@ def agapo(*arguments: object, **environment: str) -> subprocess.CompletedProcess
     """Run the command line in the repository root and return what it did."""
     command = [sys.executable, "-m", "agapo", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment, check=False)
+
+
+def agapo_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process, where it starts no Ray: a new one spends ten seconds on imports."""
+    command, said, complained = ["agapo", *map(str, arguments)], StringIO(), StringIO()
+    streams = (contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained))
+    with contextlib.chdir(ROOT), pytest.MonkeyPatch.context() as patch, streams[0], streams[1]:
+        patch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as left:
+            main()
+    return subprocess.CompletedProcess(command, int(left.value.code or 0), said.getvalue(), complained.getvalue())
 
 
 def interrupt_after(step: int, metrics: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe import RLRecipe, load_recipe
 from agapo.stages.rl.run import run_rl
 from tests.builders import tiny_exaone
-from tests.stages.conftest import ROOT, agapo
+from tests.stages.conftest import ROOT, agapo, agapo_here
 
 CASES = [
     (["learner.learning_rat=1"], "learner.learning_rat: unknown key; did you mean 'learning_rate'?"),
@@ -39,7 +39,7 @@ def test_named_before_anything_starts(
 
 
 def test_a_mistake_is_one_line_and_status_1(recipe_file: Path, tmp_path: Path) -> None:
-    done = agapo("rl", recipe_file, f"run.output={tmp_path}", "model.path=./nowhere")
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "model.path=./nowhere")
     assert done.returncode == 1
     assert done.stderr.startswith("error: model.path: ")
     assert done.stderr.count("\n") == 1

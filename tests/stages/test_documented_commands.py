@@ -35,6 +35,8 @@ GATED = {line for line in GATE if line.startswith("make ")} | {".ci/run"}
 SHORT = "--prompts 2 --group 2 --max-new-tokens 8"
 """Added to `make bench`: its table needs no long responses."""
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -81,11 +83,11 @@ def sampled(encode: Callable[[str], list[int]]) -> Iterator[dict[str, Any]]:
         yield {**about, "prompt": [{"role": "user", "content": "2+2"}], **judged, **made, "token_ids": encode(text)}
 
 
-def of(*marks: str) -> list[Any]:
-    """The commands so marked that the gate does not run itself, each once; `make bench` is one of the slow tests."""
-    lines = dict.fromkeys(command.line for command in COMMANDS if command.mark in marks)
-    slow = {line: [pytest.mark.slow] if line.startswith("make bench") else [] for line in lines if line not in GATED}
-    return [pytest.param(line, marks=marks, id=line) for line, marks in slow.items()]
+def of(mark: str) -> list[str]:
+    """The commands so marked that the gate does not run itself, each once."""
+    return list(
+        dict.fromkeys(command.line for command in COMMANDS if command.mark == mark and command.line not in GATED)
+    )
 
 
 @pytest.mark.timeout(600)

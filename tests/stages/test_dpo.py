@@ -9,7 +9,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.stages.conftest import agapo, interrupt_after
+from tests.stages.conftest import agapo, agapo_here, interrupt_after
 
 
 def recipe_file(folder: Path, model: dict[str, Any], name: str = "first", **changes: Any) -> Path:
@@ -156,16 +156,16 @@ def test_pairs_alone_are_what_the_run_goes_on_with(whole: Path, tiny_model: Path
 
 def test_responses_are_paired_by_another_policy_without_sampling(whole: Path, tiny_model: Path, tmp_path: Path) -> None:
     recipe = recipe_file(tmp_path, {"path": str(tiny_model)})
-    found = agapo("pairs", recipe, "pairs.longer_by=8", "--responses", whole / "responses.jsonl")
+    found = agapo_here("pairs", recipe, "pairs.longer_by=8", "--responses", whole / "responses.jsonl")
     assert found.returncode == 0, found.stderr
     assert "48 prompts, 192 responses" in found.stdout
     assert not (tmp_path / "dpo").exists()
-    missing = agapo("pairs", recipe, "--responses", tmp_path / "none.jsonl")
+    missing = agapo_here("pairs", recipe, "--responses", tmp_path / "none.jsonl")
     assert (missing.returncode, "no such file" in missing.stderr) == (1, True)
     bad = tmp_path / "bad.jsonl"
     for line, message in (("", "holds no responses"), ('{"id": "p"', ":1: not JSON"), ('{"id": 1}', ":1: id: input")):
         bad.write_text(line)
-        found = agapo("pairs", recipe, "--responses", bad)
+        found = agapo_here("pairs", recipe, "--responses", bad)
         assert found.returncode == 1
         assert message in found.stderr
 

@@ -14,7 +14,7 @@ from agapo.recipe import RLRecipe, load_recipe
 from agapo.stages.filter import run_filter
 from tests.fakes.openai_server import serving
 from tests.sandboxed import needs_sandbox
-from tests.stages.conftest import ROOT, agapo
+from tests.stages.conftest import ROOT, agapo, agapo_here
 from tests.stages.test_rl import steps_of
 
 SMALL = (
@@ -83,9 +83,9 @@ def test_the_filter_goes_on_where_it_was_stopped_and_rl_takes_what_it_writes(rec
     assert "prompts are done" in again.stdout
     assert (folder / "train.jsonl").read_text() == before
 
-    checked = agapo("check", recipe_file, "data.source=data.files:prompts", f"data.path={folder}", "data.args={}")
+    checked = agapo_here("check", recipe_file, "data.source=data.files:prompts", f"data.path={folder}", "data.args={}")
     assert checked.returncode == 0, checked.stderr
-    assert "another recipe" in agapo("filter", recipe_file, "--samples", "2", *overrides).stderr
+    assert "another recipe" in agapo_here("filter", recipe_file, "--samples", "2", *overrides).stderr
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_scores_of_a_file_with_groups(tmp_path: Path) -> None:
         {"completion": "No idea", "answer": None},
     ]
     (tmp_path / "responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = agapo(
+    done = agapo_here(
         "score", tmp_path / "r.yaml", "--responses", tmp_path / "responses.jsonl", "--out", tmp_path / "out.jsonl"
     )
     assert done.returncode == 0, done.stderr
@@ -130,7 +130,7 @@ def test_scores_of_a_file_with_groups(tmp_path: Path) -> None:
     assert [row["correct"] for row in found] == [True, True, False, None]
     assert "4 responses" in done.stdout and "errors: 0" in done.stdout
     (tmp_path / "bad.jsonl").write_text('{"completion": "x"}\n[1]\n')
-    bad = agapo("score", tmp_path / "r.yaml", "--responses", tmp_path / "bad.jsonl")
+    bad = agapo_here("score", tmp_path / "r.yaml", "--responses", tmp_path / "bad.jsonl")
     assert bad.returncode == 1 and "bad.jsonl:2: should be an object" in bad.stderr
 
 
@@ -152,6 +152,6 @@ def test_the_executor_serves_programs(tmp_path: Path) -> None:
         server.terminate()
     assert done.returncode == 0, done.stderr
     assert "1.000" in done.stdout
-    refused = agapo("score", tmp_path / "r.yaml", "--responses", tmp_path / "responses.jsonl")
+    refused = agapo_here("score", tmp_path / "r.yaml", "--responses", tmp_path / "responses.jsonl")
     assert refused.returncode == 1 and "does not answer" in refused.stderr
     assert os.linesep not in refused.stderr.strip()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.stages.conftest import agapo, interrupt_after
+from tests.stages.conftest import agapo, agapo_here, interrupt_after
 
 NOT_COMPARED = re.compile(r"^time/|tokens_per_s|^rollout/restarts")
 
@@ -84,14 +84,16 @@ def test_the_export_answers_in_both_modes(whole_run: Path) -> None:
 
 def test_a_finished_run_is_not_done_again(whole_run: Path, recipe_file: Path) -> None:
     before = (whole_run / "metrics.jsonl").read_bytes()
-    done = agapo("rl", recipe_file, f"run.output={whole_run.parents[1]}", "run.name=whole", "tracking.wandb=offline")
+    done = agapo_here(
+        "rl", recipe_file, f"run.output={whole_run.parents[1]}", "run.name=whole", "tracking.wandb=offline"
+    )
     assert done.returncode == 0
     assert "Held-out accuracy" in done.stdout
     assert (whole_run / "metrics.jsonl").read_bytes() == before
 
 
 def test_a_run_of_another_recipe_is_refused(whole_run: Path, recipe_file: Path) -> None:
-    done = agapo("rl", recipe_file, f"run.output={whole_run.parents[1]}", "run.name=whole", "run.seed=1")
+    done = agapo_here("rl", recipe_file, f"run.output={whole_run.parents[1]}", "run.name=whole", "run.seed=1")
     assert done.returncode == 1
     assert "run.seed: 0 → 1" in done.stderr
     assert "run.name=" in done.stderr

@@ -83,7 +83,12 @@ DEEPSPEED = """
 import gc, sys, deepspeed, torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 from tests.unit.test_check_memory import build
+def storages():
+    gc.collect()
+    return [o.untyped_storage() for o in gc.get_objects() if isinstance(o, torch.Tensor)]
+
 deepspeed.init_distributed("gloo")
+others = storages()  # libraries' own; held, so that no address comes twice
 model = build(Qwen3Config, dtype=torch.bfloat16)
 zero = {"stage": int(sys.argv[1]), "reduce_bucket_size": 100_000, "stage3_param_persistence_threshold": 0}
 options = {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False, "steps_per_print": 10**9}
@@ -92,9 +97,9 @@ engine = deepspeed.initialize(model=model, optimizer=torch.optim.AdamW(model.par
 ids = torch.arange(16)[None]
 for step in range(2):
     engine.backward(engine(input_ids=ids, labels=ids).loss)
-    storages = [o.untyped_storage() for o in gc.get_objects() if isinstance(o, torch.Tensor)]
+    found = {s.data_ptr(): s.nbytes() for s in storages()}
     engine.step()
-print("BYTES", sum({s.data_ptr(): s.nbytes() for s in storages}.values()))
+print("BYTES", sum(found.values()) - sum(found.get(at, 0) for at in {s.data_ptr() for s in others}))
 """
 
 
@@ -102,7 +107,9 @@ print("BYTES", sum({s.data_ptr(): s.nbytes() for s in storages}.values()))
 def test_state_under_zero_is_what_deepspeed_holds(stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agapo.model.memory.BUCKET", 100_000)
     alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-    environment = {**os.environ, **alone, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
+    # Not all of ours: trainers that ran in this process before leave variables that decide what DeepSpeed does.
+    own = {name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ}
+    environment = {**own, **alone, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-c", DEEPSPEED, str(stage)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert "BYTES" in done.stdout, done.stderr[-2000:]

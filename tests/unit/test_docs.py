@@ -69,3 +69,13 @@ def test_the_example_of_a_reward_is_one() -> None:
     ]
     assert score(["?"], texts[:1]) == [None]
     assert score(["?"], ["thanks"], times=[1], word="thanks", domain=["math"]) == [1.0]
+
+
+def test_the_tour_leads_through_six_files_that_define_what_it_names() -> None:
+    links = re.findall(r"\[`?([\w/.]+)`?\]\(\.\./([\w/.]+)\)", (ROOT / "docs/tour.md").read_text())
+    files = {path for _, path in links}
+    assert len(files) == 6
+    assert len(links) > 12
+    for name, path in links:
+        text = (ROOT / path).read_text()
+        assert name == path or re.search(rf"^ *(def|class) {name}\b", text, re.MULTILINE), f"{name} in {path}"
