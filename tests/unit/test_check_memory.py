@@ -30,6 +30,7 @@ from agapo.model.memory import (
     training_memory,
 )
 from agapo.model.sizes import PUBLISHED, config_sizes
+from agapo.recipe.trainer import LoRAConfig
 
 SIZE: dict[str, Any] = {
     "vocab_size": 64,
@@ -41,7 +42,7 @@ SIZE: dict[str, Any] = {
     "max_position_embeddings": 512,
 }
 TOKENS = 128
-LORA = {"rank": 4, "alpha": 8, "dropout": 0.0, "targets": "all-linear"}
+LORA = LoRAConfig(rank=4, alpha=8)
 
 
 def config(kind: type, layers: int = 2) -> Any:
