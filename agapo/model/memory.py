@@ -10,10 +10,12 @@ bfloat16 weights, plain PyTorch trains float32 weights and computes in bfloat16)
     ZeRO 2           b·P       4·T/N            4·T/N       8·T/N
     ZeRO 3           b·P/N     4·T/N            4·T/N       8·T/N
 
-with b bytes a number of `model.dtype`: gradients are summed over micro-batches in float32 (`deepspeed_config.py`). ZeRO 1
-in bfloat16 reduces that sum where it lies, without a bucket; ZeRO 3 copies its share of it for the optimizer. What a layer keeps for the backward pass is counted, as in Korthikanti et al.
-(arXiv 2205.05198, §4.1), from the tensors that its operations save, here for RMS norms in float32, grouped queries,
-SwiGLU, no dropout and attention that keeps no scores. Bytes a token and layer:
+with b bytes a number of `model.dtype`. Gradients are summed over micro-batches in float32 (`deepspeed_config.py`);
+ZeRO 1 in bfloat16 reduces that sum where it lies, without a bucket, and ZeRO 3 copies its share for the optimizer.
+
+What a layer keeps for the backward pass is counted, as in Korthikanti et al. (arXiv 2205.05198, §4.1), from the tensors
+that its operations save, here for RMS norms in float32, grouped queries, SwiGLU, no dropout and attention that keeps no
+scores. Bytes a token and layer:
 
     norms 2·(4 + r)·H   linear inputs 2·c·H   query and key norms (4 + c)·(Q + K)
     attention c·(2·Q + 2·K)   SwiGLU 4·c·I
