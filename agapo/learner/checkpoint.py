@@ -1,14 +1,17 @@
 """Checkpoints that appear complete or not at all.
 
-checkpoints/step-000040/state.json     what the main loop needs
-                       /state/...      what DeepSpeed wrote: weights and optimizer, each rank's share
+checkpoints/step-000040/state.json     what the main loop needs, and who wrote the files: ranks, ZeRO stage, sizes
+                       /state/...      what DeepSpeed or the trainer wrote: weights and optimizer, each rank's share
 checkpoints/latest                     the name of the newest complete one, moved last
+
+Complete means: every rank's files are there, by name, with all their bytes. It is looked at before `latest` moves, and
+again before a run goes on.
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,30 @@ from typing import Any
 from agapo.errors import UserError
 
 LATEST = "latest"
+STATE = "state.json"
+WRITTEN = "written"
+"""The key of `state.json` under which `Written` stands."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What the ranks of a learner say they have written."""
+
+    ranks: int
+    zero_stage: int
+    """The ZeRO stage that ran: 0 shards nothing."""
+    files: Sequence[str]
+    """Every rank's files, below the checkpoint's folder."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Who wrote a checkpoint, and what."""
+
+    ranks: int
+    zero_stage: int
+    files: dict[str, int]
+    """Bytes of each file that resuming needs, by its path below the checkpoint's folder."""
 
 
 @dataclass(frozen=True)
@@ -24,24 +51,26 @@ class Checkpoint:
 
     path: Path
     state: dict[str, Any]
+    written: Written
 
 
 def save_checkpoint(
-    directory: Path, step: int, state: dict[str, Any], save_learner: Callable[[Path], None], *, keep: int
+    directory: Path, step: int, state: dict[str, Any], save_learner: Callable[[Path], Saved], *, keep: int
 ) -> Path:
     """Write the checkpoint of a step, then point `latest` at it, then delete all but the newest `keep`.
 
     `save_learner` writes the learner's state below the directory that it is given. A crash at any moment leaves
-    the previous checkpoint in place.
+    the previous checkpoint in place. Raises UserError where a file of a rank is not there afterwards, or empty.
     """
     final = directory / f"step-{step:06d}"
     unfinished = directory / f".{final.name}.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    save_learner(unfinished)
-    if not any(unfinished.iterdir()):
-        raise UserError(f"{directory}: the learner's hosts do not write to it; put run.output on a shared file system")
-    _write_synced(unfinished / "state.json", json.dumps(state, indent=1))
+    saved = save_learner(unfinished)
+    files = {name: _bytes(unfinished / name) for name in saved.files}
+    _require_all(directory, files)
+    written = {"ranks": saved.ranks, "zero_stage": saved.zero_stage, "files": files}
+    _write_synced(unfinished / STATE, json.dumps({**state, WRITTEN: written}, indent=1))
     shutil.rmtree(final, ignore_errors=True)
     unfinished.rename(final)
     _write_synced(directory / ".latest", final.name)
@@ -53,16 +82,79 @@ def save_checkpoint(
 def latest_checkpoint(directory: Path) -> Checkpoint | None:
     """Return the newest complete checkpoint, None when there is none.
 
-    Raises UserError when `latest` names one that is not there.
+    Raises UserError when `latest` names one that is not there, or lacks a file or bytes of one.
     """
     pointer = directory / LATEST
     if not pointer.exists():
         return None
     path = directory / pointer.read_text().strip()
     try:
-        return Checkpoint(path, json.loads((path / "state.json").read_text()))
+        state = json.loads((path / STATE).read_text())
+        written = Written(**state.pop(WRITTEN))
     except (OSError, ValueError) as error:
-        raise UserError(f"{pointer}: names {path.name}, which is not whole ({error}); name another one in it") from None
+        raise _not_whole(pointer, path, str(error)) from None
+    except KeyError:
+        raise _not_whole(pointer, path, f"{STATE} does not say which files belong to it") from None
+    for name, size in written.files.items():
+        if (found := _bytes(path / name)) != size:
+            raise _not_whole(pointer, path, f"{name} is not there" if not found else f"{name}: {found} of {size} bytes")
+    return Checkpoint(path, state, written)
+
+
+def require_same_shards(checkpoint: Checkpoint, *, ranks: int, zero_stage: int, section: str) -> None:
+    """Raise UserError where the learner that goes on is divided otherwise than the one that wrote the checkpoint.
+
+    Shards of weights and optimizer fit only as many ranks under the same ZeRO stage; without ZeRO any number of ranks
+    reads the whole. `section` is the recipe's that holds `ranks` and `zero_stage`.
+    """
+    then = checkpoint.written
+    if (then.ranks, then.zero_stage) == (ranks, zero_stage) or then.zero_stage == zero_stage == 0:
+        return
+    raise UserError(
+        f"{checkpoint.path}: written by {_described(then.ranks, then.zero_stage)}, and cannot be read by "
+        f"{_described(ranks, zero_stage)}; go on with {section}.ranks={then.ranks} {section}.zero_stage="
+        f"{then.zero_stage}"
+    )
+
+
+def deepspeed_files(zero_stage: int, ranks: int, *, bfloat16: bool) -> list[str]:
+    """Return the names of the files that the ranks' DeepSpeed engines write together (0.19)."""
+    weights = ["mp_rank_00_model_states.pt"]
+    if zero_stage == 3:
+        weights = [f"zero_pp_rank_{rank}_mp_rank_00_model_states.pt" for rank in range(ranks)]
+    if not zero_stage:
+        return weights
+    kind = "bf16_" if bfloat16 else ""
+    return [*weights, *(f"{kind}zero_pp_rank_{rank}_mp_rank_00_optim_states.pt" for rank in range(ranks))]
+
+
+def _described(ranks: int, zero_stage: int) -> str:
+    return f"{ranks} rank{'s' if ranks > 1 else ''} {f'under ZeRO {zero_stage}' if zero_stage else 'without ZeRO'}"
+
+
+def _bytes(path: Path) -> int:
+    """Return the size of a file, 0 where there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _require_all(directory: Path, files: dict[str, int]) -> None:
+    lacking = [name for name, size in files.items() if not size]
+    if lacking:
+        raise UserError(
+            f"{directory}: {lacking[0]} is not there, or empty ({len(lacking)} of {len(files)} files of the ranks are "
+            "not); put run.output on a file system that the hosts of all ranks share, and look whether it is full"
+        )
+
+
+def _not_whole(pointer: Path, path: Path, reason: str) -> UserError:
+    others = sorted(other.name for other in pointer.parent.glob("step-*") if other != path)
+    mend = f"write the name of another one into it ({', '.join(others)})" if others else "bring it back"
+    return UserError(
+        f"{pointer}: names {path.name}, which is not whole ({reason}); {mend}, or begin anew with another run.name="
+    )
 
 
 def _write_synced(path: Path, text: str) -> None:

@@ -6,13 +6,16 @@ bfloat16 weights, plain PyTorch trains float32 weights and computes in bfloat16)
                      weights   float32 copies   gradients   AdamW's two moments
     no ZeRO, full    4·P       –                4·T         8·T
     no ZeRO, LoRA    b·P       –                4·T         8·T
-    ZeRO 1           b·P       4·T/N            b·T         8·T/N
-    ZeRO 2           b·P       4·T/N            b·T/N       8·T/N
-    ZeRO 3           b·P/N     4·T/N            b·T/N       8·T/N
+    ZeRO 1           b·P       4·T/N            4·T         8·T/N
+    ZeRO 2           b·P       4·T/N            4·T/N       8·T/N
+    ZeRO 3           b·P/N     4·T/N            4·T/N       8·T/N
 
-with b bytes a number of `model.dtype`. What a layer keeps for the backward pass is counted, as in Korthikanti et al.
-(arXiv 2205.05198, §4.1), from the tensors that its operations save, here for RMS norms in float32, grouped queries,
-SwiGLU, no dropout and attention that keeps no scores. Bytes a token and layer:
+with b bytes a number of `model.dtype`. Gradients are summed over micro-batches in float32 (`deepspeed_config.py`);
+ZeRO 1 in bfloat16 reduces that sum where it lies, without a bucket, and ZeRO 3 copies its share for the optimizer.
+
+What a layer keeps for the backward pass is counted, as in Korthikanti et al. (arXiv 2205.05198, §4.1), from the tensors
+that its operations save, here for RMS norms in float32, grouped queries, SwiGLU, no dropout and attention that keeps no
+scores. Bytes a token and layer:
 
     norms 2·(4 + r)·H   linear inputs 2·c·H   query and key norms (4 + c)·(Q + K)
     attention c·(2·Q + 2·K)   SwiGLU 4·c·I
@@ -165,14 +168,16 @@ def _sharded_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
     sharded = setup.zero_stage == 3
     weights = number * (-(-whole // setup.ranks) if sharded else whole)
     # Where the optimizer is in the host's memory, so are the gradients that it is given.
-    gradients = number * (trained if setup.zero_stage == 1 else share)
+    gradients = 4 * (trained if setup.zero_stage == 1 else share)
     parts = [
         Part("weights", weights, host=setup.offload and sharded),
         Part("gradients", gradients, host=setup.offload and setup.zero_stage > 1),
         Part("optimizer", (4 + 8) * share, host=setup.offload),
-        Part("float32 gradients", 4 * share, "update", host=setup.offload),
-        Part("buckets", number * BUCKET),
     ]
+    if sharded or setup.offload or not setup.bfloat16:
+        parts.append(Part("optimizer's gradients", 4 * share, "update", host=setup.offload))
+    if setup.zero_stage > 1 or setup.offload or not setup.bfloat16:
+        parts.append(Part("buckets", number * BUCKET))
     if sharded:
         parts.append(Part("gathered weights", number * min(whole, LIVE), "backward"))
     return parts

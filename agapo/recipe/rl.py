@@ -145,6 +145,7 @@ class LearnerConfig(Strict):
     ranks: int = Field(default=1, ge=1)
     """Data-parallel DeepSpeed ranks."""
     zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO: 1 shards the optimizer, 2 the gradients too, 3 the weights too; in bfloat16 0 runs as 1."""
     learning_rate: float = Field(default=1e-6, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(default=5, ge=0)

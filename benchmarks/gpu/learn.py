@@ -53,15 +53,16 @@ def start_learner(setting: Setting, model: PreTrainedModel, name: str) -> tuple[
         return PlainLearner(model, micro_batch_tokens=1, device=setting.device), "plain AdamW in bfloat16"
     from agapo.learner.rl.rank import LearnerRank
     from agapo.learner.rl.settings import LearnerSettings
+    from agapo.recipe.base import ModelConfig
+    from agapo.recipe.rl import LearnerConfig
 
     folder = setting.scratch / name.replace(" ", "_")
     model.save_pretrained(folder)
     settings = LearnerSettings(
         model_path=str(folder),
         objective=Objective(),
-        dtype=str(model.dtype).removeprefix("torch."),
-        zero_stage=1,
-        device="cuda" if setting.device == "cuda" else "cpu",
+        model=ModelConfig(dtype="bfloat16"),
+        learner=LearnerConfig(zero_stage=1, gpus_per_rank=1.0 if setting.device == "cuda" else 0.0),
         threads=torch.get_num_threads(),
     )
     return LearnerRank(settings, rank=0, ranks=1, address="127.0.0.1", port=free_port()), "DeepSpeed ZeRO-1"
@@ -105,7 +106,9 @@ def _prepare(learner: Any, tokens: int, checkpointing: bool) -> None:
     if isinstance(learner, PlainLearner):
         model, learner.micro_batch_tokens = learner.model, tokens
     else:
-        model, learner.settings = learner.policy, replace(learner.settings, micro_batch_tokens=tokens)
+        model, settings = learner.policy, learner.settings
+        section = settings.learner.model_copy(update={"micro_batch_tokens": tokens})
+        learner.settings = replace(settings, learner=section)
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     else:

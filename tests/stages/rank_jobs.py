@@ -7,6 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from agapo.learner.trl.fine_tuning import FineTuning, fine_tune, make_trainer
 from agapo.model.loading import load_tokenizer
 from agapo.recipe import SFTRecipe
+from agapo.recipe.base import CheckpointConfig, ModelConfig
 from agapo.stages.sft.data import training_data
 
 STEPS = 20
@@ -24,25 +26,26 @@ Job = tuple[Callable[[Any, list[Any]], Any], FineTuning]
 """What makes the trainer, and its settings."""
 
 
+TRAINING: dict[str, Any] = {"learning_rate": 3e-3, "schedule": "linear", "warmup_steps": 3, "weight_decay": 0.01}
+
+
 def common(model: Path) -> dict[str, Any]:
     """20 steps with warm-up, decay and weight decay."""
     return {
         "model_path": str(model),
+        "model": ModelConfig(),
         "weights": Path(),
         "checkpoints": Path(),
         "steps": STEPS,
-        "learning_rate": 3e-3,
-        "schedule": "linear",
-        "warmup_steps": 3,
-        "weight_decay": 0.01,
-        "max_grad_norm": 1.0,
-        "micro_rows": 4,
-        "accumulation": 1,
         "seed": 0,
-        "save_every": 100,
-        "keep": 2,
-        "threads": 1,
+        "checkpoint": CheckpointConfig(every=100, keep=2),
     }
+
+
+def changed(settings: FineTuning, **changes: Any) -> FineTuning:
+    """Return the settings with other values in their `training` section."""
+    content = settings.training.model_dump() | changes
+    return replace(settings, training=type(settings.training).model_validate(content))
 
 
 def sft_job(model: Path, folder: Path) -> Job:
@@ -53,10 +56,10 @@ def sft_job(model: Path, folder: Path) -> Job:
         "data": {"source": "data.arithmetic:dialogues", "args": {"phases": [{"size": 300}]}},
         "prompts": {"source": "data.arithmetic:prompts"},
         "reward": {"terms": [{"name": "answer", "function": "rewards.math_answer:score"}]},
-        "training": {"rows_per_step": 4, "row_tokens": 96},
+        "training": {"rows_per_step": 4, "row_tokens": 96, **TRAINING},
     })  # fmt: skip
     data = training_data(recipe, load_tokenizer(model), folder)
-    return make_trainer, FineTuning(data=data.folder, **common(model))
+    return make_trainer, FineTuning(data=data.folder, training=recipe.training, **common(model))
 
 
 def run_jobs(jobs: Sequence[Job], ranks: int) -> list[list[dict[str, float]]]:

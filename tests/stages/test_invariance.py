@@ -20,6 +20,7 @@ from agapo.learner.rl.batching import Example, plan_ranks, with_reference
 from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import export_hf, load_model
 from agapo.model.tokenizer import build_tokenizer
+from agapo.recipe.rl import LearnerConfig
 from tests.builders import example, tiny_exaone, token_logprobs
 
 BETA, CAP, NOMINAL, TEMPERATURE = 0.3, 1.05, 32, 0.8
@@ -117,7 +118,8 @@ def run_rank(rank: int, ranks: int, port: int, folder: Path) -> None:
     for stage in STAGES[ranks]:
         learner = start(rank, ranks, stage, port, folder)
         for layout, budget in ROWS:
-            learner.settings = replace(learner.settings, layout=layout, micro_batch_tokens=budget)
+            section = learner.settings.learner.model_copy(update={"layout": layout, "micro_batch_tokens": budget})
+            learner.settings = replace(learner.settings, learner=section)
             found[ranks, stage, layout, budget] = accumulate(learner, examples)
     if rank == 0:
         torch.save(found, folder / f"ranks-{ranks}.pt")
@@ -127,7 +129,9 @@ def run_rank(rank: int, ranks: int, port: int, folder: Path) -> None:
 def start(rank: int, ranks: int, stage: int, port: int, folder: Path):
     from agapo.learner.rl.rank import LearnerRank
 
-    settings = LearnerSettings(str(folder / "policy"), OBJECTIVE, temperature=TEMPERATURE, zero_stage=stage)
+    settings = LearnerSettings(
+        str(folder / "policy"), OBJECTIVE, temperature=TEMPERATURE, learner=LearnerConfig(zero_stage=stage)
+    )
     learner = LearnerRank(settings, rank=rank, ranks=ranks, address="127.0.0.1", port=port)
     # A reference that differs from the policy, or every log-ratio would be 0.
     learner.settings = replace(settings, model_path=str(folder / "reference"))

@@ -10,8 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from agapo.learner.trl.preference import PreferenceTuning, make_preference_trainer, save_pairs
-from tests.stages.rank_jobs import STEPS, Job, common, run_jobs, sft_job
+from agapo.learner.trl.fine_tuning import FineTuning
+from agapo.learner.trl.preference import make_preference_trainer, save_pairs
+from agapo.recipe.dpo import PreferenceTrainingConfig
+from tests.stages.rank_jobs import STEPS, TRAINING, Job, changed, common, run_jobs, sft_job
 
 Layout = tuple[int, int, int]
 """Ranks, ZeRO stage, and rows (or pairs) a micro-batch, of 4 a step."""
@@ -29,8 +31,8 @@ def preference_job(model: Path, folder: Path, loss: str) -> Job:
         for _ in range(30)
     ]
     save_pairs(folder, pairs, [draw.randrange(30) for _ in range(4 * STEPS)])
-    own: Any = {"loss": loss, "beta": 0.3}
-    return make_preference_trainer, PreferenceTuning(data=folder, **common(model), **own)
+    training = PreferenceTrainingConfig.model_validate({"loss": loss, "beta": 0.3, "pairs_per_step": 4, **TRAINING})
+    return make_preference_trainer, FineTuning(data=folder, training=training, **common(model))
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +50,9 @@ def runs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tup
         for layout in (ALONE, *LAYOUTS):
             ranks, zero_stage, micro_rows = layout
             place = folder / kind / "-".join(map(str, layout))
-            own = replace(
-                settings,
-                zero_stage=zero_stage,
-                micro_rows=micro_rows,
-                accumulation=4 // (ranks * micro_rows),
-                checkpoints=place,
-                weights=place / "hf",
-            )
+            unit = "rows" if kind == "sft" else "pairs"
+            own = changed(settings, ranks=ranks, zero_stage=zero_stage, **{f"micro_batch_{unit}": micro_rows})
+            own = replace(own, checkpoints=place, weights=place / "hf")
             jobs[kind, layout] = (maker, own)
     found = {}
     for ranks in (1, 2):

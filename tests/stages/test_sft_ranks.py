@@ -16,7 +16,8 @@ from agapo.errors import Interrupted, UserError
 from agapo.learner.trl.callbacks import NAMES
 from agapo.learner.trl.fine_tuning import FineTuning, make_trainer
 from agapo.learner.trl.ray_train import Kind, run_ranks
-from tests.stages.rank_jobs import STEPS, sft_job
+from agapo.recipe.base import CheckpointConfig
+from tests.stages.rank_jobs import STEPS, changed, sft_job
 
 Losses = dict[int, float]
 
@@ -31,17 +32,15 @@ def cluster() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def settings(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> FineTuning:
     """20 steps of 4 packed rows, with warm-up, decay and weight decay, on one rank without DeepSpeed."""
-    return sft_job(tiny_model, tmp_path_factory.mktemp("data"))[1]
+    return changed(sft_job(tiny_model, tmp_path_factory.mktemp("data"))[1], max_restarts=0)
 
 
 def train(
     settings: FineTuning,
     folder: Path,
     *,
-    ranks: int = 1,
     done: int = 0,
     should_stop: Callable[[Losses], bool] = lambda losses: False,
-    max_restarts: int = 0,
 ) -> Losses:
     """Train in `folder`; return the loss of each step that was reported."""
     losses: Losses = {}
@@ -54,9 +53,6 @@ def train(
         run_ranks(
             replace(settings, checkpoints=folder / "checkpoints", weights=folder / "hf"),
             Kind(make_trainer, NAMES, "training.row_tokens"),
-            ranks=ranks,
-            gpus_per_rank=0,
-            max_restarts=max_restarts,
             storage=folder,
             done=done,
             report=report,
@@ -83,7 +79,7 @@ def whole_run(
     @cache
     def make(ranks: int, zero_stage: int, micro_rows: int) -> Run:
         folder = tmp_path_factory.mktemp("whole")
-        return train(divided(settings, ranks, zero_stage, micro_rows), folder, ranks=ranks), folder
+        return train(divided(settings, ranks, zero_stage, micro_rows), folder), folder
 
     return make
 
@@ -95,7 +91,7 @@ def alone(whole_run: Callable[[int, int, int], Run]) -> Run:
 
 
 def divided(settings: FineTuning, ranks: int, zero_stage: int, micro_rows: int) -> FineTuning:
-    return replace(settings, zero_stage=zero_stage, micro_rows=micro_rows, accumulation=4 // (ranks * micro_rows))
+    return changed(settings, ranks=ranks, zero_stage=zero_stage, micro_batch_rows=micro_rows)
 
 
 def test_learns(alone: Run) -> None:
@@ -117,12 +113,12 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     monkeypatch.setattr("agapo.learner.trl.ray_train.POLL_S", 0.002)
     undisturbed, whole = whole_run(ranks, zero_stage, micro_rows)
     own = divided(settings, ranks, zero_stage, micro_rows)
-    first = train(own, tmp_path, ranks=ranks, should_stop=lambda losses: len(losses) >= 3)
+    first = train(own, tmp_path, should_stop=lambda losses: len(losses) >= 3)
     stopped = max(first)
     assert 3 <= stopped < STEPS
     state = json.loads((tmp_path / "checkpoints" / f"step-{stopped:06d}" / "state.json").read_text())
     assert state["step"] == stopped
-    rest = train(own, tmp_path, ranks=ranks, done=stopped)
+    rest = train(own, tmp_path, done=stopped)
     assert first | rest == undisturbed
     for name, expected in weights(whole).items():
         assert torch.equal(weights(tmp_path)[name], expected), name
@@ -134,6 +130,7 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(
     """They are made again by a new one, with the same numbers, and reported once."""
     monkeypatch.setattr("agapo.learner.trl.ray_train.POLL_S", 0.002)
     killed: list[int] = []
+    often = replace(changed(settings, max_restarts=2), checkpoint=CheckpointConfig(every=2))
 
     def kill_once(losses: Losses) -> bool:
         if len(losses) >= 4 and not killed:
@@ -142,7 +139,7 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(
             workers[0].kill()
         return False
 
-    losses = train(replace(settings, save_every=2), tmp_path, should_stop=kill_once, max_restarts=2)
+    losses = train(often, tmp_path, should_stop=kill_once)
     assert killed
     assert losses == alone[0]
     for name, expected in weights(alone[1]).items():
@@ -150,7 +147,8 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(
 
 
 def test_what_a_new_start_cannot_mend_is_not_tried_again(cluster: None, settings: FineTuning, tmp_path: Path) -> None:
+    settings = changed(settings, max_restarts=3)
     with pytest.raises(UserError, match=r"loss became (nan|inf)"):
-        train(replace(settings, learning_rate=1e30, max_grad_norm=1e30), tmp_path, max_restarts=3)
+        train(changed(settings, learning_rate=1e30, max_grad_norm=1e30), tmp_path)
     with pytest.raises(UserError, match=r"no such folder"):
-        train(replace(settings, model_path="/nowhere/model"), tmp_path, max_restarts=3)
+        train(replace(settings, model_path="/nowhere/model"), tmp_path)

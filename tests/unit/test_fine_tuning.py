@@ -11,9 +11,11 @@ import torch
 from transformers import get_scheduler
 from trl.trainer.sft_config import SFTConfig
 
-from agapo.learner.trl.fine_tuning import FineTuning, deepspeed_config, trainable_model, training_arguments
+from agapo.learner.trl.fine_tuning import FineTuning, sharding, trainable_model, training_arguments
 from agapo.model.loading import export_hf
 from agapo.model.tokenizer import build_tokenizer
+from agapo.recipe.base import CheckpointConfig, ModelConfig
+from agapo.recipe.sft import SFTTrainingConfig
 from tests.builders import tiny_exaone
 
 
@@ -25,25 +27,26 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def settings(model_path: str = "", **changes: Any) -> FineTuning:
-    values: dict[str, Any] = {
-        "model_path": model_path,
-        "data": Path("data"),
-        "checkpoints": Path("checkpoints"),
-        "weights": Path("hf"),
-        "steps": 10,
+    """`changes` are of the recipe's `model` and `training` sections."""
+    model = {name: changes.pop(name) for name in list(changes) if name in ModelConfig.model_fields}
+    training: dict[str, Any] = {
         "learning_rate": 1e-3,
         "schedule": "constant",
         "warmup_steps": 4,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "micro_rows": 2,
-        "accumulation": 3,
-        "seed": 0,
-        "save_every": 5,
-        "keep": 2,
-        "threads": 1,
+        "rows_per_step": 6,
+        "micro_batch_rows": 2,
     }
-    return FineTuning(**values | changes)
+    return FineTuning(
+        model_path=model_path,
+        data=Path("data"),
+        checkpoints=Path("checkpoints"),
+        weights=Path("hf"),
+        steps=10,
+        seed=0,
+        model=ModelConfig.model_validate(model),
+        training=SFTTrainingConfig.model_validate(training | changes),
+        checkpoint=CheckpointConfig(every=5),
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,7 @@ def settings(model_path: str = "", **changes: Any) -> FineTuning:
         ({"dtype": "float32"}, torch.float32),
         ({"dtype": "bfloat16"}, torch.float32),
         ({"dtype": "bfloat16", "zero_stage": 2}, torch.bfloat16),
-        ({"dtype": "bfloat16", "lora": {"rank": 2, "alpha": 4, "dropout": 0.0, "targets": ["q_proj"]}}, torch.bfloat16),
+        ({"dtype": "bfloat16", "lora": {"rank": 2, "alpha": 4, "targets": ["q_proj"]}}, torch.bfloat16),
     ],
 )
 def test_somebody_keeps_float32_weights(model_path: str, changes: dict[str, Any], loaded: torch.dtype) -> None:
@@ -66,8 +69,8 @@ def test_somebody_keeps_float32_weights(model_path: str, changes: dict[str, Any]
 
 
 def test_the_context_is_stretched(model_path: str) -> None:
-    rope = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "theta": None}
-    model: Any = trainable_model(settings(model_path, rope={**rope, "max_position_embeddings": None}))
+    rope = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    model: Any = trainable_model(settings(model_path, rope=rope))
     assert model.config.max_position_embeddings == 256
     assert model.config.rope_parameters["rope_type"] == "yarn"
 
@@ -101,7 +104,7 @@ def test_each_step_is_logged_and_no_bad_loss_is_hidden() -> None:
 
 def test_offloading_moves_the_optimizer_and_under_zero_3_the_weights() -> None:
     zero = [
-        deepspeed_config(settings(zero_stage=stage, offload=offload))["zero_optimization"]
+        sharding(settings(zero_stage=stage, offload=offload))["zero_optimization"]
         for stage, offload in [(2, False), (2, True), (3, True)]
     ]
     assert zero[0] == {"stage": 2}
@@ -130,8 +133,9 @@ with TokenWriter(folder) as writer:
     writer.add(Example([5, 6, 7], [0, 1, 1]))
 indices, ends = flatten([[0]])
 np.savez(folder / PLAN, indices=indices, ends=ends)
-lora = dict(rank=2, alpha=4, dropout=0.0, targets=["q_proj"])
-own = settings({model_path!r}, lora=lora, seed={seed}, data=folder, checkpoints=folder, micro_rows=1, accumulation=1)
+lora = dict(rank=2, alpha=4, targets=["q_proj"])
+own = settings({model_path!r}, lora=lora, rows_per_step=1, micro_batch_rows=1)
+own = replace(own, seed={seed}, data=folder, checkpoints=folder)
 model = make_trainer(own, []).model
 values = [value.detach().numpy().tobytes() for name, value in model.named_parameters() if "lora_A" in name]
 print("HASH", hashlib.sha256(b"".join(values)).hexdigest())

@@ -17,17 +17,19 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from agapo.algorithm.preference import dpo_loss, simper_loss
+from agapo.learner.trl.fine_tuning import FineTuning
 from agapo.learner.trl.packing import IGNORED
 from agapo.learner.trl.preference import (
     ORDER,
     PreferenceTrainer,
-    PreferenceTuning,
     collate_pairs,
     make_preference_trainer,
     save_pairs,
 )
 from agapo.model.loading import export_hf
 from agapo.model.tokenizer import build_tokenizer
+from agapo.recipe.base import CheckpointConfig, ModelConfig
+from agapo.recipe.dpo import PreferenceTrainingConfig
 from tests.builders import tiny_exaone, token_logprobs
 
 Ids = Sequence[int]
@@ -113,27 +115,26 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def tuning(model_path: str, folder: Path, **changes: Any) -> PreferenceTuning:
-    values: dict[str, Any] = {
-        "model_path": model_path,
-        "data": folder / "data",
-        "checkpoints": folder / "checkpoints",
-        "weights": folder / "hf",
-        "steps": 1,
+def tuning(model_path: str, folder: Path, **changes: Any) -> FineTuning:
+    """`changes` are of the recipe's `training` section."""
+    training: dict[str, Any] = {
         "learning_rate": 1e-3,
         "schedule": "constant",
         "warmup_steps": 0,
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "micro_rows": len(PAIRS),
-        "accumulation": 1,
-        "seed": 0,
-        "save_every": 100,
-        "keep": 1,
-        "threads": 1,
+        "pairs_per_step": len(PAIRS),
         "beta": 0.3,
     }
-    return PreferenceTuning(**values | changes)
+    return FineTuning(
+        model_path=model_path,
+        data=folder / "data",
+        checkpoints=folder / "checkpoints",
+        weights=folder / "hf",
+        steps=1,
+        seed=0,
+        model=ModelConfig(),
+        training=PreferenceTrainingConfig.model_validate(training | changes),
+        checkpoint=CheckpointConfig(every=100),
+    )
 
 
 def trainer_of(model_path: str, folder: Path, **changes: Any) -> PreferenceTrainer:

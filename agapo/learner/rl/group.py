@@ -2,14 +2,16 @@
 
 import socket
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
 
 from agapo.cluster import fetch
+from agapo.learner.checkpoint import Checkpoint, Saved, deepspeed_files, require_same_shards
 from agapo.learner.rl.batching import Example
-from agapo.learner.rl.settings import LearnerSettings
+from agapo.learner.rl.settings import TAG, LearnerSettings
 from agapo.model.weights import WeightLayout
 
 
@@ -29,20 +31,46 @@ class RankActor:
 
         self.rank = LearnerRank(settings, rank=rank, ranks=ranks, address=address, port=port)
 
-    def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of the rank."""
-        return getattr(self.rank, method)(*args, **kwargs)
+    def load_reference(self) -> None:
+        """See the rank's."""
+        self.rank.load_reference()
+
+    def reference_logprobs(self, examples: Sequence[Example]) -> dict[int, np.ndarray]:
+        """See the rank's."""
+        return self.rank.reference_logprobs(examples)
+
+    def update(self, examples: Sequence[Example], denominator: float, learning_rate: float) -> dict[str, float]:
+        """See the rank's."""
+        return self.rank.update(examples, denominator=denominator, learning_rate=learning_rate)
+
+    def layout(self) -> WeightLayout:
+        """See the rank's."""
+        return self.rank.layout()
+
+    def weights(self) -> np.ndarray | None:
+        """See the rank's."""
+        return self.rank.weights()
+
+    def save(self, directory: Path) -> None:
+        """See the rank's."""
+        self.rank.save(directory)
+
+    def load(self, directory: Path) -> None:
+        """See the rank's."""
+        self.rank.load(directory)
 
 
 class LearnerGroup:
     """All ranks of the learner."""
 
-    def __init__(self, settings: LearnerSettings, *, ranks: int, gpus_per_rank: float = 0.0):
+    def __init__(self, settings: LearnerSettings):
         """Start the ranks and load the policy on them."""
+        self._settings = settings
+        ranks = settings.learner.ranks
         environment = {"DS_ACCELERATOR": "cpu"} if settings.device == "cpu" else {}
         options = {
             "num_cpus": 0.1,
-            "num_gpus": gpus_per_rank,
+            "num_gpus": settings.learner.gpus_per_rank,
             "runtime_env": {"env_vars": environment},
         }
         self._ranks: list[Any] = [ray.remote(RankActor).options(**options).remote() for _ in range(ranks)]
@@ -55,47 +83,45 @@ class LearnerGroup:
         """Return once every rank has loaded the policy."""
         fetch(self._starting)
 
-    def _all(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
-        return fetch([actor.call.remote(method, *args, **kwargs) for actor in self._ranks])
-
     def load_reference(self) -> None:
         """Load the frozen reference policy on every rank."""
-        self._all("load_reference")
+        fetch([actor.load_reference.remote() for actor in self._ranks])
 
     def reference_logprobs(self, examples: Sequence[Example]) -> list[np.ndarray]:
         """Return log π_ref [T] of each example."""
+        whole = ray.put(list(examples))
         found: dict[int, np.ndarray] = {}
-        for share in self._all("reference_logprobs", ray.put(list(examples))):
+        for share in fetch([actor.reference_logprobs.remote(whole) for actor in self._ranks]):
             found |= share
         return [found[index] for index in range(len(examples))]
 
     def update(self, examples: Sequence[Example], *, denominator: float, learning_rate: float) -> dict[str, float]:
         """Make one optimizer update, and return sums over all ranks."""
-        shares = self._all("update", ray.put(list(examples)), denominator=denominator, learning_rate=learning_rate)
-        return merge_sums(shares)
+        whole = ray.put(list(examples))
+        return merge_sums(fetch([actor.update.remote(whole, denominator, learning_rate) for actor in self._ranks]))
 
     def layout(self) -> WeightLayout:
         """Return where each parameter lies in the flat buffer."""
-        return fetch(self._ranks[0].call.remote("layout"))
+        return fetch(self._ranks[0].layout.remote())
 
     def weights(self) -> Any:
         """Return a reference to the policy's weights as one flat buffer."""
-        references = [actor.call.remote("weights") for actor in self._ranks]
+        references = [actor.weights.remote() for actor in self._ranks]
         fetch(references[1:])
         return references[0]
 
-    def save(self, directory: Any) -> None:
-        """Write every rank's state below `directory`, which all hosts must see."""
-        self._all("save", directory)
+    def save(self, directory: Path) -> Saved:
+        """Write every rank's state below `directory`, which all hosts must see; return which files that makes."""
+        fetch([actor.save.remote(directory) for actor in self._ranks])
+        own, ranks = self._settings, len(self._ranks)
+        names = deepspeed_files(own.zero_stage, ranks, bfloat16=own.bfloat16)
+        return Saved(ranks, own.zero_stage, [f"{TAG}/{name}" for name in names])
 
-    def load(self, directory: Any) -> None:
-        """Take every rank's state from `directory`."""
-        self._all("load", directory)
-
-    def close(self) -> None:
-        """End the ranks."""
-        for actor in self._ranks:
-            ray.kill(actor)
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Take every rank's state from a checkpoint. Raises UserError where another division of ranks wrote it."""
+        own, ranks = self._settings, len(self._ranks)
+        require_same_shards(checkpoint, ranks=ranks, zero_stage=own.zero_stage, section="learner")
+        fetch([actor.load.remote(checkpoint.path) for actor in self._ranks])
 
 
 def merge_sums(shares: Sequence[dict[str, float]]) -> dict[str, float]:

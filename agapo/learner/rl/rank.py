@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from agapo.algorithm.objective import policy_loss
 from agapo.errors import UserError
-from agapo.learner.no_compiler import skip_compiled_extension
+from agapo.learner.deepspeed_config import deepspeed_config, skip_compiled_extension
 from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, plan_ranks
-from agapo.learner.rl.settings import LearnerSettings
+from agapo.learner.rl.settings import TAG, LearnerSettings
 from agapo.model.loading import load_model
 from agapo.model.logprobs import LogProbModel, check_head
 from agapo.model.weights import WeightLayout, pack_weights, weight_layout
@@ -43,58 +43,52 @@ class LearnerRank:
         check_head(model)
         self.policy: nn.Module = model
         self.engine, _, _, _ = self.deepspeed.initialize(
-            model=LogProbModel(model), config=self._deepspeed_config(), model_parameters=list(model.parameters())
+            model=LogProbModel(model),
+            config=self._deepspeed_config(0.0 if self._clips_itself else settings.learner.max_grad_norm),
+            model_parameters=list(model.parameters()),
+            optimizer=self._optimizer,
         )
         self.reference: nn.Module | None = None
 
     def _load_model(self) -> Any:
-        own = self.settings
+        own = self.settings.model
         model = load_model(
-            own.model_path,
+            self.settings.model_path,
             dtype=own.dtype,
             attention=own.attention,
             gradient_checkpointing=own.gradient_checkpointing,
-            rope=own.rope,
+            rope=own.rope_fields,
         )
-        nn.Module.to(model, own.device)
+        nn.Module.to(model, self.settings.device)
         return model
 
     def load_reference(self) -> None:
         """Load the frozen policy that the KL pulls towards: the model that RL starts from."""
         reference = LogProbModel(self._load_model().eval().requires_grad_(False))
         if self.settings.zero_stage == 3:
-            config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3}, **self._precision()}
-            reference, _, _, _ = self.deepspeed.initialize(model=reference, config=config)
+            reference, _, _, _ = self.deepspeed.initialize(model=reference, config=self._deepspeed_config(0.0))
         self.reference = reference
 
-    def _deepspeed_config(self) -> dict[str, Any]:
+    def _deepspeed_config(self, max_grad_norm: float) -> dict[str, Any]:
         own = self.settings
-        optimizer = {
-            "lr": own.learning_rate,
-            "betas": list(own.betas),
-            "eps": own.eps,
-            "weight_decay": own.weight_decay,
-            # PyTorch's AdamW: DeepSpeed's fused ones want a compiler at run time.
-            "torch_adam": True,
-        }
-        return {
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": 1,
-            "gradient_clipping": 0.0 if self._clips_itself else own.max_grad_norm,
-            "zero_optimization": {"stage": own.zero_stage},
-            "optimizer": {"type": "AdamW", "params": optimizer},
-            "zero_allow_untested_optimizer": True,
-            "steps_per_print": 10**9,
-            **self._precision(),
-        }
+        return deepspeed_config(zero_stage=own.zero_stage, bfloat16=own.bfloat16, max_grad_norm=max_grad_norm)
 
-    def _precision(self) -> dict[str, Any]:
-        return {"bf16": {"enabled": self.settings.dtype == "bfloat16"}}
+    def _optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        own = self.settings.learner
+        return torch.optim.AdamW(
+            parameters,
+            lr=own.learning_rate,
+            betas=own.betas,
+            eps=own.eps,
+            weight_decay=own.weight_decay,
+            # One kernel over all weights instead of several passes.
+            fused=True,
+        )
 
     @property
     def _clips_itself(self) -> bool:
-        # Without ZeRO, in fp32, DeepSpeed clips but does not tell the norm.
-        return self.settings.zero_stage == 0 and self.settings.dtype == "float32"
+        # Without ZeRO (so in float32) DeepSpeed clips but does not tell the norm.
+        return self.settings.zero_stage == 0
 
     def update(self, examples: Sequence[Example], *, denominator: float, learning_rate: float) -> dict[str, float]:
         """Make one optimizer update from the batch's examples (all ranks get all of them), and return sums.
@@ -112,7 +106,7 @@ class LearnerRank:
         plans = self._plans(examples)
         for number, plan in enumerate(plans):
             self.engine.set_gradient_accumulation_boundary(number == len(plans) - 1)
-            micro = collate(examples, plan, self.settings.layout, self.settings.device)
+            micro = collate(examples, plan, self.settings.learner.layout, self.settings.device)
             loss, sums = self._loss(micro, denominator)
             # DeepSpeed averages gradients over ranks; ours are shares of one sum.
             self.engine.backward(loss * self.ranks, scale_wrt_gas=False)
@@ -149,7 +143,7 @@ class LearnerRank:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
         if self._clips_itself:
-            norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm))
+            norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.learner.max_grad_norm))
             _require_finite(norm)
             self.engine.step()
             return norm
@@ -167,7 +161,7 @@ class LearnerRank:
 
     def _share_logprobs(self, model: Any, examples: Sequence[Example]) -> Iterator[tuple[int, np.ndarray]]:
         for plan in self._plans(examples):
-            micro = collate(examples, plan, self.settings.layout, self.settings.device)
+            micro = collate(examples, plan, self.settings.learner.layout, self.settings.device)
             logprobs, _ = self._logprobs(model, micro)
             if micro.dummy:
                 continue
@@ -176,13 +170,13 @@ class LearnerRank:
             yield from zip(micro.examples, (piece.numpy() for piece in pieces), strict=True)
 
     def _plans(self, examples: Sequence[Example]) -> list[MicroPlan]:
-        own = self.settings
+        own = self.settings.learner
         lengths = [item.length for item in examples]
         return plan_ranks(lengths, ranks=self.ranks, budget=own.micro_batch_tokens, layout=own.layout)[self.rank]
 
     def layout(self) -> WeightLayout:
         """Return where each parameter lies in the flat buffer."""
-        return weight_layout(self.policy, getattr(torch, self.settings.dtype))
+        return weight_layout(self.policy, getattr(torch, self.settings.model.dtype))
 
     def weights(self) -> np.ndarray | None:
         """Return the policy's weights as one flat buffer on rank 0, None elsewhere. Collective under ZeRO-3."""
@@ -196,11 +190,11 @@ class LearnerRank:
 
     def save(self, directory: Path) -> None:
         """Write weights and optimizer state below `directory`. Collective."""
-        self.engine.save_checkpoint(str(directory), tag="state")
+        self.engine.save_checkpoint(str(directory), tag=TAG)
 
     def load(self, directory: Path) -> None:
         """Take weights and optimizer state from `directory`. Collective."""
-        path, _ = self.engine.load_checkpoint(str(directory), tag="state")
+        path, _ = self.engine.load_checkpoint(str(directory), tag=TAG)
         if path is None:
             raise UserError(f"{directory}: holds no learner state; delete it to resume from the checkpoint before it")
 

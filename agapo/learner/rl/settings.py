@@ -1,12 +1,16 @@
-"""What a learner rank needs to know: plain values, so that ranks never see the recipe."""
+"""What a learner rank is told: sections of the recipe as they stand there, and what the driver has found out."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 from agapo.algorithm.objective import Objective
-from agapo.learner.rl.batching import Layout
+from agapo.learner.deepspeed_config import stage_run
+from agapo.recipe.base import ModelConfig
+from agapo.recipe.rl import LearnerConfig
+
+TAG = "state"
+"""Folder of the ranks' files, inside a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -14,22 +18,29 @@ class LearnerSettings:
     """How a rank loads, optimises and batches."""
 
     model_path: str
+    """Folder or hub name of the model that RL starts from, and of the reference."""
     objective: Objective
     temperature: float = 1.0
-    dtype: str = "float32"
-    attention: str = "sdpa"
-    gradient_checkpointing: bool = False
-    rope: Mapping[str, Any] | None = None
-    zero_stage: int = 0
-    learning_rate: float = 1e-6
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    micro_batch_tokens: int = 16384
-    layout: Layout = "packed"
+    """Of sampling, and so of the log-probabilities."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
     threads: int = 1
-    device: Literal["cpu", "cuda"] = "cpu"
+    """CPU threads of a rank; `learner.threads` may leave them to the machine."""
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        """Where the ranks run."""
+        return "cuda" if self.learner.gpus_per_rank else "cpu"
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether the weights are bfloat16, with float32 copies in the optimizer."""
+        return self.model.dtype == "bfloat16"
+
+    @property
+    def zero_stage(self) -> int:
+        """The ZeRO stage that DeepSpeed runs."""
+        return stage_run(self.learner.zero_stage, bfloat16=self.bfloat16)
 
 
 def learning_rate_at(

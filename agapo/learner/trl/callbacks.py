@@ -15,7 +15,8 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from agapo.errors import UserError
-from agapo.learner.checkpoint import save_checkpoint
+from agapo.learner.checkpoint import Saved, deepspeed_files, save_checkpoint
+from agapo.learner.trl.fine_tuning import FineTuning
 
 NAMES = {
     "loss": "train/loss",
@@ -33,8 +34,8 @@ STATE = "state"
 class CheckpointCallback(TrainerCallback):
     """Turns the folder that transformers has written into a checkpoint that is complete or not there at all."""
 
-    def __init__(self, directory: Path, *, keep: int, state: Mapping[str, Any]) -> None:
-        self._directory, self._keep, self._state = directory, keep, dict(state)
+    def __init__(self, settings: FineTuning) -> None:
+        self._settings = settings
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move the files to their place, on rank 0, once every rank has written its own."""
@@ -42,12 +43,16 @@ class CheckpointCallback(TrainerCallback):
         if state.is_world_process_zero:
             assert args.output_dir
             written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            content = {**self._state, "step": state.global_step}
+            own = self._settings
+            content = {**own.state, "step": state.global_step}
 
-            def take(folder: Path) -> None:
+            def take(folder: Path) -> Saved:
                 written.rename(folder / STATE)
+                ranks, zero_stage = own.training.ranks, own.training.zero_stage
+                needed = needed_files(folder / STATE, state.global_step, ranks, zero_stage, bfloat16=own.bfloat16)
+                return Saved(ranks, zero_stage, [f"{STATE}/{name}" for name in needed])
 
-            save_checkpoint(self._directory, state.global_step, content, take, keep=self._keep)
+            save_checkpoint(own.checkpoints, state.global_step, content, take, keep=own.checkpoint.keep)
         wait_for_all()
 
 
@@ -87,6 +92,21 @@ class ReportCallback(TrainerCallback):
         if any_rank(self._stop):
             # Saved now, since transformers looks at `should_save` after it has logged.
             control.should_save = control.should_training_stop = True
+
+
+def needed_files(folder: Path, step: int, ranks: int, zero_stage: int, *, bfloat16: bool) -> list[str]:
+    """Return the names of the files that resuming a trainer on `ranks` ranks needs, and its weights in `folder`.
+
+    What the ranks write follows from their number and the ZeRO stage (transformers 5); how the weights are called
+    and cut, from the model.
+    """
+    weights = sorted(path.name for path in folder.glob("*.safetensors*")) or ["model.safetensors"]
+    random = [f"rng_state_{rank}.pth" for rank in range(ranks)] if ranks > 1 else ["rng_state.pth"]
+    optimizer = ["optimizer.pt"]
+    if zero_stage:
+        shards = deepspeed_files(zero_stage, ranks, bfloat16=bfloat16)
+        optimizer = ["latest", *(f"global_step{step}/{name}" for name in shards)]
+    return ["trainer_state.json", "scheduler.pt", *weights, *random, *optimizer]
 
 
 def wait_for_all() -> None:

@@ -17,10 +17,14 @@ from datasets import Dataset
 from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
-from agapo.learner.no_compiler import skip_compiled_extension
+from agapo.learner.deepspeed_config import deepspeed_config, skip_compiled_extension
 from agapo.learner.trl.packing import collate, packed_rows, unflatten
 from agapo.learner.trl.token_file import PLAN, TokenFile
 from agapo.model.loading import load_model, load_tokenizer, replace_folder
+from agapo.recipe.base import CheckpointConfig, ModelConfig
+from agapo.recipe.dpo import PreferenceTrainingConfig
+from agapo.recipe.sft import SFTTrainingConfig
+from agapo.recipe.trainer import LoRAConfig
 
 UNFINISHED = ".unfinished"
 """Folder below the checkpoints where transformers writes one before it is moved to its place."""
@@ -28,41 +32,39 @@ UNFINISHED = ".unfinished"
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What every rank is told. All paths are seen by all hosts."""
+    """What every rank is told: sections of the recipe, and what the driver has found out. All hosts see all paths."""
 
     model_path: str
+    """Folder or hub name of the model before training."""
     data: Path
-    """Folder with the token files and `plan.npz`."""
+    """Folder with the token files and `plan.npz`, or with the pairs and their order."""
     checkpoints: Path
     weights: Path
     """Where rank 0 leaves the trained weights (a Hugging Face folder, or a LoRA adapter)."""
     steps: int
-    learning_rate: float
-    schedule: str
-    warmup_steps: int
-    weight_decay: float
-    max_grad_norm: float
-    micro_rows: int
-    accumulation: int
     seed: int
-    save_every: int
-    keep: int
-    threads: int
-    dtype: str = "float32"
-    attention: str = "sdpa"
-    gradient_checkpointing: bool = False
-    rope: Mapping[str, Any] | None = None
-    zero_stage: int = 0
-    offload: bool = False
-    lora: Mapping[str, Any] | None = None
-    device: str = "cpu"
+    model: ModelConfig
+    training: SFTTrainingConfig | PreferenceTrainingConfig
+    checkpoint: CheckpointConfig
+    threads: int = 1
+    """CPU threads of a rank; `training.threads` may leave them to the machine."""
     state: Mapping[str, Any] = field(default_factory=dict)
     """What checkpoints carry for the main loop, besides the step."""
 
     @property
     def sharded(self) -> bool:
         """Whether DeepSpeed runs."""
-        return self.zero_stage > 0
+        return self.training.zero_stage > 0
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the ranks run on GPUs."""
+        return self.training.gpus_per_rank > 0
+
+    @property
+    def bfloat16(self) -> bool:
+        """Whether the model computes in bfloat16."""
+        return self.model.dtype == "bfloat16"
 
     @property
     def loaded_dtype(self) -> str:
@@ -71,7 +73,7 @@ class FineTuning:
         In bfloat16 small updates are lost, so somebody has to keep float32 weights: DeepSpeed does; without it,
         the model itself is float32 and computes in bfloat16 (autocast). A frozen model under adapters needs none.
         """
-        return self.dtype if self.sharded or self.lora else "float32"
+        return self.model.dtype if self.sharded or self.training.lora else "float32"
 
 
 def make_trainer(settings: FineTuning, callbacks: list[TrainerCallback]) -> Any:
@@ -127,7 +129,8 @@ def read_rows(folder: Path) -> Dataset:
 def trainable_model(settings: FineTuning) -> nn.Module:
     """Return the model, with adapters where the recipe has them."""
     model = plain_model(settings)
-    return with_adapters(model, settings.lora) if settings.lora else model
+    lora = settings.training.lora
+    return with_adapters(model, lora) if lora else model
 
 
 def plain_model(settings: FineTuning) -> PreTrainedModel:
@@ -135,13 +138,13 @@ def plain_model(settings: FineTuning) -> PreTrainedModel:
     return load_model(
         settings.model_path,
         dtype=settings.loaded_dtype,
-        attention=settings.attention,
-        gradient_checkpointing=settings.gradient_checkpointing,
-        rope=settings.rope,
+        attention=settings.model.attention,
+        gradient_checkpointing=settings.model.gradient_checkpointing,
+        rope=settings.model.rope_fields,
     )
 
 
-def with_adapters(model: PreTrainedModel, lora: Mapping[str, Any]) -> nn.Module:
+def with_adapters(model: PreTrainedModel, lora: LoRAConfig) -> nn.Module:
     """Return the model with LoRA adapters, only they trainable."""
     from peft import get_peft_model
 
@@ -150,72 +153,68 @@ def with_adapters(model: PreTrainedModel, lora: Mapping[str, Any]) -> nn.Module:
     return get_peft_model(model, adapter_config(lora))  # pyright: ignore[reportReturnType]
 
 
-def adapter_config(lora: Mapping[str, Any]) -> Any:
+def adapter_config(lora: LoRAConfig) -> Any:
     """Return PEFT's configuration of a recipe's `training.lora`."""
     from peft import LoraConfig
 
     return LoraConfig(
-        r=lora["rank"],
-        lora_alpha=lora["alpha"],
-        lora_dropout=lora["dropout"],
-        target_modules=lora["targets"],
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]
+        lora_dropout=lora.dropout,
+        target_modules=lora.targets,
         task_type="CAUSAL_LM",
     )
 
 
 def training_arguments(settings: FineTuning, kind: type[TrainingArguments], **more: Any) -> Any:
     """Return TRL's configuration of a kind, with `more` that only this kind has."""
+    own = settings.training
     return kind(
         output_dir=str(settings.checkpoints / UNFINISHED),
         max_steps=settings.steps,
-        per_device_train_batch_size=settings.micro_rows,
-        gradient_accumulation_steps=settings.accumulation,
-        learning_rate=settings.learning_rate,
+        per_device_train_batch_size=own.micro_rows,
+        gradient_accumulation_steps=own.accumulation,
+        # One kernel over all weights instead of several passes.
+        optim="adamw_torch_fused",
+        learning_rate=own.learning_rate,
         # transformers' own `constant` goes without the warm-up.
-        lr_scheduler_type=settings.schedule.replace("constant", "constant_with_warmup"),
-        warmup_steps=settings.warmup_steps,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
+        lr_scheduler_type=own.schedule.replace("constant", "constant_with_warmup"),
+        warmup_steps=own.warmup_steps,
+        weight_decay=own.weight_decay,
+        max_grad_norm=own.max_grad_norm,
         seed=settings.seed,
         train_sampling_strategy="sequential",
-        bf16=settings.dtype == "bfloat16",
-        gradient_checkpointing=settings.gradient_checkpointing,
+        bf16=settings.bfloat16,
+        gradient_checkpointing=settings.model.gradient_checkpointing,
         # Not by ACCELERATE_USE_CPU, with which accelerate forgets about DeepSpeed.
-        use_cpu=settings.device == "cpu",
-        deepspeed=deepspeed_config(settings) if settings.sharded else None,
+        use_cpu=not settings.on_gpu,
+        deepspeed=sharding(settings) if settings.sharded else None,
         ddp_find_unused_parameters=False,
         # Each step is logged, so that a resumed run's record is that of an undisturbed one.
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="steps",
-        save_steps=settings.save_every,
+        save_steps=settings.checkpoint.every,
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
-        dataloader_pin_memory=settings.device != "cpu",
+        dataloader_pin_memory=settings.on_gpu,
         **more,
     )
 
 
-def deepspeed_config(settings: FineTuning) -> dict[str, Any]:
-    """Return DeepSpeed's configuration; what is `auto` is filled in from the trainer's arguments."""
-    zero: dict[str, Any] = {"stage": settings.zero_stage}
-    if settings.offload:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": settings.device != "cpu"}
-    if settings.zero_stage == 3:
-        zero["stage3_gather_16bit_weights_on_model_save"] = True
-        zero |= {"offload_param": {"device": "cpu"}} if settings.offload else {}
-    return {
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "bf16": {"enabled": "auto"},
-        "zero_optimization": zero,
-        # PyTorch's AdamW, as without DeepSpeed: its own fused ones want a compiler at run time.
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "steps_per_print": 10**9,
-    }
+def sharding(settings: FineTuning) -> dict[str, Any]:
+    """Return DeepSpeed's configuration, in agreement with the trainer's."""
+    own = settings.training
+    return deepspeed_config(
+        zero_stage=own.zero_stage,
+        bfloat16=settings.bfloat16,
+        max_grad_norm=own.max_grad_norm,
+        micro_rows=own.micro_rows,
+        accumulation=own.accumulation,
+        offload=own.offload,
+        on_gpu=settings.on_gpu,
+    )
 
 
 def quieten(trainer: Any) -> None:
@@ -228,8 +227,8 @@ def quieten(trainer: Any) -> None:
 
 def save_weights(trainer: Any, settings: FineTuning) -> None:
     """Write the trained weights, whole or not at all. Collective."""
-    if settings.loaded_dtype != settings.dtype:
-        trainer.model.to(getattr(torch, settings.dtype))
+    if settings.loaded_dtype != settings.model.dtype:
+        trainer.model.to(getattr(torch, settings.model.dtype))
     # The trainer has switched the KV cache off; see `export_hf`.
     trainer.model.config.use_cache = True
     beside = settings.weights.with_name(f".{settings.weights.name}.unfinished")

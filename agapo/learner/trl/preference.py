@@ -7,7 +7,6 @@ start are TRL's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -25,6 +24,7 @@ from agapo.algorithm.preference import dpo_loss, simper_loss
 from agapo.learner.trl.fine_tuning import FineTuning, adapter_config, plain_model, prepare, quieten
 from agapo.learner.trl.packing import IGNORED, Example, collate, join, pack
 from agapo.model.loading import load_tokenizer
+from agapo.recipe.dpo import PreferenceTrainingConfig
 
 PAIRS = "pairs"
 """Folder in the data's, with the pairs as an Arrow data set: `prompt_ids`, `chosen_ids`, `rejected_ids`."""
@@ -46,29 +46,21 @@ NAMES = {
 """The trainer's name of each metric, and ours. Log-probabilities are in nats a token, drifts against the start."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PreferenceTuning(FineTuning):
-    """What every rank is told. `micro_rows` are pairs."""
-
-    loss: Literal["simper", "dpo"] = "simper"
-    beta: float = 0.1
-    start_logprobs: bool = True
-    """Take the start's log-probabilities before training: DPO's reference; SimPER only shows the drift from them."""
-
-
-def make_preference_trainer(settings: PreferenceTuning, callbacks: list[TrainerCallback]) -> Any:
+def make_preference_trainer(settings: FineTuning, callbacks: list[TrainerCallback]) -> Any:
     """Return this rank's trainer. Raises UserError, or what TRL raises, where the settings cannot work. Collective."""
+    own = settings.training
+    assert isinstance(own, PreferenceTrainingConfig)
     arguments = prepare(
-        settings, DPOConfig, beta=settings.beta, precompute_ref_log_probs=settings.start_logprobs, max_length=None
+        settings, DPOConfig, beta=own.beta, precompute_ref_log_probs=own.start_logprobs, max_length=None
     )
     tokenizer = load_tokenizer(settings.model_path)
     # Flash attention tells packed sequences apart only in a batch of one row, and elsewhere wide rows cost most.
-    one_row = settings.attention == "flash_attention_2"
+    one_row = settings.model.attention == "flash_attention_2"
     trainer = PreferenceTrainer(
-        loss=settings.loss,
+        loss=own.loss,
         model=plain_model(settings),
         # Not adapters of our own: TRL would take them for trained ones, and keep a copy as the reference.
-        peft_config=adapter_config(settings.lora) if settings.lora else None,
+        peft_config=adapter_config(own.lora) if own.lora else None,
         args=arguments,
         train_dataset=Dataset.load_from_disk(str(settings.data / PAIRS)),
         data_collator=partial(collate_pairs, pad_token_id=tokenizer.pad_token_id, one_row=one_row),  # pyright: ignore[reportArgumentType]

@@ -75,24 +75,22 @@ def run_ranks(
     settings: FineTuning,
     kind: Kind,
     *,
-    ranks: int,
-    gpus_per_rank: float,
-    max_restarts: int,
     storage: Path,
     done: int,
     report: Report,
     should_stop: Callable[[], bool],
 ) -> None:
-    """Train to the last step on `ranks` workers, on from the newest checkpoint; `report` gets each step after `done`.
+    """Train to the last step on `training.ranks` workers, on from the newest checkpoint.
 
-    Raises Interrupted after saving when `should_stop()` became true, and UserError when the workers cannot go on.
+    `report` gets each step after `done`. Raises Interrupted after saving when `should_stop()` became true, and
+    UserError when the workers cannot go on.
     """
     mailbox = ray.remote(Mailbox).options(num_cpus=0).remote()
     failure: list[BaseException] = []
 
     def fit() -> None:
         try:
-            _trainer(settings, kind, mailbox, ranks, gpus_per_rank, max_restarts, storage).fit()
+            _trainer(settings, kind, mailbox, storage).fit()
         except BaseException as error:  # handed to the main thread
             failure.append(error)
 
@@ -123,26 +121,24 @@ def _follow(thread: threading.Thread, mailbox: Any, report: Report, should_stop:
     return last
 
 
-def _trainer(
-    settings: FineTuning, kind: Kind, mailbox: Any, ranks: int, gpus_per_rank: float, max_restarts: int, storage: Path
-) -> Any:
+def _trainer(settings: FineTuning, kind: Kind, mailbox: Any, storage: Path) -> Any:
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    on_gpu = settings.device != "cpu"
-    resources = {"CPU": 0.1} | ({"GPU": gpus_per_rank} if on_gpu else {})
+    own, on_gpu = settings.training, settings.on_gpu
+    resources = {"CPU": 0.1} | ({"GPU": own.gpus_per_rank} if on_gpu else {})
     cpu_only = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "false"}
     environment = {} if on_gpu else cpu_only
     return TorchTrainer(
         rank_main,
         train_loop_config={"settings": settings, "kind": kind, "mailbox": mailbox},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
-        scaling_config=ScalingConfig(num_workers=ranks, use_gpu=on_gpu, resources_per_worker=resources),
+        scaling_config=ScalingConfig(num_workers=own.ranks, use_gpu=on_gpu, resources_per_worker=resources),
         run_config=RunConfig(
             name=RAY_TRAIN,
             storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=max_restarts),
+            failure_config=FailureConfig(max_failures=own.max_restarts),
             worker_runtime_env={"env_vars": environment},
         ),
     )
@@ -151,9 +147,8 @@ def _trainer(
 def rank_main(config: Mapping[str, Any]) -> None:
     """Be one rank. What a new start would not mend goes to the driver; after all else, Ray Train starts it anew."""
     settings, kind, mailbox = config["settings"], config["kind"], config["mailbox"]
-    newest = latest_checkpoint(settings.checkpoints)
     callbacks = [
-        CheckpointCallback(settings.checkpoints, keep=settings.keep, state=settings.state),
+        CheckpointCallback(settings),
         ReportCallback(lambda step, metrics: ray.get(mailbox.post.remote(step, metrics)), kind.names),
     ]
     try:
@@ -162,6 +157,7 @@ def rank_main(config: Mapping[str, Any]) -> None:
         ray.get(mailbox.fail.remote(_one_line(error, kind.relief)))
         return
     try:
+        newest = latest_checkpoint(settings.checkpoints)
         fine_tune(trainer, settings, newest.path / STATE if newest else None)
     except Exception as error:
         if not isinstance(error, UserError) and type(error).__name__ != "OutOfMemoryError":

@@ -20,7 +20,7 @@ from agapo.errors import UserError
 from agapo.evaluation.evaluator import Evaluator
 from agapo.evaluation.questions import Questions, check_questions, load_questions, without_overlong
 from agapo.evaluation.rendering import Renderer, make_renderer
-from agapo.learner.trl.preference import NAMES, PreferenceTuning, make_preference_trainer, save_pairs
+from agapo.learner.trl.preference import NAMES, make_preference_trainer, save_pairs
 from agapo.learner.trl.ray_train import Kind
 from agapo.model.loading import load_config, load_tokenizer
 from agapo.recipe import DPORecipe
@@ -212,14 +212,10 @@ def _loop(stage: _Stage, steps: int) -> AbstractContextManager[TrainerLoop]:
         stage.run,
         stage.start,
         Kind(make_preference_trainer, NAMES, "training.micro_batch_pairs"),
-        PreferenceTuning,
         steps=steps,
         doing="training",
         of=f" of {training.pairs_per_step} pairs ({training.loss})",
         log_every=20,
-        loss=training.loss,
-        beta=training.beta,
-        start_logprobs=training.start_logprobs,
     )
 
 

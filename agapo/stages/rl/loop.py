@@ -334,7 +334,7 @@ def resume(run: RunDirectory, learner: LearnerGroup) -> Progress:
     if checkpoint is None:
         run.truncate_after(-1)
         return Progress()
-    learner.load(checkpoint.path)
+    learner.load(checkpoint)
     known = {item.name for item in fields(Progress)}
     progress = Progress(**{name: value for name, value in checkpoint.state.items() if name in known})
     run.truncate_after(progress.step)

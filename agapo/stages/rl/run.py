@@ -108,27 +108,15 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
 
 def start_learner(recipe: RLRecipe, model_path: str) -> LearnerGroup:
     """Start the learner's ranks."""
-    own = recipe.learner
     settings = LearnerSettings(
         model_path=model_path,
         objective=objective_of(recipe),
         temperature=recipe.rollout.temperature,
-        dtype=recipe.model.dtype,
-        attention=recipe.model.attention,
-        gradient_checkpointing=recipe.model.gradient_checkpointing,
-        rope=recipe.model.rope_fields,
-        zero_stage=own.zero_stage,
-        learning_rate=own.learning_rate,
-        betas=own.betas,
-        eps=own.eps,
-        weight_decay=own.weight_decay,
-        max_grad_norm=own.max_grad_norm,
-        micro_batch_tokens=own.micro_batch_tokens,
-        layout=own.layout,
-        threads=threads_for(own.threads, own.ranks),
-        device="cuda" if own.gpus_per_rank else "cpu",
+        model=recipe.model,
+        learner=recipe.learner,
+        threads=threads_for(recipe.learner.threads, recipe.learner.ranks),
     )
-    return LearnerGroup(settings, ranks=own.ranks, gpus_per_rank=own.gpus_per_rank)
+    return LearnerGroup(settings)
 
 
 def objective_of(recipe: RLRecipe) -> Objective:

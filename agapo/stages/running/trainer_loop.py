@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agapo.cluster import threads_for
-from agapo.learner.checkpoint import latest_checkpoint
+from agapo.learner.checkpoint import latest_checkpoint, require_same_shards
 from agapo.learner.trl.callbacks import STATE
 from agapo.learner.trl.fine_tuning import UNFINISHED, FineTuning
 from agapo.learner.trl.ray_train import RAY_TRAIN, Kind, run_ranks
@@ -39,16 +39,12 @@ class TrainerLoop:
 
     def train(self, stop: StopRequest) -> None:
         """Train to the last step and export. Raises Interrupted after saving when a stop was asked for."""
-        training = self.recipe.training
         self.write_missing_steps()
         if self.done == self.settings.steps and self.run.hf.exists():
             return
         run_ranks(
             self.settings,
             self.kind,
-            ranks=training.ranks,
-            gpus_per_rank=training.gpus_per_rank,
-            max_restarts=training.max_restarts,
             storage=self.run.path,
             done=self.done,
             report=self.report,
@@ -56,7 +52,7 @@ class TrainerLoop:
         )
         for scratch in (self.run.path / RAY_TRAIN, self.run.checkpoints / UNFINISHED):
             shutil.rmtree(scratch, ignore_errors=True)
-        if training.lora:
+        if self.settings.training.lora:
             merge_adapter(self.start, self.settings.weights, self.run.hf, self.recipe.model)
 
     def write_missing_steps(self) -> None:
@@ -84,20 +80,21 @@ def trainer_loop(
     run: RunDirectory,
     start: str,
     kind: Kind,
-    settings: type[FineTuning],
     *,
     steps: int,
     doing: str,
     of: str = "",
     log_every: int,
     more: Callable[[int], Mapping[str, float]] = lambda step: {},
-    **own: Any,
 ) -> Iterator[TrainerLoop]:
-    """Yield the loop, logs open, where the run is known. `own` are the fields that only this kind of `settings` has.
+    """Yield the loop, logs open, where the run is known.
 
     `doing` and `of` say what the steps are: `fine-tuning`, or `training` and ` of 32 pairs`.
     """
     checkpoint = latest_checkpoint(run.checkpoints)
+    if checkpoint:
+        own = recipe.training
+        require_same_shards(checkpoint, ranks=own.ranks, zero_stage=own.zero_stage, section="training")
     done = int(checkpoint.state["step"]) if checkpoint else 0
     run.truncate_after(done if checkpoint else -1)
     logger = MetricsLogger(run, recipe, checkpoint.state["wandb_id"] if checkpoint else None, run.resumed)
@@ -107,41 +104,31 @@ def trainer_loop(
             verb = f"going on from step {done} of" if done else f"{doing} for"
             view.announce(f"{verb} {steps} steps{of} in {run.path}")
             state = {"wandb_id": logger.wandb_id}
-            filled = settings(steps=steps, state=state, **trainer_settings(recipe, run, start), **own)
-            yield TrainerLoop(recipe, run, start, filled, kind, logger, view, done, more)
+            settings = trainer_settings(recipe, run, start, steps, state)
+            yield TrainerLoop(recipe, run, start, settings, kind, logger, view, done, more)
         failed = 0
     finally:
         logger.close(failed)
 
 
-def trainer_settings(recipe: SFTRecipe | DPORecipe, run: RunDirectory, start: str) -> dict[str, Any]:
-    """Return the fields of `FineTuning` that every stage fills alike."""
+def trainer_settings(
+    recipe: SFTRecipe | DPORecipe, run: RunDirectory, start: str, steps: int, state: Mapping[str, Any]
+) -> FineTuning:
+    """Return what the ranks are told."""
     training = recipe.training
-    return {
-        "model_path": start,
-        "data": run.path / "data",
-        "checkpoints": run.checkpoints,
-        "weights": run.path / "adapter" if training.lora else run.hf,
-        "learning_rate": training.learning_rate,
-        "schedule": training.schedule,
-        "warmup_steps": training.warmup_steps,
-        "weight_decay": training.weight_decay,
-        "max_grad_norm": training.max_grad_norm,
-        "micro_rows": training.micro_rows,
-        "accumulation": training.accumulation,
-        "seed": recipe.run.seed,
-        "save_every": recipe.checkpoint.every,
-        "keep": recipe.checkpoint.keep,
-        "threads": threads_for(training.threads, training.ranks),
-        "dtype": recipe.model.dtype,
-        "attention": recipe.model.attention,
-        "gradient_checkpointing": recipe.model.gradient_checkpointing,
-        "rope": recipe.model.rope_fields,
-        "zero_stage": training.zero_stage,
-        "offload": training.offload,
-        "lora": training.lora.model_dump() if training.lora else None,
-        "device": "cuda" if training.gpus_per_rank else "cpu",
-    }
+    return FineTuning(
+        model_path=start,
+        data=run.path / "data",
+        checkpoints=run.checkpoints,
+        weights=run.path / "adapter" if training.lora else run.hf,
+        steps=steps,
+        seed=recipe.run.seed,
+        model=recipe.model,
+        training=training,
+        checkpoint=recipe.checkpoint,
+        threads=threads_for(training.threads, training.ranks),
+        state=state,
+    )
 
 
 def merge_adapter(base: str, adapter: Path, folder: Path, own: ModelConfig) -> None:

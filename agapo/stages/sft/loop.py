@@ -19,7 +19,7 @@ from agapo.chat import format_tool_call
 from agapo.curation.report import CurationReport
 from agapo.learner.checkpoint import latest_checkpoint
 from agapo.learner.trl.callbacks import NAMES
-from agapo.learner.trl.fine_tuning import FineTuning, make_trainer
+from agapo.learner.trl.fine_tuning import make_trainer
 from agapo.learner.trl.ray_train import Kind
 from agapo.model.loading import create_model, export_hf, load_tokenizer
 from agapo.model.tokenizer import build_tokenizer, train_tokenizer
@@ -84,7 +84,6 @@ def sft_loop(
         run,
         start,
         kind,
-        FineTuning,
         steps=data.steps,
         doing="fine-tuning",
         log_every=100,

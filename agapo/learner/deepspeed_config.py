@@ -1,0 +1,67 @@
+"""DeepSpeed as every stage uses it: the RL learner, its sharded reference, SFT and preference learning.
+
+Gradients are summed over micro-batches in float32, whatever the weights' type: a sum of like-signed bfloat16 numbers
+stops growing at 256 of them. Without ZeRO DeepSpeed can do that for float32 weights only, and is told ZeRO 1 instead
+(`stage_run`). Under ZeRO 1 the ranks' sums are also added up in float32, once a step; under 2 and 3 each micro-batch's
+gradients are, in the weights' type, before they join the float32 sum.
+"""
+
+from typing import Any
+
+
+def stage_run(zero_stage: int, *, bfloat16: bool) -> int:
+    """Return the ZeRO stage that DeepSpeed is told: 1 for bfloat16 weights of which nothing should be sharded."""
+    return max(zero_stage, 1) if bfloat16 else zero_stage
+
+
+def deepspeed_config(
+    *,
+    zero_stage: int,
+    bfloat16: bool,
+    max_grad_norm: float = 0.0,
+    micro_rows: int = 1,
+    accumulation: int = 1,
+    offload: bool = False,
+    on_gpu: bool = False,
+) -> dict[str, Any]:
+    """Return DeepSpeed's configuration.
+
+    `max_grad_norm` of 0 clips nothing. `micro_rows` and `accumulation` are rows a micro-batch and micro-batches a
+    step, where the caller does not say itself which micro-batch is a step's last. The optimizer is not part of it: it
+    is PyTorch's AdamW, which the caller hands over (DeepSpeed's fused ones want a compiler at run time).
+    """
+    stage = stage_run(zero_stage, bfloat16=bfloat16)
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": micro_rows,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": max_grad_norm,
+        # Under ZeRO 1 each gradient joins the sum as soon as it is there, and its bfloat16 form is freed.
+        "bf16": {"enabled": bfloat16, "immediate_grad_update": True},
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "zero_optimization": _zero_section(stage, offload=offload, on_gpu=on_gpu),
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+    }
+    return config | ({"communication_data_type": "fp32"} if stage == 1 else {})
+
+
+def _zero_section(stage: int, *, offload: bool, on_gpu: bool) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": stage}
+    if offload:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
+    if stage == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = True
+        zero |= {"offload_param": {"device": "cpu"}} if offload else {}
+    return zero
+
+
+def skip_compiled_extension() -> None:
+    """Let DeepSpeed talk between CPU ranks through gloo; call before it sets up its communication.
+
+    It would otherwise compile a shared-memory extension on first use, which needs a compiler, and takes a lock file
+    that a killed process leaves behind: every later run then waits for ever. On GPUs nothing changes.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
