@@ -121,11 +121,11 @@ class LearnerRank:
         return {name: float(value) for name, value in totals.items()}
 
     def _loss(self, micro: MicroBatch, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
-        logprobs, entropy = self._logprobs(self.engine, micro)
+        logprobs, entropy = self._logprobs(self.engine, micro, entropy=True)
         loss, sums = policy_loss(logprobs, micro.tokens, self.settings.objective, denominator)
         return loss, sums | {"loss": loss.detach(), "entropy": (entropy * micro.tokens.mask).sum()}
 
-    def _logprobs(self, model: Any, micro: MicroBatch) -> tuple[Tensor, Tensor]:
+    def _logprobs(self, model: Any, micro: MicroBatch, *, entropy: bool) -> tuple[Tensor, Tensor]:
         return model(
             micro.input_ids,
             micro.position_ids,
@@ -133,6 +133,7 @@ class LearnerRank:
             micro.predictors,
             micro.targets,
             self.settings.temperature,
+            entropy,
         )
 
     def _stop_if_not_finite(self, loss: Tensor) -> None:
@@ -168,7 +169,7 @@ class LearnerRank:
     def _share_logprobs(self, model: Any, examples: Sequence[Example]) -> Iterator[tuple[int, np.ndarray]]:
         for plan in self._plans(examples):
             micro = collate(examples, plan, self.settings.layout, self.settings.device)
-            logprobs, _ = self._logprobs(model, micro)
+            logprobs, _ = self._logprobs(model, micro, entropy=False)
             if micro.dummy:
                 continue
             counts = [len(examples[index].token_ids) for index in micro.examples]
