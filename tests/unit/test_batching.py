@@ -88,15 +88,18 @@ class TestExamples:
             (-1.0, 0.5, 0),
             (-0.1, 0.0, 1),
         ]
-        assert {(item.prompt_ids, item.token_ids, item.length) for item in found} == {((3, 4), (5,), 3)}
+        assert all(item.prompt_ids.tolist() == [3, 4] and item.token_ids.tolist() == [5] for item in found)
+        assert {item.length for item in found} == {3}
 
     def test_segments_are_joined(self):
         turns = (Segment((5, 6), (-0.1, -0.2)), Segment((7,), (0.0,), trained=False), Segment((8,), (-0.3,)))
         talk = replace(group(1), responses=(replace(response(1.0), segments=turns),))
         (found,) = examples_of(Batch((talk,), ((1.0,),), ((1.0,),), 1))
-        assert found.token_ids == (5, 6, 7, 8)
-        assert found.sampler_logprobs == (-0.1, -0.2, 0.0, -0.3)
-        assert found.trained == (True, True, False, True)
+        assert found.token_ids.tolist() == [5, 6, 7, 8]
+        assert found.sampler_logprobs.tolist() == pytest.approx([-0.1, -0.2, 0.0, -0.3], abs=1e-7)
+        assert found.trained.tolist() == [True, True, False, True]
+        assert [values.dtype for values in (found.prompt_ids, found.token_ids)] == [np.int32] * 2
+        assert [values.dtype for values in (found.sampler_logprobs, found.trained)] == [np.float32, np.bool_]
 
 
 class TestReference:
