@@ -123,13 +123,21 @@ def _with_baselines(group: list[Example], estimator: SequenceEstimator) -> list[
     return [replace(item, kl_baseline=baseline[row, : len(item.token_ids)]) for row, item in enumerate(group)]
 
 
-def plan_ranks(lengths: Sequence[int], *, ranks: int, budget: int, layout: Layout) -> list[list[MicroPlan]]:
+def needs_one_row(attention: str) -> bool:
+    """Whether packed sequences must lie in one row: in several, transformers gives flash attention no boundaries."""
+    return attention.startswith("flash_attention")
+
+
+def plan_ranks(
+    lengths: Sequence[int], *, ranks: int, budget: int, layout: Layout, one_row: bool = False
+) -> list[list[MicroPlan]]:
     """Return each rank's micro-batches: all examples once, balanced by tokens, the same number on each rank.
 
-    `budget` is the tokens a micro-batch may have (an example longer than it gets one alone). Ranks with fewer
-    micro-batches get dummies: under ZeRO-2 and 3 ranks that differ in their number crash or hang.
+    `budget` is the tokens a micro-batch may have (an example longer than it gets one alone); with `one_row`, packed
+    micro-batches are one row each. Ranks with fewer micro-batches get dummies: under ZeRO-2 and 3 ranks that differ
+    in their number crash or hang.
     """
-    plans = [_plan_rank(lengths, share, budget, layout) for share in _share(lengths, ranks)]
+    plans = [_plan_rank(lengths, share, budget, layout, one_row) for share in _share(lengths, ranks)]
     most = max(len(plan) for plan in plans)
     shortest = min(range(len(lengths)), key=lengths.__getitem__)
     filler = MicroPlan(rows=((shortest,),), dummy=True)
@@ -151,7 +159,9 @@ def _longest_first(indices: Sequence[int], lengths: Sequence[int]) -> list[int]:
     return sorted(indices, key=lambda index: (-lengths[index], index))
 
 
-def _plan_rank(lengths: Sequence[int], share: list[int], budget: int, layout: Layout) -> list[MicroPlan]:
+def _plan_rank(lengths: Sequence[int], share: list[int], budget: int, layout: Layout, one_row: bool) -> list[MicroPlan]:
+    if layout == "packed" and one_row:
+        return [MicroPlan((row,)) for row in pack_rows(share, lengths, budget, whole_budget=True)]
     rows = pack_rows(share, lengths, budget) if layout == "packed" else [(index,) for index in share]
     plans: list[MicroPlan] = []
     pending: list[tuple[int, ...]] = []
@@ -166,13 +176,16 @@ def _plan_rank(lengths: Sequence[int], share: list[int], budget: int, layout: La
     return [*plans, MicroPlan(tuple(pending))] if pending else plans
 
 
-def pack_rows(share: Sequence[int], lengths: Sequence[int], budget: int) -> list[tuple[int, ...]]:
+def pack_rows(
+    share: Sequence[int], lengths: Sequence[int], budget: int, *, whole_budget: bool = False
+) -> list[tuple[int, ...]]:
     """Put examples into rows as long as the longest of them (`budget` at most), first fit, longest first.
 
-    A longer row would waste less at its end, but attention over a row costs its length squared.
+    A longer row would waste less at its end, but attention over a row costs its length squared. Where it does not
+    (flash attention), rows take `whole_budget`.
     """
     ordered = _longest_first(share, lengths)
-    capacity = min(lengths[ordered[0]], budget) if ordered else 0
+    capacity = min(lengths[ordered[0]], budget) if ordered and not whole_budget else budget
     rows: list[list[int]] = []
     room: list[int] = []
     for index in ordered:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from agapo.algorithm.objective import policy_loss
 from agapo.errors import UserError
 from agapo.learner.no_compiler import skip_compiled_extension
-from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, plan_ranks
+from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, needs_one_row, plan_ranks
+from agapo.learner.rl.row_check import check_packed_rows
 from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import load_model
 from agapo.model.logprobs import LogProbModel, check_head
@@ -41,6 +42,8 @@ class LearnerRank:
         self.deepspeed: Any = deepspeed
         model = self._load_model()
         check_head(model)
+        if settings.layout == "packed":
+            check_packed_rows(model, settings.attention)
         self.policy: nn.Module = model
         self.engine, _, _, _ = self.deepspeed.initialize(
             model=LogProbModel(model), config=self._deepspeed_config(), model_parameters=list(model.parameters())
@@ -179,7 +182,9 @@ class LearnerRank:
     def _plans(self, examples: Sequence[Example]) -> list[MicroPlan]:
         own = self.settings
         lengths = [item.length for item in examples]
-        return plan_ranks(lengths, ranks=self.ranks, budget=own.micro_batch_tokens, layout=own.layout)[self.rank]
+        one_row = needs_one_row(own.attention)
+        budget, layout = own.micro_batch_tokens, own.layout
+        return plan_ranks(lengths, ranks=self.ranks, budget=budget, layout=layout, one_row=one_row)[self.rank]
 
     def layout(self) -> WeightLayout:
         """Return where each parameter lies in the flat buffer."""
