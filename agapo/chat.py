@@ -11,11 +11,11 @@ Imports neither torch nor transformers: rewards and data sources use it too.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agapo.schema import Mode, Prompt
+from agapo.schema import MODES, Mode, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,14 +36,25 @@ def chat_template() -> str:
 def split_thinking(text: str, mode: Mode | None) -> tuple[str | None, str | None]:
     """Split a completion into (thinking, answer), each stripped of surrounding space.
 
-    The last `</think>` is where they part. Without one, a `reasoning` completion is all thinking (its generation
-    prompt had opened the block) and the answer is None; in `non_reasoning` mode, or where the mode is unknown
-    (None), it is all answer and the thinking is None.
+    The last `</think>` is where they part, one in the arguments of a tool call left aside. Without one, a `reasoning`
+    completion is all thinking (its generation prompt had opened the block) and the answer is None, as is one that
+    begins with a `<think>` of its own; any other, in `non_reasoning` mode or where the mode is unknown (None), is all
+    answer and the thinking is None.
     """
-    before, closed, after = text.rpartition(END_THINK)
-    if closed:
-        return _bare(before), after.strip()
-    return (_bare(text), None) if mode == "reasoning" else (None, text.strip())
+    end = _thinking_end(text)
+    if end is not None:
+        return _bare(text[:end]), text[end + len(END_THINK) :].strip()
+    opened = mode == "reasoning" or text.lstrip().startswith(THINK)
+    return (_bare(text), None) if opened else (None, text.strip())
+
+
+def _thinking_end(text: str) -> int | None:
+    """Where the last `</think>` begins that is no part of a tool call."""
+    calls = [call for call in tool_call_texts(text) if call.whole] if END_THINK in text else []
+    end = text.rfind(END_THINK)
+    while end >= 0 and any(call.start < end < call.end for call in calls):
+        end = text.rfind(END_THINK, 0, end)
+    return None if end < 0 else end
 
 
 def _bare(thinking: str) -> str:
@@ -52,12 +63,42 @@ def _bare(thinking: str) -> str:
 
 
 def completion_text(completion: Completion) -> str:
-    """Return all text of a completion: thinking and answer together."""
+    """Return all text of a completion: thinking and answer together, tool calls as the model writes them.
+
+    A message that went through a server or a parser has its thinking and its calls in fields of their own.
+    """
     if isinstance(completion, str):
         return completion
     message = completion[-1] if completion else {}
-    content, thinking = message.get("content") or "", message.get("reasoning_content")
-    return f"{thinking}\n{END_THINK}\n\n{content}" if thinking and END_THINK not in content else content
+    content, thinking = _content_text(message.get("content")), message.get("reasoning_content")
+    calls = "" if "<tool_call>" in content else "\n".join(map(_written_call, _own_calls(message)))
+    said = "\n".join(part for part in (content, calls) if part)
+    # Who parsed the calls found them behind the thinking, whether or not that was kept.
+    return f"{thinking or ''}\n{END_THINK}\n\n{said}" if (thinking or calls) and END_THINK not in content else said
+
+
+def _content_text(content: Any) -> str:
+    """OpenAI's form may have a list of parts."""
+    if isinstance(content, str) or not isinstance(content, Sequence):
+        return content if isinstance(content, str) else ""
+    return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+
+
+def _own_calls(message: Message) -> Sequence[Any]:
+    """The calls in the message's own field, `function_call` where a server still has that."""
+    calls = message.get("tool_calls") or [call for call in (message.get("function_call"),) if call]
+    return calls if isinstance(calls, list | tuple) else [calls]
+
+
+def _written_call(call: Any) -> str:
+    """Arguments may be JSON text, as OpenAI has them. What is no call is written as it is, for the parser to refuse."""
+    inner = (call.get("function") or call) if isinstance(call, Mapping) else {}
+    arguments = inner.get("arguments")
+    try:
+        read = json.loads(arguments) if isinstance(arguments, str) else arguments
+        return format_tool_call({"name": inner["name"], "arguments": read})
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return f"<tool_call>{json.dumps(call, default=str)}</tool_call>"
 
 
 def final_answer(completion: Completion, mode: Mode | None) -> str | None:
@@ -73,6 +114,15 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerBase", prompt: Prompt) -> list[int
     """
     text = _render(tokenizer, prompt.messages, prompt.mode, prompt.columns.get("tools"))
     return _encode(tokenizer, text)
+
+
+def template_modes(tokenizer: "PreTrainedTokenizerBase") -> tuple[Mode, ...]:
+    """Return the modes that the chat template tells apart: both, or the one that it always renders."""
+    messages = [{"role": "user", "content": "1+1"}]
+    reasoning, plain = (_render(tokenizer, messages, mode, None) for mode in MODES)
+    if reasoning != plain:
+        return MODES
+    return ("reasoning",) if plain.rstrip().endswith(THINK) else ("non_reasoning",)
 
 
 def dialogue_examples(
@@ -123,6 +173,30 @@ def trained_turns(messages: Sequence[Message], mode: Mode) -> list[int]:
     return trained
 
 
+TRAINED_MARKS = ("weight", "loss_weight", "loss_mask", "loss", "trainable", "training", "train_on_turn", "learnable")
+UNTRAINED_MARKS = ("masked", "masked_out", "ignore", "ignore_loss", "no_loss", "exclude_from_loss")
+UNCLEAR_MARKS = ("mask", "training_detail", "train_detail")
+"""Other formats' marks on a turn: 0 leaves it out of the loss, 1 does, and those that are read in more than one way."""
+
+
+def trained_mark(turn: Message) -> bool | None:
+    """Return whether a turn is trained on, as `train` and other formats' marks say; None without any.
+
+    Raises ValueError naming the mark where it is no yes or no, may mean either, or contradicts another.
+    """
+    unclear = next((name for name in UNCLEAR_MARKS if turn.get(name) not in (None, "", [])), None)
+    if unclear:
+        raise ValueError(f"'{unclear}' may mean that the turn is trained on, or not; say it with 'train'")
+    marks = {name: turn[name] for name in ("train", *TRAINED_MARKS, *UNTRAINED_MARKS) if turn.get(name) is not None}
+    for name, value in marks.items():
+        if value not in (0, 1):
+            raise ValueError(f"'{name}' is {value!r}; should be {'true or false' if name == 'train' else '0 or 1'}")
+    found = {bool(value) != (name in UNTRAINED_MARKS) for name, value in marks.items()}
+    if len(found) > 1:
+        raise ValueError(f"{' and '.join(map(repr, marks))} contradict each other; keep one")
+    return next(iter(found), None)
+
+
 def _is_trained(turn: Message, *, default: bool) -> bool:
     train = turn.get("train")
     return default if train is None else train
@@ -159,7 +233,7 @@ def _said(
         if _in_order(said, [_thinking(turn).strip(), END_THINK, *_answer_parts(turn)]):
             return said
     said = _after(prompt, _shown(tokenizer, [*past, answer], mode, tools), str(tokenizer.eos_token))
-    if not _in_order(said, _answer_parts(turn)) or END_THINK in said:
+    if not _in_order(said, _answer_parts(turn)) or _thinking_end(said) is not None:
         said = _answer(turn)
     return said if mode != "reasoning" else _block(turn, prompt) + said
 
@@ -205,13 +279,48 @@ def format_tool_call(call: Message) -> str:
     return f"<tool_call>{json.dumps(content, ensure_ascii=False)}</tool_call>"
 
 
+class CallText(NamedTuple):
+    """A tool call as it stands in a text, tags included."""
+
+    start: int
+    end: int
+    content: str
+    """What stands between the tags."""
+    closed: bool
+    whole: bool
+    """Whether the content is JSON; its texts may then hold the tags themselves."""
+
+
+def tool_call_texts(text: str) -> Iterator[CallText]:
+    """Yield the tool calls in `text`, in order, well-formed or not."""
+    found = _TOOL_CALL.search(text)
+    while found:
+        start = found.start(1)
+        end = _json_end(text, start)
+        closing = re.compile(r"\s*</tool_call>").match(text, end) if end is not None else None
+        if closing:
+            yield CallText(found.start(), closing.end(), text[start:end], closed=True, whole=True)
+        else:
+            yield CallText(found.start(), found.end(), found[1], closed=bool(found[2]), whole=False)
+        found = _TOOL_CALL.search(text, closing.end() if closing else found.end())
+
+
+def _json_end(text: str, start: int) -> int | None:
+    """Where the JSON value that begins at `start`, spaces aside, ends; None without one."""
+    begin = re.compile(r"\s*").match(text, start)
+    try:
+        return json.JSONDecoder().raw_decode(text, begin.end() if begin else start)[1]
+    except (ValueError, RecursionError):
+        return None
+
+
 def parse_tool_calls(text: str) -> list[dict[str, Any]]:
     """Return the tool calls in `text`, `{"name": str, "arguments": dict}` each, in order.
 
     Strict: one call that is not closed, not JSON, or has a wrong shape raises ValueError, since running the
-    others would do half of what the model asked for.
+    others would do half of what the model asked for. The tags may stand in the texts of arguments.
     """
-    return [_parse_tool_call(match[1], closed=bool(match[2])) for match in _TOOL_CALL.finditer(text)]
+    return [_parse_tool_call(call.content, closed=call.closed) for call in tool_call_texts(text)]
 
 
 def _parse_tool_call(content: str, *, closed: bool) -> dict[str, Any]:

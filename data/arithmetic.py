@@ -17,6 +17,8 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from data.generating import UpTo, check_enough, sized
+
 TEST_SHARE = 8
 """One question in so many is for testing."""
 _MAX_DRAWS = 2000
@@ -52,12 +54,12 @@ class Phase:
     """How often each kind is drawn."""
 
 
-def prompts(split: str, *, seed: int = 0, size: int = 4096) -> Iterator[dict[str, Any]]:
+def prompts(split: str, *, seed: int = 0, size: int = UpTo(4096)) -> Iterator[dict[str, Any]]:
     """Return up to `size` different questions of a split, each with its `answer`.
 
-    Where a kind runs out of new questions, the others take its place.
+    Where a kind runs out of new questions, the others take its place; UserError where all did before `size`.
     """
-    return _prompt_rows(_checked(split), seed, size)
+    return _prompt_rows(_checked(split), seed, sized(size))
 
 
 def _prompt_rows(split: str, seed: int, size: int) -> Iterator[dict[str, Any]]:
@@ -72,6 +74,7 @@ def _prompt_rows(split: str, seed: int, size: int) -> Iterator[dict[str, Any]]:
             continue
         seen.add(problem.question)
         yield _prompt_row(problem)
+    check_enough(len(seen), size, split, "take another source beside this one")
 
 
 def _prompt_row(problem: Problem) -> dict[str, Any]:
@@ -92,7 +95,9 @@ def dialogues(
 
     Each phase is a mapping with the fields of `Phase`.
     """
-    return _dialogue_rows(_checked(split), seed, [Phase(**phase) for phase in phases])
+    curriculum = [Phase(**phase) for phase in phases]
+    sized(sum(sized(phase.size, "phases.size") for phase in curriculum), "phases.size")
+    return _dialogue_rows(_checked(split), seed, curriculum)
 
 
 def _dialogue_rows(split: str, seed: int, phases: Sequence[Phase]) -> Iterator[dict[str, Any]]:

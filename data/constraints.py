@@ -8,6 +8,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from agapo.errors import UserError
+from data.generating import UpTo, check_enough, checked, chosen, sized
+
 Made = tuple[str, str, dict[str, Any]]
 """(the sentence that asks for it, the instruction's id, its arguments)."""
 
@@ -49,6 +52,8 @@ _TASKS = {
 }
 _TEST_SUBJECTS = 3
 """The last so many subjects of each language are for testing."""
+_MOST_DRAWS = 20_000
+"""Draws without a new prompt before a language is taken for exhausted: few enough, and the number found is exact."""
 _WORDS = {
     "en": ("light", "morning", "friend", "quiet"),
     "ko": ("아침", "친구", "마음", "하루"),
@@ -98,27 +103,30 @@ _SENTENCES = {
 
 
 def prompts(
-    split: str, *, size: int = 2000, seed: int = 0, languages: Sequence[str] = ("en", "ko", "es"), most: int = 3
+    split: str, *, size: int = UpTo(2000), seed: int = 0, languages: Sequence[str] = ("en", "ko", "es"), most: int = 3
 ) -> Iterator[dict[str, Any]]:
     """Yield prompts, each another, in turn in each of `languages`, with one to `most` constraints.
 
-    Raises ValueError for an unknown split or language.
+    Where a language runs out of new ones, the others take its place. Raises UserError where all did before a size that
+    was asked for, and for an unknown language, and ValueError for an unknown split.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split should be 'train' or 'test', is {split!r}")
-    if unknown := set(languages) - set(_TASKS):
-        raise ValueError(f"languages: {', '.join(sorted(unknown))} not among {', '.join(_TASKS)}")
-    return _rows(split, size, seed, languages, most)
+    if not 1 <= most <= len(_MAKERS):
+        raise UserError(f"data.args.most: is {most}; should be from 1 to {len(_MAKERS)}")
+    return _rows(checked(split), sized(size), seed, chosen("languages", languages, tuple(_TASKS)), most)
 
 
 def _rows(split: str, size: int, seed: int, languages: Sequence[str], most: int) -> Iterator[dict[str, Any]]:
-    draw, seen = random.Random(f"constraints/{split}/{seed}"), set[str]()
-    while len(seen) < size:
-        row = _row(draw, split, languages[len(seen) % len(languages)], most)
-        text = row["messages"][0]["content"]
-        if text not in seen:
-            seen.add(text)
-            yield row
+    draw, seen, left = random.Random(f"constraints/{split}/{seed}"), set[str](), list(languages)
+    while left and len(seen) < size:
+        language = left[len(seen) % len(left)]
+        drawn = (_row(draw, split, language, most) for _ in range(_MOST_DRAWS))
+        row = next((row for row in drawn if row["messages"][0]["content"] not in seen), None)
+        if row is None:
+            left.remove(language)
+            continue
+        seen.add(row["messages"][0]["content"])
+        yield row
+    check_enough(len(seen), size, split, "raise data.args.most, or give more languages")
 
 
 def _row(draw: random.Random, split: str, language: str, most: int) -> dict[str, Any]:

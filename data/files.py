@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agapo.errors import UserError
-from data.layouts import CHATS, PAIRS, chat_of, thinks, tools_of
+from data.layouts import CHATS, PAIRS, Unreadable, chat_of, read_columns, thinks, tools_of, with_system
 
 TEST_SHARE = 8
 """One row in so many of a single local file is for testing."""
@@ -85,6 +85,8 @@ def text_of(row: Row, column: str, needed: Sequence[str]) -> str:
 def prompts(split: str, *, path: str | Path | None = None, name: str = "") -> Iterator[dict[str, Any]]:
     """Yield rows that have a chat in `messages`, as they are: from a folder, a file, or the hub's data set `name`.
 
+    Only the text of a `system` column becomes the first turn, where the chat has none.
+
     Raises UserError naming file and line.
     """
     if path is None and not name:
@@ -95,7 +97,10 @@ def prompts(split: str, *, path: str | Path | None = None, name: str = "") -> It
 def _chat(row: Row) -> dict[str, Any]:
     if not isinstance(row.content, dict) or not isinstance(row.content.get("messages"), list):
         raise UserError(f"{row.place}: no list in column 'messages'; rows need a chat")
-    return row.content
+    try:
+        return {**row.content, "messages": with_system(row.content["messages"], row.content)}
+    except Unreadable as reason:
+        raise UserError(f"{row.place}: {reason}") from None
 
 
 def dialogues(
@@ -137,7 +142,9 @@ def _dialogue_or_row(row: Row, content: Any, about: Mapping[str, Any]) -> dict[s
     if isinstance(content, Broken):
         return {"malformed": content.reason, "place": row.place}
     try:
-        return dialogue(row, content, about)
+        return _dialogue(row, content, about)
+    except Unreadable as reason:
+        return {"malformed": str(reason), "place": row.place}
     except (UserError, TypeError, ValueError, AttributeError, KeyError):
         # The stage has the better words for what is wrong, and the say whether such a row is dropped.
         return {**(content if isinstance(content, dict) else {}), "place": row.place}
@@ -148,14 +155,21 @@ def dialogue(row: Row, content: Any, about: Mapping[str, Any]) -> dict[str, Any]
 
     Raises UserError, naming file and line, where the content is in no known layout.
     """
+    try:
+        return _dialogue(row, content, about)
+    except Unreadable as reason:
+        raise UserError(f"{row.place}: {reason}") from None
+
+
+def _dialogue(row: Row, content: Any, about: Mapping[str, Any]) -> dict[str, Any]:
     messages = chat_of(content) if isinstance(content, dict) else None
     if messages is None:
         pairs = ", ".join(f"'{question}' and '{answer}'" for question, answer in PAIRS)
         raise UserError(
             f"{row.place}: no chat; rows need a list in {' or '.join(map(repr, CHATS))}, or texts in {pairs}"
         )
-    taken = {*CHATS, "tools", "functions", *(name for pair in PAIRS for name in pair if pair[0] in content)}
-    others = {key: value for key, value in content.items() if key not in taken - {"answer"} and value is not None}
+    taken = read_columns(content)
+    others = {key: value for key, value in content.items() if key not in taken and value is not None}
     found = {**about, **others, "messages": messages, "place": row.place}
     if "mode" not in content and thinks(messages):
         found["mode"] = "reasoning"
@@ -171,7 +185,10 @@ def _renamed(content: Any, names: Mapping[str, str]) -> Any:
 
 def first_question(content: Any) -> str | None:
     """The text of the first user turn: other responses to it belong to the same split."""
-    turns = (chat_of(content) if isinstance(content, dict) else None) or ()
+    try:
+        turns = (chat_of(content) if isinstance(content, dict) else None) or ()
+    except Unreadable:
+        return None
     asked = (turn.get("content") for turn in turns if isinstance(turn, dict) and turn.get("role") == "user")
     return next((text for text in asked if isinstance(text, str) and text), None)
 

@@ -15,8 +15,10 @@ from agapo.errors import UserError
 TEST_SHARE = 8
 """One question in so many is for testing."""
 LANGUAGES = ("en", "ko", "es")
-_MOST_DRAWS = 2000
+MOST_DRAWS = 2000
 """Draws without a new question before a maker is taken for exhausted."""
+MOST = 1_000_000
+"""Rows that a source makes at most; none has more that are different enough to train on."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class Item:
     """What the split goes by, where it is not the question."""
 
 
+class UpTo(int):
+    """A default size: as many as there are, at most this. A size that was asked for is made in full, or refused."""
+
+
 Maker = Callable[[Random], Item]
 
 
@@ -65,6 +71,24 @@ def chosen(option: str, wanted: Sequence[str] | None, known: Sequence[str]) -> t
     return tuple(wanted or known)
 
 
+def sized(size: int, option: str = "size", times: int = 1) -> int:
+    """Return the size. Raises UserError naming the option where it is none, or more (`times` over) than can be made."""
+    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        raise UserError(f"data.args.{option}: is {size!r}; should be a whole number from 0 on")
+    if size * times > MOST:
+        raise UserError(f"data.args.{option}: is {size}; at most {MOST // max(times, 1)} can be made; ask for fewer")
+    return size
+
+
+def check_enough(made: int, size: int, split: str, mend: str = "more kinds or languages") -> None:
+    """Raise UserError where a size that was asked for is more than there was to make.
+
+    It is asked for in training: `test` has what its share of the questions gives.
+    """
+    if made < size and split == "train" and not isinstance(size, UpTo):
+        raise UserError(f"data.args.size: is {size}; only {made} different ones can be made; ask for {made}, or {mend}")
+
+
 def is_test(key: str) -> bool:
     """Is the question with this key for testing?"""
     return hashlib.sha256(key.encode()).digest()[0] % TEST_SHARE == 0
@@ -78,7 +102,7 @@ def digest(text: str) -> str:
 def items(makers: Mapping[str, Maker], split: str, draw: Random, size: int) -> Iterator[Item]:
     """Yield up to `size` different questions of a split, the makers taking turns by chance.
 
-    Where a maker runs out of new questions, the others take its place.
+    Where a maker runs out of new questions, the others take its place. Raises UserError where all did: `check_enough`.
     """
     left, seen = dict(makers), set[str]()
     while left and len(seen) < size:
@@ -89,10 +113,11 @@ def items(makers: Mapping[str, Maker], split: str, draw: Random, size: int) -> I
             continue
         seen.add(item.question)
         yield item
+    check_enough(len(seen), size, split)
 
 
 def _new_item(make: Maker, draw: Random, split: str, seen: set[str]) -> Item | None:
-    for _ in range(_MOST_DRAWS):
+    for _ in range(MOST_DRAWS):
         item = make(draw)
         if item.question not in seen and is_test(item.key or item.question) == (split == "test"):
             return item
@@ -101,7 +126,7 @@ def _new_item(make: Maker, draw: Random, split: str, seen: set[str]) -> Item | N
 
 def prompt_rows(name: str, makers: Mapping[str, Maker], split: str, seed: int, size: int) -> Iterator[dict[str, Any]]:
     """Yield the questions of a split as prompts, with what their reward reads. Raises ValueError for another split."""
-    found = items(makers, checked(split), Random(f"{name}/prompts/{split}/{seed}"), size)
+    found = items(makers, checked(split), Random(f"{name}/prompts/{split}/{seed}"), sized(size))
     return (_prompt_row(name, item) for item in found)
 
 
@@ -121,7 +146,7 @@ def dialogue_rows(
     Raises ValueError for another split.
     """
     return _dialogue_rows(
-        makers, checked(split), Random(f"{name}/dialogues/{split}/{seed}"), size, reasoning, responses
+        makers, checked(split), Random(f"{name}/dialogues/{split}/{seed}"), sized(size), reasoning, responses
     )
 
 

@@ -21,7 +21,7 @@ from data.files import Row, read
 from data.generated.haystacks import count_words
 from data.generated.korean import with_particles
 from data.generated.korean_texts import FORMATS, KINDS, Section, draw_sections, draw_title, render
-from data.generating import checked, chosen, digest, is_test
+from data.generating import MOST_DRAWS, checked, chosen, digest, is_test, sized
 
 PUBLIC = "ducut91/korean-statutes"
 LENGTHS = (200, 500, 1000, 2000)
@@ -82,6 +82,8 @@ def _cases(
 ) -> Iterator[Case]:
     known, forms = chosen("kinds", kinds, tuple(KINDS)), chosen("formats", formats, tuple(FORMATS))
     split = checked(split)
+    sized(per_cell, "per_cell", len(known) * len(forms) * len(lengths) * len(positions))
+    sized(max(lengths, default=0), "lengths")
     return (
         _case(
             split,
@@ -101,7 +103,7 @@ def _cases(
 
 def _case(split: str, kind: str, form: str, length: int, position: float, draw: Random) -> Case:
     """Draw documents until one has, at the position, a fact of the split."""
-    while True:
+    for _ in range(MOST_DRAWS):
         title = draw_title(kind, draw)
         sections = _fitting(title, draw_sections(kind, Random(draw.random())), form, length)
         section = sections[round(position * (len(sections) - 1))]
@@ -115,6 +117,7 @@ def _case(split: str, kind: str, form: str, length: int, position: float, draw: 
             thinking=with_particles(f"{section.name} {section.heading}을(를) 찾는다. {label}: {value}"),
             columns={"task": kind, "format": form, "context_length": length, "position": position, "tolerance": 0.0},
         )
+    raise UserError(f"data.args.kinds: no fact of the split '{split}' in {MOST_DRAWS} '{kind}' documents; give others")
 
 
 def _fitting(title: str, sections: Iterator[Section], form: str, length: int) -> list[Section]:

@@ -2,8 +2,9 @@
 
     messages, conversations, conversation   turns with role and content, or from and value (ShareGPT)
     prompt with completion or response      texts, or lists of turns
-    instruction (input) with output         Alpaca
+    instruction (input, history) with output    Alpaca
     question with answer, inputs with targets
+    system, or system_prompt                beside any of them: the first turn
 
 Thinking in `<think>` tags becomes `reasoning_content`; calls in turns of their own (`tool_call`, `function_call`) or in
 `<tool_call>` tags become `tool_calls`. What cannot be read is left as it is, for the check of the rows to name.
@@ -15,6 +16,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from agapo.chat import TRAINED_MARKS, UNTRAINED_MARKS, tool_call_texts
+
 CHATS = ("messages", "conversations", "conversation")
 PAIRS = (
     ("prompt", "completion"),
@@ -25,7 +28,17 @@ PAIRS = (
     ("inputs", "targets"),
     ("query", "response"),
 )
-"""(question, answer) columns; `instruction` may be followed by an `input`, `system` comes first."""
+"""(question, answer) columns; `instruction` may be followed by an `input` or `context`, `history` comes before."""
+SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction")
+"""Columns with the text of the system's turn."""
+MASKS = ("loss_mask", "loss_masks", "train_mask", "train_on_turn", "trainable", "weights", "loss_weights")
+"""Columns with a list that says of each turn whether it is trained on."""
+
+
+class Unreadable(ValueError):
+    """A row whose columns cannot be read as one dialogue; the message says why, and the mend."""
+
+
 _ROLES = {
     "human": "user",
     "gpt": "assistant",
@@ -46,19 +59,74 @@ _THINKING = (
         re.DOTALL,
     ),
 )
-_CALL = re.compile(r"\s*<tool_call>\s*(.*?)\s*</tool_call>\s*", re.DOTALL)
 _RESULT = re.compile(r"\s*<tool_response>\s*(.*?)\s*</tool_response>\s*", re.DOTALL)
 
 
 def chat_of(content: Mapping[str, Any]) -> list[Any] | None:
-    """Return a row's turns, None where it has none of the layouts. Turns that are no dicts stay as they are."""
+    """Return a row's turns, None where it has none of the layouts. Turns that are no dicts stay as they are.
+
+    Raises Unreadable where columns beside the chat contradict it.
+    """
+    turns = _chat(content)
+    if turns is None:
+        return None
+    return _merged(with_system([_turn(turn) for turn in turns], content))
+
+
+def _chat(content: Mapping[str, Any]) -> list[Any] | None:
     for name in CHATS:
         if isinstance(content.get(name), list):
-            return _merged([_turn(turn) for turn in content[name]])
+            return _masked(content[name], content)
     for question, answer in PAIRS:
         if content.get(question) and content.get(answer) is not None:
             return _pair(content, question, answer)
     return None
+
+
+def read_columns(content: Mapping[str, Any]) -> set[str]:
+    """Return the columns that `chat_of` and `tools_of` read; what is left is for others."""
+    pairs = {name for pair in PAIRS for name in pair if pair[0] in content} - {"answer"}
+    is_chat = any(isinstance(content.get(name), list) for name in CHATS)
+    masks = {name for name in MASKS if isinstance(content.get(name), list)}
+    return {*CHATS, *SYSTEMS, "tools", "functions", *pairs, *(masks if is_chat else {"history"})}
+
+
+def with_system(turns: list[Any], content: Mapping[str, Any]) -> list[Any]:
+    """Put the text of a system column before the turns, unless they begin with it. Raises Unreadable."""
+    texts = {name: content[name] for name in SYSTEMS if content.get(name) not in (None, "", [], {})}
+    first = turns[0] if turns and isinstance(turns[0], Mapping) else {}
+    if first.get("role") == "system":
+        texts[_FIRST] = first.get("content")
+    if odd := next((name for name, text in texts.items() if name != _FIRST and not isinstance(text, str)), None):
+        raise Unreadable(f"column '{odd}' is {str(texts[odd])[:40]!r}; should be the text of the system's turn")
+    if len({str(text).strip() for text in texts.values()}) > 1:
+        raise Unreadable(f"{' and '.join(texts)} give different system turns; keep one, or join them")
+    if not texts or _FIRST in texts:
+        return turns
+    return [{"role": "system", "content": next(iter(texts.values()))}, *turns]
+
+
+_FIRST = "the first turn"
+
+
+def _masked(turns: list[Any], content: Mapping[str, Any]) -> list[Any]:
+    """A list beside the turns that says of each whether it is trained on becomes a mark on each. Raises Unreadable."""
+    for name in MASKS:
+        mask = content.get(name)
+        if not isinstance(mask, list) or not mask:
+            continue
+        if len(mask) != len(turns):
+            raise Unreadable(f"column '{name}' has {len(mask)} values for {len(turns)} turns; give each turn one")
+        turns = [
+            {**turn, "loss_mask": one} if isinstance(turn, Mapping) and _speaks(turn) else turn
+            for turn, one in zip(turns, mask, strict=True)
+        ]
+    return turns
+
+
+def _speaks(turn: Mapping[str, Any]) -> bool:
+    role = turn.get("role", turn.get("from"))
+    return role in ("assistant", *_CALLS) or (isinstance(role, str) and _ROLES.get(role) == "assistant")
 
 
 def tools_of(content: Mapping[str, Any]) -> Any:
@@ -97,12 +165,29 @@ def thinks(messages: Sequence[Any]) -> bool:
 
 def _pair(content: Mapping[str, Any], question: str, answer: str) -> list[Any]:
     asked, answered = content[question], content[answer]
-    if question == "instruction" and content.get("input"):
-        asked = f"{asked}\n\n{content['input']}"
-    system = [{"role": "system", "content": content["system"]}] if content.get("system") else []
+    more = next((content[name] for name in ("input", "context") if content.get(name)), None)
+    if question == "instruction" and more:
+        asked = f"{asked}\n\n{more}"
     before = asked if isinstance(asked, list) else [{"role": "user", "content": asked}]
     after = answered if isinstance(answered, list) else [{"role": "assistant", "content": answered}]
-    return _merged([_turn(turn) for turn in (*system, *before, *after)])
+    return [*_history(content.get("history")), *before, *after]
+
+
+def _history(earlier: Any) -> Iterator[Any]:
+    """Yield the turns before the question: Alpaca has pairs of texts, others turns. Raises Unreadable."""
+    earlier = json_or_text(earlier)
+    if earlier in (None, "", [], ()):
+        return
+    if not isinstance(earlier, list | tuple):
+        raise Unreadable(f"column 'history' is {str(earlier)[:40]!r}; should be a list of [question, answer]")
+    for one in earlier:
+        if isinstance(one, Mapping):
+            yield one
+        elif isinstance(one, list | tuple) and len(one) == 2:
+            yield {"role": "user", "content": one[0]}
+            yield {"role": "assistant", "content": one[1]}
+        else:
+            raise Unreadable(f"column 'history' holds {str(one)[:40]!r}; should hold [question, answer] or turns")
 
 
 def _turn(turn: Any) -> Any:
@@ -123,8 +208,11 @@ def _turn(turn: Any) -> Any:
 
 
 def _assistant(turn: dict[str, Any]) -> dict[str, Any]:
+    if turn.get("function_call") and not turn.get("tool_calls"):  # OpenAI's former field
+        turn["tool_calls"] = [turn.pop("function_call")]
     if turn.get("tool_calls"):
-        turn["tool_calls"] = [_call(call) for call in turn["tool_calls"]]
+        calls = json_or_text(turn["tool_calls"])
+        turn["tool_calls"] = [_call(call) for call in calls] if isinstance(calls, list) else calls
         turn["content"] = turn["content"] or ""
     if not isinstance(turn["content"], str):
         return turn
@@ -132,9 +220,12 @@ def _assistant(turn: dict[str, Any]) -> dict[str, Any]:
     if found:
         turn["content"] = found[2].strip()
         turn |= {"reasoning_content": found[1].strip()} if found[1].strip() else {}
-    calls = [call for text in _CALL.findall(turn["content"]) for call in _calls(text)]
+    calls = [call for call in tool_call_texts(turn["content"]) if call.closed]
     if calls:
-        turn |= {"content": _CALL.sub("\n", turn["content"]).strip(), "tool_calls": calls}
+        between = zip((0, *(call.end for call in calls)), (*(call.start for call in calls), None), strict=True)
+        texts = [turn["content"][start:end].strip() for start, end in between]
+        found = [one for call in calls for one in _calls(call.content.strip())]
+        turn |= {"content": "\n".join(text for text in texts if text), "tool_calls": found}
     return turn
 
 
@@ -157,12 +248,19 @@ def _merged(turns: Sequence[Any]) -> list[Any]:
     merged: list[Any] = []
     for turn in turns:
         before = merged[-1] if merged else None
-        if _calling(turn) and isinstance(before, dict) and before.get("role") == "assistant" and not turn["content"]:
+        is_bare = _calling(turn) and not turn["content"] and _marks(before) == _marks(turn)
+        if is_bare and isinstance(before, dict) and before.get("role") == "assistant":
             merged[-1] = {**before, **turn, "content": before["content"]}
             merged[-1]["tool_calls"] = [*(before.get("tool_calls") or ()), *turn["tool_calls"]]
         else:
             merged.append(turn)
     return merged
+
+
+def _marks(turn: Any) -> dict[str, Any]:
+    """A call that is trained on does not join a text that is not."""
+    names = ("train", *TRAINED_MARKS, *UNTRAINED_MARKS)
+    return {name: turn[name] for name in names if isinstance(turn, dict) and name in turn}
 
 
 def _calling(turn: Any) -> bool:

@@ -13,9 +13,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from agapo.errors import UserError
 from data import files
 from data.generated.haystacks import count_words, documents, draw_chain, draw_needle, haystack
-from data.generating import LANGUAGES, checked, chosen, digest, is_test
+from data.generating import LANGUAGES, MOST_DRAWS, checked, chosen, digest, is_test, sized
 
 PUBLIC = "THUDM/LongAlign-10k"
 LENGTHS = (200, 500, 1000, 2000)
@@ -74,6 +75,8 @@ def needles(
     `rivals` is how many other codes are in the context (`candidates`). Raises ValueError for another split.
     """
     chosen("languages", [language], LANGUAGES)
+    sized(per_cell, "per_cell", len(lengths) * len(positions))
+    sized(max(lengths, default=0), "lengths")
     cells = [(length, position, number) for length in lengths for position in positions for number in range(per_cell)]
     split = checked(split)
     return (_prompt(_needle(split, language, *cell, seed=seed, rivals=rivals)) for cell in cells)
@@ -125,6 +128,8 @@ def _cases(
 ) -> Iterator[Case]:
     makers = {kind: _KINDS[kind] for kind in chosen("kinds", kinds, tuple(_KINDS))}
     spoken, split = chosen("languages", languages, LANGUAGES), checked(split)
+    sized(per_cell, "per_cell", len(makers) * len(spoken) * len(lengths) * len(positions))
+    sized(max(lengths, default=0), "lengths")
     return (
         make(split, language, length, position, number, seed=f"{seed}/{length}")
         for number in range(per_cell)
@@ -175,10 +180,11 @@ _KINDS: dict[str, Callable[..., Case]] = {"needle": _needle, "multi_document": _
 
 
 def _of_split(split: str, make: Callable[[], Any], key: Callable[[Any], str]) -> Any:
-    while True:
+    for _ in range(MOST_DRAWS):
         found = make()
         if is_test(key(found)) == (split == "test"):
             return found
+    raise UserError(f"data.args.kinds: no question of the split '{split}' in {MOST_DRAWS} draws; give other kinds")
 
 
 _ASK = {

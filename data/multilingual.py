@@ -16,7 +16,7 @@ from data import files
 from data.generated import culture, phrases
 from data.generated.korean import with_particles
 from data.generated.numerals import in_words
-from data.generating import LANGUAGES, Item, Response, chosen, dialogue_rows, prompt_rows
+from data.generating import LANGUAGES, Item, Response, UpTo, chosen, dialogue_rows, prompt_rows
 
 PUBLIC = "CohereForAI/aya_dataset"
 _CODES = {"eng": "en", "kor": "ko", "spa": "es", "English": "en", "Korean": "ko", "Spanish": "es"}
@@ -53,7 +53,7 @@ def _in_language(row: dict[str, Any], otherwise: str) -> dict[str, Any]:
 def prompts(
     split: str,
     *,
-    size: int = 400,
+    size: int = UpTo(400),
     seed: int = 0,
     languages: Sequence[str] | None = None,
     kinds: Sequence[str] | None = None,
@@ -65,7 +65,7 @@ def prompts(
 def dialogues(
     split: str,
     *,
-    size: int = 4000,
+    size: int = UpTo(4000),
     seed: int = 0,
     reasoning: float = 0.5,
     languages: Sequence[str] | None = None,

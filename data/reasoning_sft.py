@@ -18,7 +18,7 @@ from typing import Any
 from agapo.errors import UserError
 from data import files
 from data.generated import list_functions, logic_puzzles, word_problems
-from data.generating import LANGUAGES, Item, chosen, dialogue_rows, prompt_rows
+from data.generating import LANGUAGES, Item, UpTo, chosen, dialogue_rows, prompt_rows
 
 PUBLIC = "open-thoughts/OpenThoughts3-1.2M"
 KINDS = ("math", "code", "logic")
@@ -62,7 +62,7 @@ def _placed(row: dict[str, Any], wanted: Sequence[str] | None, config: str) -> d
 def prompts(
     split: str,
     *,
-    size: int = 400,
+    size: int = UpTo(400),
     seed: int = 0,
     kinds: Sequence[str] | None = None,
     languages: Sequence[str] | None = None,
@@ -74,7 +74,7 @@ def prompts(
 def dialogues(
     split: str,
     *,
-    size: int = 4000,
+    size: int = UpTo(4000),
     seed: int = 0,
     reasoning: float = 0.6,
     responses: int = 2,

@@ -16,7 +16,7 @@ from typing import Any
 from data import files
 from data.files import Row, read
 from data.generated import software_checked, software_files
-from data.generating import Maker, chosen, dialogue_rows, prompt_rows
+from data.generating import Maker, UpTo, chosen, dialogue_rows, prompt_rows
 
 PUBLIC = "princeton-nlp/SWE-bench_oracle"
 CHECKED = tuple(software_checked.MAKERS)
@@ -69,14 +69,14 @@ def _patch(content: Mapping[str, Any]) -> str | None:
 
 
 def prompts(
-    split: str, *, size: int = 400, seed: int = 0, kinds: Sequence[str] | None = None
+    split: str, *, size: int = UpTo(400), seed: int = 0, kinds: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield up to `size` different tasks of the kinds in `CHECKED`, with their tests. Raises UserError for another."""
     return prompt_rows("software", _makers(chosen("kinds", kinds, CHECKED)), split, seed, size)
 
 
 def dialogues(
-    split: str, *, size: int = 4000, seed: int = 0, reasoning: float = 0.5, kinds: Sequence[str] | None = None
+    split: str, *, size: int = UpTo(4000), seed: int = 0, reasoning: float = 0.5, kinds: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield up to `size` different solved tasks of the kinds in `KINDS`; `reasoning` is the share that thinks."""
     return dialogue_rows("software", _makers(chosen("kinds", kinds, KINDS)), split, seed, size, reasoning)

@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from data.generating import UpTo, check_enough, sized
+
 TEST_SHARE = 8
 """One question in so many is for testing."""
 _MAX_DRAWS = 5000
+"""Draws without a new question before a kind is taken for exhausted."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +34,28 @@ class Task:
     columns: dict[str, Any] = field(default_factory=dict)
 
 
-def prompts(split: str, *, kind: str, size: int = 400, seed: int = 0) -> Iterator[dict[str, Any]]:
+def prompts(split: str, *, kind: str, size: int = UpTo(400), seed: int = 0) -> Iterator[dict[str, Any]]:
     """Yield up to `size` different questions of a kind, `code`, `science` or `instructions`.
 
-    Raises ValueError for another kind or split.
+    Raises ValueError for another kind or split, and UserError for a size that was asked for and cannot be made.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split should be 'train' or 'test', is {split!r}")
     if kind not in _MAKERS:
         raise ValueError(f"kind should be {', '.join(_MAKERS)}, is {kind!r}")
-    return (_row(task, kind) for task in _tasks(split, kind, seed, size))
+    return (_row(task, kind) for task in _tasks(split, kind, seed, sized(size)))
 
 
 def dialogues(
     split: str, *, kind: str, size: int = 4000, seed: int = 0, reasoning: float = 0.5, careful: float = 0.6
 ) -> Iterator[dict[str, Any]]:
     """Yield answered questions, drawn with replacement; `reasoning` and `careful` are shares, 0 to 1."""
+    return _dialogues(split, kind, sized(size), seed, reasoning, careful)
+
+
+def _dialogues(
+    split: str, kind: str, size: int, seed: int, reasoning: float, careful: float
+) -> Iterator[dict[str, Any]]:
     draw = random.Random(f"tiny/dialogues/{kind}/{seed}")
     for _ in range(size):
         task = next(_tasks(split, kind, draw.randrange(2**32), 1))
@@ -65,13 +74,15 @@ def _row(task: Task, kind: str) -> dict[str, Any]:
 
 def _tasks(split: str, kind: str, seed: int, size: int) -> Iterator[Task]:
     draw, seen = random.Random(f"tiny/{kind}/{split}/{seed}"), set[str]()
-    for _ in range(_MAX_DRAWS + 10 * size):
+    missed = 0
+    while len(seen) < size and missed < _MAX_DRAWS:
         task = _MAKERS[kind](draw)
+        missed += 1
         if task.question not in seen and _is_test(task.question) == (split == "test"):
+            missed = 0
             seen.add(task.question)
             yield task
-            if len(seen) == size:
-                return
+    check_enough(len(seen), size, split, "take another kind beside this one")
 
 
 def _is_test(question: str) -> bool:

@@ -21,7 +21,7 @@ from agapo.errors import UserError
 from data.files import Row, dialogue, first_question, read
 from data.generated.tool_talks import SCENES, NoScene, Talk
 from data.generated.tool_world import FUNCTIONS, TODAY, TOOLS, World
-from data.generating import LANGUAGES, checked, chosen, digest, is_test
+from data.generating import LANGUAGES, MOST_DRAWS, checked, chosen, digest, is_test, sized
 from data.layouts import json_or_text
 
 PUBLIC = "NousResearch/hermes-function-calling-v1"
@@ -55,14 +55,22 @@ def dialogues(
     `world` is the seed from which `data.generated.tool_world.World` plays the calls again.
     """
     names, spoken = chosen("scenes", scenes, tuple(SCENES)), chosen("languages", languages, LANGUAGES)
-    return _dialogues(checked(split), Random(f"tools/{split}/{seed}"), size, reasoning, most_scenes, spoken, names)
+    if most_scenes < 1:
+        raise UserError(f"data.args.most_scenes: is {most_scenes}; should be from 1 on")
+    return _dialogues(
+        checked(split), Random(f"tools/{split}/{seed}"), sized(size), reasoning, most_scenes, spoken, names
+    )
 
 
 def _dialogues(
     split: str, draw: Random, size: int, reasoning: float, most: int, languages: Sequence[str], scenes: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    made = 0
+    made = missed = 0
     while made < size:
+        if missed > MOST_DRAWS:
+            raise UserError(
+                f"data.args.scenes: {', '.join(scenes)} cannot be played in the split '{split}'; add others"
+            )
         language, thinks = draw.choice(languages), draw.random() < reasoning
         played = draw.sample(scenes, min(len(scenes), draw.randint(1, most)))
         talk = Talk(World(draw.getrandbits(32)), language, draw, thinks=thinks)
@@ -70,8 +78,9 @@ def _dialogues(
             for scene in played:
                 SCENES[scene](talk, lambda key: is_test(key) == (split == "test"))
         except NoScene:
+            missed += 1
             continue
-        made += 1
+        made, missed = made + 1, 0
         yield _row(talk, played, _offered(talk, draw))
 
 
@@ -139,7 +148,18 @@ def ground_truth(call: Mapping[str, Any], functions: Mapping[str, Any]) -> dict[
     parameters = (functions.get(call["name"]) or {}).get("parameters") or {}
     known = parameters.get("properties") or {}
     left_out = {name: [""] for name in known if name not in call["arguments"]}
-    return {call["name"]: {name: [value] for name, value in call["arguments"].items()} | left_out}
+    return {call["name"]: _alternatives(call["arguments"]) | left_out}
+
+
+def _alternatives(arguments: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """A nested dict has a list of accepted values for each of its keys, too."""
+    return {name: [_accepted(value)] for name, value in arguments.items()}
+
+
+def _accepted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _alternatives(value)
+    return [_accepted(item) for item in value] if isinstance(value, list) else value
 
 
 # --- public sets ---

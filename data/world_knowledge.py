@@ -15,7 +15,7 @@ from typing import Any
 from data import files
 from data.generated.facts import CONTINENTS, COUNTRIES, ELEMENTS, MONTHS, OPPOSITES, UNITS, WEEKDAYS
 from data.generated.korean import with_particles
-from data.generating import LANGUAGES, Item, Response, chosen, dialogue_rows, prompt_rows
+from data.generating import LANGUAGES, Item, Response, UpTo, chosen, dialogue_rows, prompt_rows
 
 PUBLIC = "HuggingFaceTB/smoltalk"
 
@@ -30,7 +30,7 @@ def public(
 def prompts(
     split: str,
     *,
-    size: int = 400,
+    size: int = UpTo(400),
     seed: int = 0,
     languages: Sequence[str] | None = None,
     kinds: Sequence[str] | None = None,
@@ -42,7 +42,7 @@ def prompts(
 def dialogues(
     split: str,
     *,
-    size: int = 4000,
+    size: int = UpTo(4000),
     seed: int = 0,
     reasoning: float = 0.5,
     languages: Sequence[str] | None = None,

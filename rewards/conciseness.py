@@ -19,9 +19,10 @@ def score_group(
     scores: Sequence[float | None],
     *,
     floor: int = 0,
+    correct: Sequence[bool] | None = None,
     **columns: Any,
 ) -> list[float | None]:
-    """Return [G] values: 0 for what is not correct (`scores` < 1 or None), and for the correct responses
+    """Return [G] values: 0 for what is not correct (by `correct`, or else `scores` < 1 or None), for the correct
 
         1 − (length − shortest) / (longest − shortest)        over the correct ones,
 
@@ -29,7 +30,8 @@ def score_group(
     below `floor` count as `floor`: shorter than that is not better.
     """
     lengths = [max(floor, len(completion_text(completion))) for completion in completions]
-    correct = [value is not None and value >= 1 for value in scores]
+    if correct is None:
+        correct = [value is not None and value >= 1 for value in scores]
     known = [length for length, is_correct in zip(lengths, correct, strict=True) if is_correct]
     if not known:
         return [0.0] * len(completions)

@@ -1,8 +1,14 @@
 """The constraints of `rewards/instructions.py`: each a function from a text to whether it keeps to it.
 
-Where IFEval's reference checker and its prompt differ, the prompt decides, with three exceptions that keep results
-comparable: words are runs of letters and digits (`don't` is two), one-letter words count as capitals, and a heading
-without a full stop belongs to the sentence after it.
+The verdict is IFEval's reference checker's, so that results compare, also where the prompt would have it otherwise:
+postscripts count anywhere, `---` is a bullet point, `don't` is two words. Where that would call a wrong answer right,
+or a right one wrong for no reason that it could know, the prompt decides:
+
+    language          a text too short to tell keeps to any language that it may be in
+    highlights        only what Markdown emphasises: no products (2*3*4), and the star of a list item opens none
+    constrained       one option; an answer that names several has not chosen
+    json              the fence may have a space before `json`
+    no comma          、 and ， are commas too
 """
 
 import json
@@ -12,7 +18,8 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rewards.language import LANGUAGES, detect
+from rewards.language import LANGUAGES, may_be_in
+from rewards.sentences import count_sentences, punkt_sentences
 
 Constraint = Callable[[str], bool]
 Compare = Callable[[int, int], bool]
@@ -71,6 +78,10 @@ def _language(name: str, key: str, value: Any) -> str:
     return code
 
 
+_NUMBERS = """
+    frequency let_frequency capital_frequency num_words num_sentences num_paragraphs nth_paragraph num_placeholders
+    num_bullets num_highlights num_sections
+"""
 _READERS: dict[str, Callable[[str, str, Any], Any]] = {
     "relation": _relation,
     "let_relation": _relation,
@@ -78,22 +89,7 @@ _READERS: dict[str, Callable[[str, str, Any], Any]] = {
     "keywords": _texts,
     "forbidden_words": _texts,
     "language": _language,
-    **dict.fromkeys(
-        (
-            "frequency",
-            "let_frequency",
-            "capital_frequency",
-            "num_words",
-            "num_sentences",
-            "num_paragraphs",
-            "nth_paragraph",
-            "num_placeholders",
-            "num_bullets",
-            "num_highlights",
-            "num_sections",
-        ),
-        _number,
-    ),
+    **dict.fromkeys(_NUMBERS.split(), _number),
 }
 """How an argument is read; the others are texts."""
 
@@ -127,14 +123,6 @@ def _plain(text: str) -> str:
 # --- counting ---
 
 _WORD = re.compile(r"\w+")
-_END = re.compile(r"[.!?…。！？]+[\"'”’)\]»*_]*(?=\s|$)|(?<=[다요죠까네])[ \t]*(?=\n|$)")
-_ABBREVIATION = re.compile(
-    r"(?:\b(?:mr|mrs|ms|dr|prof|sr|sra|jr|st|vs|etc|e\.g|i\.e|p\.s|p\.p\.s|no|vol|fig|inc|ltd|co|approx|dept|est|gen|rep|"
-    r"sen|rev|hon|capt|col|lt|sgt|jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec|u\.s|u\.k|a\.m|p\.m|ud|uds|ee|pág|núm)"
-    r"|(?:^|[\s.(])(?-i:[A-Z])|(?-i:[A-Z]{2}\.[A-Z]{2})|(?:^|\n)\s*\d{1,3})\.$",
-    re.IGNORECASE,
-)
-_MAY_END = {"etc", "inc", "ltd", "co", "p.m", "a.m", "u.s", "u.k"}
 
 
 def count_words(text: str) -> int:
@@ -142,32 +130,14 @@ def count_words(text: str) -> int:
     return len(_WORD.findall(text))
 
 
-def count_sentences(text: str) -> int:
-    """Return the number of sentences, in English, Spanish or Korean.
-
-    A full stop ends none behind an abbreviation, an initial, or the number of a list item, nor inside a number.
-    """
-    count = start = 0
-    for end in _END.finditer(text):
-        before = text[max(start, end.start() - 12) : end.start() + 1]
-        if text[end.start() : end.start() + 2].rstrip() in (".", ".*") and _is_abbreviated(before, text[end.end() :]):
-            continue
-        count += bool(_WORD.search(text, start, end.end()))
-        start = end.end()
-    return count + bool(_WORD.search(text, start))
-
-
-def _is_abbreviated(before: str, after: str) -> bool:
-    found = _ABBREVIATION.search(before)
-    if not found:
-        return False
-    following = after.lstrip()[:1]
-    ends = found[0].strip(" .(\n").lower() in _MAY_END
-    return not (ends and (following.isupper() or not following))
+_SPLIT = re.compile(r"\s+|[;@#$%&?!()\[\]{}<>\"“”‘’«»…]|--+|\.{2,}|[:,](?=\D|$)|\.(?=[\"')\]]*(?:\s|$))")
+_CONTRACTION = re.compile(r"(?<=.)(?=N'T$)|(?<=[^'])(?='(?:S|M|D|LL|RE|VE)$)", re.IGNORECASE)
 
 
 def _capital_words(text: str) -> int:
-    return sum(word.isupper() for word in re.findall(r"\w+(?:['’-]\w+)*", text))
+    """The words in capitals as NLTK parts them: one with a hyphen is one, DON'T is two (DO and N'T)."""
+    parts = [part for word in _SPLIT.split(text) if word for part in _CONTRACTION.split(word)]
+    return sum(part.isupper() for part in parts)
 
 
 def _paragraphs(text: str, divider: str) -> list[str] | None:
@@ -181,13 +151,16 @@ def _paragraphs(text: str, divider: str) -> list[str] | None:
 # --- the checks ---
 
 
+def _times(text: str, keyword: str) -> int:
+    return len(re.findall(re.escape(keyword), text, re.IGNORECASE))
+
+
 def _existence(text: str, keywords: list[str]) -> bool:
-    lowered = text.casefold()
-    return all(keyword.casefold() in lowered for keyword in keywords)
+    return all(_times(text, keyword) for keyword in keywords)
 
 
 def _frequency(text: str, keyword: str, frequency: int, relation: Compare) -> bool:
-    return relation(text.casefold().count(keyword.casefold()), frequency)
+    return relation(_times(text, keyword), frequency)
 
 
 def _no_forbidden(text: str, forbidden: list[str]) -> bool:
@@ -204,11 +177,13 @@ def _letter_frequency(text: str, letter: str, frequency: int, relation: Compare)
     return relation(text.lower().count(letter.lower()), frequency)
 
 
-def _is_in(text: str, language: str) -> bool:
-    return detect(text) == language
-
-
 def _sentences(text: str, relation: Compare, number: int) -> bool:
+    if re.search("[가-힣]", text):
+        return _as_read(text, relation, number)
+    return relation(punkt_sentences(text), number)
+
+
+def _as_read(text: str, relation: Compare, number: int) -> bool:
     return relation(count_sentences(text), number)
 
 
@@ -222,61 +197,76 @@ def _number_of_paragraphs(text: str, number: int) -> bool:
 
 
 def _nth_paragraph(text: str, number: int, nth: int, first: str) -> bool:
-    parts = [part.strip() for part in re.split(r"\n\s*\n", text) if part.strip()]
-    if len(parts) != number or nth > number:
+    """The paragraphs are as many, and the first word of the nth, up to a punctuation mark, is this one."""
+    parts = text.split("\n\n")
+    if sum(bool(part.strip()) for part in parts) != number or not 0 < nth <= number:
         return False
-    beginning, wanted = parts[nth - 1].lstrip("\"'“‘*_#( "), first.casefold()
-    return re.match(rf"{re.escape(wanted)}(?!\w)", beginning.casefold()) is not None
+    words = parts[nth - 1].split()
+    bare = words[0].lstrip("'").lstrip('"') if words else ""
+    return bool(bare) and re.split("[.,?!'\"]", bare)[0].lower() == first.lower()
 
 
 def _placeholders(text: str, number: int) -> bool:
-    return len(re.findall(r"\[[^\[\]\n]+\]", text)) >= number
+    # Not a regular expression, which would look for the end of the line from each bracket.
+    closed = (part for line in text.split("\n") for part in line.split("]")[:-1])
+    return sum("[" in part for part in closed) >= number
+
+
+_POSTSCRIPTS = {"P.S.": r"p\.\s?s\.", "P.P.S": r"p\.\s?p\.\s?s", "P.D.": r"p\.\s?d\."}
+"""Markers that may be written with spaces; the last is Spanish."""
 
 
 def _postscript(text: str, marker: str) -> bool:
-    letters = [re.escape(letter) for letter in marker.replace(".", "").replace(" ", "")]
-    dotted = r"\.?\s?".join(letters) if "." in marker else re.escape(marker)
-    return re.search(rf"^\W*{dotted}(?!\w)\W*\w", text, re.IGNORECASE | re.MULTILINE) is not None
+    """The marker stands anywhere, in any case."""
+    wanted = _POSTSCRIPTS.get(marker.strip(), re.escape(marker.strip()))
+    return re.search(wanted, text, re.IGNORECASE) is not None
 
 
 def _bullets(text: str, number: int) -> bool:
-    stars = re.findall(r"^[ \t]*\*[^*\n][^\n]*$", text, re.MULTILINE)
-    dashes = re.findall(r"^[ \t]*-[^\n]*$", text, re.MULTILINE)
-    rulers = [line for line in dashes if not line.strip(" \t-")]
-    return len(stars) + len(dashes) - len(rulers) == number
+    stars = re.findall(r"^[^\S\n]*\*[^*].*$", text, re.MULTILINE)
+    dashes = re.findall(r"^[^\S\n]*-.*$", text, re.MULTILINE)
+    return len(stars) + len(dashes) == number
 
 
-_OPTIONS = ("My answer is yes.", "My answer is no.", "My answer is maybe.")
-_KOREAN_OPTIONS = (
-    "내 대답은 예입니다.",
-    "내 대답은 아니요입니다.",
-    "내 대답은 아니오입니다.",
-    "내 대답은 아마도입니다.",
+_OPTIONS = (
+    ("My answer is yes.", "내 대답은 예입니다."),
+    ("My answer is no.", "내 대답은 아니요입니다.", "내 대답은 아니오입니다."),
+    ("My answer is maybe.", "내 대답은 아마도입니다."),
 )
 _SPANISH_OPTIONS = ("Sí.", "No.", "Quizás.")
 
 
 def _one_option(text: str) -> bool:
-    return any(option in text for option in (*_OPTIONS, *_KOREAN_OPTIONS))
+    return sum(any(wording in text for wording in option) for option in _OPTIONS) == 1
 
 
 def _one_spanish_option(text: str) -> bool:
     return text.strip(" \n\"'“”*") in _SPANISH_OPTIONS
 
 
+_ITEM = re.compile(r"^[^\S\n]*[*+-][^\S\n]+", re.MULTILINE)
+_DOUBLE = re.compile(r"\*\*(?=[^\s*])[^\n*]*(?<=[^\s*])\*\*")
+_SINGLE = re.compile(r"(?<![*\\])\*(?=[^\s*])[^\n*]*(?<=[^\s*])\*(?!\*)")
+
+
 def _highlights(text: str, number: int) -> bool:
-    double = [part for part in re.findall(r"\*\*([^\n*]+)\*\*", text) if part.strip()]
-    single = re.findall(r"(?<!\*)\*([^\n*]+)\*(?!\*)", text)
-    # The star of a list item opens no highlight.
-    return len(double) + sum(bool(part.strip()) and not part.startswith(" ") for part in single) >= number
+    text = _ITEM.sub("", text)
+    single = [found for found in _SINGLE.finditer(text) if not _is_product(text, *found.span())]
+    return len(_DOUBLE.findall(text)) + len(single) >= number
+
+
+def _is_product(text: str, start: int, end: int) -> bool:
+    """Are the stars signs between factors, as in 2*3*4 and f(x)*y*(z)? A particle after a highlight is Korean."""
+    before, after = text[max(start - 1, 0) : start], text[end : end + 1]
+    return bool(re.match(r"[A-Za-z0-9)\]}^_]", before) and re.match(r"[A-Za-z0-9(\[{\\]", after))
 
 
 def _multiple_sections(text: str, splitter: str, number: int) -> bool:
-    return len(re.findall(rf"(?<!\w){re.escape(splitter)}\s?\d+", text)) >= number
+    return len(re.findall(rf"{re.escape(splitter.strip())}\s?\d+", text)) >= number
 
 
 def _json(text: str) -> bool:
-    inner = re.sub(r"^```(?:json)?\s*|\s*```$", "", text.strip(), flags=re.IGNORECASE)
+    inner = re.sub(r"^```\s*(?:json\b)?\s*|\s*```$", "", text.strip(), flags=re.IGNORECASE)
     try:
         json.loads(inner)
     except (ValueError, RecursionError):
@@ -285,7 +275,8 @@ def _json(text: str) -> bool:
 
 
 def _title(text: str) -> bool:
-    return any(title.strip() for title in re.findall(r"<<([^\n<>]+)>>", text))
+    titles = (line[line.find("<<") : line.rfind(">>") + 2] for line in text.split("\n") if "<<" in line)
+    return any(title.lstrip("<").rstrip(">").strip() for title in titles if title.endswith(">>"))
 
 
 def _two_responses(text: str) -> bool:
@@ -294,11 +285,11 @@ def _two_responses(text: str) -> bool:
 
 
 def _repeats(text: str, prompt: str) -> bool:
-    return text.strip().casefold().startswith(prompt.strip().casefold())
+    return text.strip().lower().startswith(prompt.strip().lower())
 
 
 def _ends_with(text: str, phrase: str) -> bool:
-    return text.strip().strip('"”').rstrip().casefold().endswith(phrase.strip().casefold())
+    return text.strip().strip('"').lower().endswith(phrase.strip().lower())
 
 
 def _capital_frequency(text: str, frequency: int, relation: Compare) -> bool:
@@ -306,11 +297,11 @@ def _capital_frequency(text: str, frequency: int, relation: Compare) -> bool:
 
 
 def _capitals_in(language: str) -> Check:
-    return lambda text: text.isupper() and detect(text) in (language, None)
+    return lambda text: text.isupper() and may_be_in(text, language)
 
 
 def _lowercase_in(language: str) -> Check:
-    return lambda text: text.islower() and detect(text) in (language, None)
+    return lambda text: text.islower() and may_be_in(text, language)
 
 
 def _no_comma(text: str) -> bool:
@@ -319,7 +310,7 @@ def _no_comma(text: str) -> bool:
 
 def _quoted(text: str) -> bool:
     bare = text.strip()
-    return len(bare) > 2 and bare[0] in '"“' and bare[-1] in '"”'
+    return len(bare) > 1 and bare[0] == bare[-1] == '"'
 
 
 def _words_with(letters: str) -> Callable[[str], int]:
@@ -359,7 +350,7 @@ _SHARED = {
     "keywords:frequency": _taking(_frequency, "keyword", "frequency", "relation"),
     "keywords:forbidden_words": _taking(_no_forbidden, "forbidden_words"),
     "keywords:letter_frequency": _taking(_letter_frequency, "letter", "let_frequency", "let_relation"),
-    "language:response_language": _taking(_is_in, "language"),
+    "language:response_language": _taking(may_be_in, "language"),
     "length_constraints:number_sentences": _taking(_sentences, "relation", "num_sentences"),
     "length_constraints:number_paragraphs": _taking(_number_of_paragraphs, "num_paragraphs"),
     "length_constraints:number_words": _taking(_words, "relation", "num_words"),
@@ -387,6 +378,7 @@ CONSTRAINTS: dict[str, Callable[[str, Mapping[str, Any]], Constraint]] = {
     "change_case:english_capital": _taking(_capitals_in("en")),
     "change_case:english_lowercase": _taking(_lowercase_in("en")),
     **{f"es:{name}": maker for name, maker in _SHARED.items()},
+    "es:length_constraints:number_sentences": _taking(_as_read, "relation", "num_sentences"),
     "es:detectable_format:constrained_response": _taking(_one_spanish_option),
     "es:change_case:spanish_capital": _taking(_capitals_in("es")),
     "es:change_case:spanish_lowercase": _taking(_lowercase_in("es")),

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from agapo.chat import END_THINK, THINK, Completion, completion_text, parse_tool_calls, split_thinking
+from agapo.chat import END_THINK, THINK, Completion, completion_text, parse_tool_calls, split_thinking, tool_call_texts
 from agapo.schema import Mode
 
 _TAGS = (THINK, END_THINK)
@@ -48,10 +48,10 @@ def flaw(text: str, mode: Mode | None, most_repetition: float = 0.5) -> str:
         return "empty thinking"
     if mode == "non_reasoning" and thinking:
         return "thinking in non-reasoning mode"
-    prose = _CODE.sub("", answer)
+    prose = _CODE.sub("", _without_calls(answer))
     if any(tag in part for tag in _TAGS for part in (prose, thinking or "")):
         return "stray thinking tags"
-    if _has_open_fence(answer):
+    if _has_open_fence(_without_calls(answer)):
         return "open code fence"
     try:
         parse_tool_calls(answer)
@@ -60,6 +60,13 @@ def flaw(text: str, mode: Mode | None, most_repetition: float = 0.5) -> str:
     if any(loops(part) or repetition(part) > most_repetition for part in (thinking or "", answer)):
         return "repetition"
     return ""
+
+
+def _without_calls(text: str) -> str:
+    """The arguments of a tool call may hold tags and fences."""
+    for call in reversed([call for call in tool_call_texts(text) if call.whole]):
+        text = text[: call.start] + text[call.end :]
+    return text
 
 
 def _has_open_fence(text: str) -> bool:

@@ -48,7 +48,7 @@ _NOT_PROSE = re.compile(
     r"|`[^`\n]*`"
     r"|\$\$.*?\$\$|\$[^$\n]{1,500}\$|\\\[.*?\\\]|\\\(.*?\\\)"
     r"|\\[a-zA-Z]+(?:\{[^{}\n]*\})?"
-    r"|https?://\S+|\S+@\S+"
+    r"|https?://\S+|\S{1,64}@\S+"
     r"|<[^<>\n]{1,200}>"
     r'|"[^"\n]{1,300}"|“[^”\n]{1,300}”|«[^»\n]{1,300}»|\'\'[^\'\n]{1,300}\'\'',
     re.DOTALL,
@@ -150,6 +150,56 @@ def detect(text: str) -> str | None:
     return _classify(prose, _SHARED[script])[0] if script in _SHARED else None
 
 
+_ENGLISH = "the and is are were of to for with that this it you my they from have has be your our what"
+_NOT_ENGLISH = """
+    el los las una unos y que por para con del su como pero muy soy estoy yo te tu si en bien muchas gracias le les des
+    et est une dans pour qui avec sur je vous nous au du der das und ist ein eine nicht ich sie mit auf wir il lo gli
+    che della sono os um uma em eu het een van ik niet voor och det som jag ja nie jest la de se
+"""
+"""Words that name nothing: they tell the language of a short text better than its letters do."""
+_LATIN = """
+    en es fr de pt it nl fi pl vi sw af br bs ca cs cy da eo et eu ga gl hr ht hu id is la lb lt lv mg ms mt nn no oc ro
+    sk sl sq sv tl tr wa xh zu
+"""
+_LINK = re.compile(r"https?://\S+|\S{1,64}@\S+")
+_SHORT = 8
+"""Words below which a language is hardly ever sure."""
+
+
+def may_be_in(text: str, language: str) -> bool:
+    """Return whether a text can be taken for one in `language`, quotations and all.
+
+    It is where that language is the likeliest, or the text too short to tell: names and loanwords make an English line
+    look Italian. A text without letters is in none.
+    """
+    plain = _LINK.sub(" ", text[:_MOST])
+    scripts = _script_counts(plain)
+    script = _main_script(scripts) if scripts else ""
+    if script in _SCRIPTS:
+        few = sum(scripts.values()) <= _SHORT
+        return _SCRIPTS[script] == language or (language == "ja" and _SCRIPTS[script] == "zh" and few)
+    if language not in _SHARED.get(script, ()):
+        return False
+    among = tuple(_LATIN.split()) if language == "en" else _SHARED[script]
+    ranked = dict(_identifier(among).rank(plain.lower()))
+    likeliest = max(ranked, key=lambda code: ranked[code])
+    return likeliest == language or _may_seem(plain, language, ranked[language] / ranked[likeliest])
+
+
+def _may_seem(text: str, language: str, likelihood: float) -> bool:
+    """`likelihood` is the language's, as a share of the likeliest one's."""
+    words = re.findall(r"\w+", text.lower())
+    few, own, others = len(words) < _SHORT, *(_count(words, known) for known in (_ENGLISH, _NOT_ENGLISH))
+    if language != "en":
+        return few and likelihood >= 0.3 and (others > 0 or own == 0)
+    marked = any(letter.isalpha() and not letter.isascii() for letter in text)
+    return likelihood >= (0.015 if few and not marked else 0.1) and others <= own and not re.search("[¿¡]", text)
+
+
+def _count(words: Sequence[str], known: str) -> int:
+    return sum(word in known.split() for word in words)
+
+
 def _is_foreign(sentence: str, language: str, telling: Telling) -> bool:
     scripts = _script_counts(sentence)
     letters = sum(scripts.values())
@@ -191,10 +241,12 @@ def _main_script(scripts: Counter[str]) -> str:
 
 @lru_cache(maxsize=8192)
 def _script(character: str) -> str | None:
-    if not character.isalpha():
+    # The vowels of many scripts are marks on letters.
+    is_mark = unicodedata.category(character).startswith("M")
+    if not (character.isalpha() or is_mark):
         return None
     name = unicodedata.name(character, "").split(" ")[0]
-    return name if name in _SCRIPTS or name in _SHARED else "OTHER"
+    return name if name in _SCRIPTS or name in _SHARED else None if is_mark else "OTHER"
 
 
 def _classify(text: str, among: Sequence[str]) -> tuple[str | None, float]:

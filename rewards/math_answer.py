@@ -1,9 +1,10 @@
 r"""Is the final answer mathematically the gold one?
 
-The final answer is the last `\boxed{…}`, else GSM8K's `#### …`, else the last formula or number. It is compared as
-text, as exact numbers, and only then, since it costs milliseconds and can hang, by math-verify. What math-verify
-gets to see is bounded beforehand (`_is_tame`): sympy evaluates 9^{9^9} in one uninterruptible step, which outlives
-any alarm. What the bounds let through is left to math-verify's own timeout or to the verifier pool's deadline.
+The final answer is the last `\boxed{…}`, else GSM8K's `#### …`, else the last formula or number. It is parted into
+an expression and its unit (`answers`), and compared as exact numbers, as text, as intervals, and only then, since it
+costs milliseconds and can hang, by math-verify. What math-verify gets to see is bounded beforehand (`answers.bounds`):
+sympy evaluates 9^{9^9} in one uninterruptible step, which outlives any alarm. What the bounds let through is left to
+math-verify's own timeout or to the verifier pool's deadline.
 
 Deliberately left out: judging the working, and several boxes that make one answer together.
 """
@@ -13,17 +14,22 @@ import math
 import os
 import re
 import threading
-from collections import deque
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.errors import TimeoutException
 
 from agapo.chat import Completion, final_answer
 from agapo.schema import Mode
+from rewards.answers.bounds import is_tame, precision
+from rewards.answers.extraction import extract_answer, marked_answer
+from rewards.answers.inequalities import ascending, is_same_region, read_region
+from rewards.answers.notation import Answer, are_remarks_alike, bare, read_answer, with_fractions, with_symbols
+from rewards.answers.numbers import Numbers, are_same, in_base, read_number, read_numbers, same_ratio
+from rewards.answers.units import are_opposite, size_ratio
 
 # It warns whenever a timeout passes or is switched off; both are meant, and counted, here.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -33,13 +39,6 @@ Gold = str | int | float | None
 _TIMEOUT_S = 5
 _MAX_LENGTH = 1000
 """Characters of an answer; a longer one is right only when it is the gold one letter for letter."""
-_MAX_DEPTH = 12
-"""Nested brackets; the parser's time grows exponentially in them."""
-_MAX_EXPONENT = 10_000
-_MAX_EXPANSION = 100
-"""Exponent of a bracket where there are variables: sympy multiplies it out."""
-_MAX_DIGITS = 100
-"""Digits of a number inside an expression (plain numbers may be longer)."""
 
 # --- the reward ---
 
@@ -72,7 +71,7 @@ def parseable(
     """
     modes = [None] * len(completions) if mode is None else mode
     texts = (final_answer(*sample) for sample in zip(completions, modes, strict=True))
-    return [float(text is not None and _marked_answer(text) is not None) for text in texts]
+    return [float(text is not None and marked_answer(text) is not None) for text in texts]
 
 
 def _score(completion: Completion, answer: Gold, mode: Mode | None) -> float | None:
@@ -88,7 +87,7 @@ def _gold_answer(answer: Gold) -> str | None:
     if answer is None or (isinstance(answer, float) and not math.isfinite(answer)):
         return None
     text = str(answer).strip()
-    found = _marked_answer(text)
+    found = marked_answer(text)
     gold = text if found is None else found
     return gold if _is_readable(gold) else None
 
@@ -99,76 +98,6 @@ def _is_readable(gold: str) -> bool:
     return says_something and plain.count("{") == plain.count("}")
 
 
-# --- finding the answer ---
-
-_BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
-_BARE_BOX = re.compile(r"\\boxed\s*([^\s{}$\\]+)")
-_HASHES = re.compile(r"####[ \t]*([^\n]*)")
-_ANSWER_LINE = re.compile(r"(?=[^\d]*\d)[^A-Za-z]*")
-_MATH = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
-_NUMBER = re.compile(
-    r"(?:(?<![\w)\]}.])[-−])?"  # a sign, not the minus of 5-3
-    r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)(?:[eE][+-]?\d{1,3}(?!\d))?"
-    r"(?:\s?/\s?\d+(?!\.?\d))?"
-    r"(?:\s?\\?%)?",
-    re.ASCII,
-)
-
-
-def extract_answer(text: str) -> str | None:
-    r"""Return the final answer in `text`: the last `\boxed{…}`, else `#### …`, else the last formula or number.
-
-    None where there is nothing of the kind. Takes time linear in the length of the text.
-    """
-    marked = _marked_answer(text)
-    return _last_expression(text) if marked is None else marked or None
-
-
-def _marked_answer(text: str) -> str | None:
-    """Return the answer that stands in a box or behind `####`; an empty string when that place is empty."""
-    boxed = _last_boxed(text)
-    return _behind_hashes(text) if boxed is None else boxed
-
-
-def _last_boxed(text: str) -> str | None:
-    if r"\boxed" not in text and r"\fbox" not in text:
-        return None
-    found, opened = (-1, -1), []
-    for brace in _BRACES.finditer(text):
-        if brace[0] == "}" and opened:
-            start, is_box = opened.pop()
-            found = max(found, (start, brace.start())) if is_box else found
-        elif brace[0].endswith("{") and brace[0] != r"\{":
-            opened.append((brace.end(), brace[0] != "{"))
-    if found[0] >= 0:
-        return text[slice(*found)].strip()
-    bare = _BARE_BOX.findall(text)
-    return bare[-1] if bare else None
-
-
-def _behind_hashes(text: str) -> str | None:
-    """Return the last line, or else the last number, behind `####`; a Markdown heading is neither."""
-    found = list(_HASHES.finditer(text))
-    if found and not text[found[-1].end() :].strip():
-        return found[-1][1].strip()
-    numbers = (match[1].strip() for match in reversed(found) if _ANSWER_LINE.fullmatch(match[1]))
-    return next(numbers, None)
-
-
-def _last_expression(text: str) -> str | None:
-    """Return whichever ends last: a formula between math delimiters or a number."""
-    candidates = [found for left, right in _MATH if (found := _last_between(text, left, right))]
-    candidates += [(number.end(), number[0]) for number in deque(_NUMBER.finditer(text), maxlen=1)]
-    return max(candidates)[1].strip() if candidates else None
-
-
-def _last_between(text: str, left: str, right: str) -> tuple[int, str] | None:
-    end = text.rfind(right)
-    start = text.rfind(left, 0, max(end, 0))
-    content = text[start + len(left) : end]
-    return (end + len(right), content) if start >= 0 and content.strip(" $") else None
-
-
 # --- comparing answers ---
 
 
@@ -177,130 +106,122 @@ def _is_equal(gold: str, found: str) -> bool:
         return True
     if max(len(gold), len(found)) > _MAX_LENGTH:
         return False
-    gold, found = _normalise(gold), _normalise(found)
-    numbers = _numbers(gold), _numbers(found)
-    if numbers[0] is not None and numbers[1] is not None:
-        return _same_numbers(numbers[0], numbers[1])
-    subscripts = _SUBSCRIPTED.fullmatch(_bare_text(gold)), _SUBSCRIPTED.fullmatch(_bare_text(found))
-    if subscripts[0] and subscripts[1]:
-        return subscripts[0].groups() == subscripts[1].groups()
-    return _same_text(gold, found) or _verified(gold, found)
+    numbers = read_numbers(gold), read_numbers(found)
+    if numbers[0] and numbers[1]:  # as in most rows; the rest costs half a millisecond
+        return are_same(numbers[0], numbers[1])
+    return _same_answer(read_answer(gold), read_answer(found))
 
 
-_REWRITES = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"[−–]", "-"),
-        (r"\\(?:left|right|displaystyle|[bB]ig{1,2}[lrm]?)(?![a-zA-Z])", ""),
-        (r"(?<=\d)(?:,\s*\\!|\{,\}|\\[,!])\s*(?=\d{3})", ""),  # thousands: 1,\!000 1{,}000 1\,000
-        (r"(?<!\\)\\[!,;: ]|\\q?quad(?![a-zA-Z])|~|\xa0", " "),  # but not the \\ between rows
-        (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
-        (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
-        (r"\\frac\s*\{([^{}]*)\}\s*(\d)", r"\\frac{\1}{\2}"),
-        (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
-        (r"\s*\^\s*(?:\\circ|\{\s*\\circ\s*\})|°", ""),
-        (r"\\?[$€£]|(?<!\\)\\[()\[\]]", ""),
-        (r"\\%", "%"),
-        (r"\\(?:text(?:bf|it|rm|normal)?|mathrm|mathbf|mbox|operatorname)\s*\{", r"\\text{"),
-        (r"\s+", " "),
-    )
-]
-_WORD = r"(?:[a-zA-Z]{3,}|[ckm]m|ft|in|[km]g|lbs?|oz|hrs?|mi)\.?"
-_UNIT = re.compile(
-    r"(?<=[\d})%])\s*"
-    rf"(?:\\text\{{[^{{}}\d]*\}}|(?<=\s){_WORD}(?: {_WORD}){{0,3}})"
-    r"(?:\s?\^\s?\{?[23]\}?)?$"
-)
-_TEXT = re.compile(r"\\text\{([^{}]*)\}")
-
-
-def _normalise(answer: str) -> str:
-    """Take away what does not change an answer: spacing, sizes, currency, degrees, a trailing unit."""
-    for pattern, replacement in _REWRITES:
-        answer = pattern.sub(replacement, answer)
-    answer = answer.strip(" *.,;:")
-    unit = _UNIT.search(answer)
-    # 8:34 p.m. is not 8:34 a.m.
-    return answer[: unit.start()].strip() if unit and ":" not in answer else answer
-
-
-class _Number(NamedTuple):
-    value: Fraction
-    is_percentage: bool
-    is_fraction: bool
-    """Written as one, so that a decimal may have had to round it."""
-
-
-_Numbers = tuple[str, list[_Number]]
-"""The brackets around a list of numbers (none around a single one), and the numbers."""
-
-_DECIMAL = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d+)(?:\.\d*)?(?:[eE][+-]?\d{1,3})?|\.\d+"
-_FRACTION = r"(?:(\d+) ?)?\\frac\{ ?(-?\d+) ?\}\{ ?(-?\d+) ?\}|(?:(\d+) )?(\d+) ?/ ?(\d+)"
-_SIGNED = re.compile(rf"([-+]?) ?(?:({_DECIMAL})|{_FRACTION}) ?(%?)", re.ASCII)
-
-
-def _numbers(text: str) -> _Numbers | None:
-    """Read a number, or a bracketed list of them such as a point, an interval or a sorted list."""
-    if text[:1] not in ("(", "[") or text[-1:] not in (")", "]"):
-        number = _number(text)
-        return None if number is None else ("", [number])
-    numbers = [_number(part.strip()) for part in text[1:-1].split(",")]
-    known = [number for number in numbers if number is not None]
-    return (text[0] + text[-1], known) if len(known) == len(numbers) > 1 else None
-
-
-def _number(text: str) -> _Number | None:
-    """Read a decimal, a fraction or a mixed number."""
-    match = _SIGNED.fullmatch(text)
-    if match is None:
-        return None
-    sign, decimal, *fraction, percent = match.groups()
-    if decimal is not None:
-        value = Fraction(re.sub("[, ]", "", decimal))
-    else:
-        whole, above, below = (int(part or 0) for part in (fraction[:3] if fraction[1] else fraction[3:]))
-        if below == 0:
-            return None
-        value = whole + Fraction(above, below)
-    return _Number(-value if sign == "-" else value, bool(percent), is_fraction=decimal is None)
-
-
-def _same_numbers(gold: _Numbers, found: _Numbers) -> bool:
-    if gold[0] != found[0] or len(gold[1]) != len(found[1]):
+def _same_answer(gold: Answer, found: Answer) -> bool:
+    """Compare choices by letter where the gold one is a letter, else by what they say, in one unit."""
+    letter = gold.label or (bare(gold.body) if _CHOICE.fullmatch(bare(gold.body)) else None)
+    if letter and found.label and (gold.label is None or letter != found.label):
+        return letter == found.label
+    if gold.label and bare(found.body) == gold.label:
+        return True
+    if are_opposite(gold.measure, found.measure) or not are_remarks_alike(gold.remark, found.remark):
         return False
-    return all(_same_number(*pair) for pair in zip(gold[1], found[1], strict=True))
+    angles = _in_radians(gold, found)
+    if angles:
+        return _verified(*angles)
+    ratio = size_ratio(gold.measure, found.measure)
+    return ratio is not None and _same_quantity(*_alike(gold, found), ratio)
 
 
-def _same_number(gold: _Number, found: _Number) -> bool:
-    """Exact, but where one is a fraction and the other a decimal, which is right at six digits: 0.333333 is 1/3.
-
-    50% is 0.5, and 50 as well: the question may have said "what per cent".
-    """
-    has_decimals = any(not number.is_fraction and number.value.denominator > 1 for number in (gold, found))
-    is_rounded = has_decimals and gold.is_fraction != found.is_fraction
-    tolerance = abs(gold.value) / 10**6 if is_rounded else 0
-    scales = [Fraction(1)]
-    if gold.is_percentage != found.is_percentage:
-        scales.append(Fraction(1, 100) if found.is_percentage else Fraction(100))
-    return any(abs(found.value * scale - gold.value) <= tolerance for scale in scales)
+_CHOICE = re.compile("[A-J]")
+_NAME = re.compile(r"(?:\\[a-z]+|\\text\{[^{}=]*\}|[a-zA-Z]+)(?: ?_ ?\{?\w+\}?)?(?: ?\( ?[a-zA-Z] ?\))? ?= ?")
 
 
-_SUBSCRIPTED = re.compile(r"(-?)0*([0-9A-Za-z]+) ?_ ?\{? ?(\d+) ?\}?", re.ASCII)
-"""A number in another base, whose base math-verify ignores."""
+def _alike(gold: Answer, found: Answer) -> tuple[Answer, Answer]:
+    """Take `x =` away where only one answer has it."""
+    if ("=" in gold.body) == ("=" in found.body):
+        return gold, found
+    return _unnamed(gold), _unnamed(found)
+
+
+def _unnamed(answer: Answer) -> Answer:
+    name = _NAME.match(answer.body)
+    is_list = re.search(r",|\\text|\\(?:lor|vee|land|wedge|pm)|\b(?:or|and)\b", answer.body)
+    if name is None or is_list or not answer.body[name.end() :]:
+        return answer
+    return answer._replace(body=answer.body[name.end() :].rpartition("=")[2].strip())
+
+
+def _in_radians(gold: Answer, found: Answer) -> tuple[str, str] | None:
+    """Return both angles in radians where one is in degrees and the other has \\pi in it or says radians."""
+    in_degrees = [("degree", 1) in _dimensions(answer) for answer in (gold, found)]
+    in_radians = [
+        ("radian", 1) in _dimensions(answer) or (not answer.measure.units and r"\pi" in answer.body)
+        for answer in (gold, found)
+    ]
+    if not ((in_degrees[0] and in_radians[1]) or (in_degrees[1] and in_radians[0])):
+        return None
+    bodies = [
+        rf"\frac{{({answer.body}) \pi}}{{180}}" if is_degree else answer.body
+        for answer, is_degree in zip(_alike(gold, found), in_degrees, strict=True)
+    ]
+    return bodies[0], bodies[1]
+
+
+def _dimensions(answer: Answer) -> set[tuple[str, int]]:
+    return {part for unit in answer.measure.units for part in unit.dimension}
+
+
+def _same_quantity(gold: Answer, found: Answer, ratio: Fraction) -> bool:
+    """Compare as numbers where both are, else as expressions; `ratio` is the size of the found unit in gold ones."""
+    factors = gold.measure.scale, found.measure.scale * ratio
+    numbers = _scaled(gold, factors[0]), _scaled(found, factors[1])
+    if numbers[0] is not None and numbers[1] is not None:
+        return are_same(numbers[0], numbers[1])
+    return _same_expression(_written(gold, factors[0]), _written(found, factors[1]))
+
+
+def _scaled(answer: Answer, factor: Fraction) -> Numbers | None:
+    numbers = read_numbers(answer.body)
+    if numbers is None:
+        return None
+    is_percentage = answer.measure.is_percentage
+    return numbers[0], [
+        number._replace(value=number.value * factor, is_percentage=number.is_percentage or is_percentage)
+        for number in numbers[1]
+    ]
+
+
+def _written(answer: Answer, factor: Fraction) -> str:
+    body = answer.body if factor == 1 else rf"\frac{{{factor.numerator}}}{{{factor.denominator}}} \cdot ({answer.body})"
+    return rf"{body}\%" if answer.measure.is_percentage else body
+
+
+def _same_expression(gold: str, found: str) -> bool:
+    bases = in_base(bare(gold)), in_base(bare(found))
+    if bases[0] and bases[1]:
+        return bases[0] == bases[1]
+    ratios = same_ratio(bare(gold), bare(found))
+    if ratios is not None:
+        return ratios
+    regions = read_region(gold), read_region(found)
+    if regions[0] and regions[1] and is_same_region(regions[0], regions[1], _is_equal):
+        return True
+    return _same_text(gold, found) or _same_approximately(gold, found) or _verified(gold, found)
 
 
 def _same_text(gold: str, found: str) -> bool:
-    gold, found = _bare_text(gold), _bare_text(found)
-    if gold.replace(" ", "") == found.replace(" ", ""):
+    gold, found = bare(gold), bare(found)
+    one, other = (re.sub(r"(?<!\d) | (?!\d)", "", text) for text in (gold, found))
+    if one == other:
         return True
     # Words, unlike variables, read the same in capitals.
     return re.fullmatch(r"[A-Za-z ,.'-]{3,}", gold) is not None and gold.casefold() == found.casefold()
 
 
-def _bare_text(answer: str) -> str:
-    """Return the answer outside of `\\text{…}`, and a choice such as (B) as B."""
-    text = _TEXT.sub(r"\1", answer).strip()
-    return re.sub(r"^\(([A-Z])\)$", r"\1", text)
+def _same_approximately(gold: str, found: str) -> bool:
+    r"""Accept \sqrt{2} \approx 1.414 for either; what a response calls near must be."""
+    golds, founds = (re.split(r" ?\\approx ?", text) for text in (gold, found))
+    if len(golds) + len(founds) == 2 or max(len(golds), len(founds)) > 2:
+        return False
+    if len(founds) == 2 and not _is_near(*founds):
+        return False
+    return any(_is_equal(one, other) for one in golds for other in founds)
 
 
 # --- math-verify ---
@@ -309,24 +230,44 @@ _LATEX = [LatexExtractionConfig(boxed_match_priority=-1)]
 
 
 def _verified(gold: str, found: str) -> bool:
-    if not (_is_tame(gold) and _is_tame(found)):
+    texts = with_symbols(gold, found)
+    if texts is None:
+        return False
+    gold, found = (ascending(with_fractions(text)) for text in texts)
+    if not (is_tame(gold) and is_tame(found)) or (re.search(r"= ?0$", found) and "=" not in gold):
         return False
     timeout = _timeout()
     try:
         parsed = _parsed(gold, timeout), _parsed(found, timeout)
-        same = verify(*parsed, allow_set_relation_comp=True, timeout_seconds=timeout)
-        return same and not _are_tiny_and_unlike(*parsed)
+        if any(map(read_number, texts)) and (rounded := _is_rounded(texts, parsed)) is not None:
+            return rounded
+        digits = precision(gold, found)
+        return verify(*parsed, numeric_precision=digits, allow_set_relation_comp=True, timeout_seconds=timeout)
     except (Exception, TimeoutException):  # the latter is a BaseException
         return False
 
 
-def _are_tiny_and_unlike(gold: list[Any], found: list[Any]) -> bool:
-    """Catch 1/2^98 and 1/4^98, whose difference math-verify rounds to zero."""
-    if not all(getattr(parsed[0], "is_number", False) for parsed in (gold, found)):
+def _is_rounded(texts: list[str], parsed: tuple[list[Any], list[Any]]) -> bool | None:
+    """Compare a decimal with an irrational number, which it is at six digits; None where there is none."""
+    is_decimal = [(number := read_number(text)) is not None and number.value.denominator > 1 for text in texts]
+    if sum(is_decimal) != 1 or not all(getattr(side[0], "is_number", False) for side in parsed):
+        return None
+    values = _values(parsed)
+    return abs(values[0] - values[1]) <= 1e-6 * abs(values[0])
+
+
+def _is_near(one: str, other: str) -> bool:
+    if not (is_tame(one) and is_tame(other)):
         return False
-    values = [complex(parsed[0].doit().evalf()) for parsed in (gold, found)]
-    size = max(map(abs, values))
-    return size < 1e-9 and abs(values[0] - values[1]) > 1e-6 * size
+    try:
+        values = _values((_parsed(one, _timeout()), _parsed(other, _timeout())))
+    except (Exception, TimeoutException):
+        return False
+    return abs(values[0] - values[1]) <= 0.01 * abs(values[0])
+
+
+def _values(parsed: tuple[list[Any], list[Any]]) -> list[complex]:
+    return [complex(side[0].doit().evalf()) for side in parsed]
 
 
 def _timeout() -> int | None:
@@ -340,59 +281,3 @@ def _parsed(answer: str, timeout: int | None) -> list[Any]:
     """Parse LaTeX. Raising on errors keeps a timeout out of the cache."""
     latex = answer.replace("**", "^").replace("$", "")
     return parse(f"${latex}$", _LATEX, parsing_timeout=timeout, raise_on_error=True)  # pyright: ignore[reportArgumentType]
-
-
-# --- bounds on what sympy is given ---
-
-_HEAVY = re.compile(
-    r"\\(?:sum|prod|i{0,3}int|oint|lim|bigcup|bigcap|Gamma)(?![a-zA-Z])"
-    r"|[)}\]!]\s*!|\d{4,}\s*!"
-    r"|\\[dt]?binom.*\d{4}"
-    r"|\d[eE][+-]?\d{4,}"
-    rf"|\d{{{_MAX_DIGITS},}}"
-)
-_POWER = re.compile(r"\*\*|\^")
-_INTEGER = re.compile(r"\d+", re.ASCII)
-
-
-def _is_tame(expression: str) -> bool:
-    """Can sympy evaluate this without making a number too large for memory or for the deadline?"""
-    return not _HEAVY.search(expression) and _depth(expression) <= _MAX_DEPTH and _are_powers_small(expression)
-
-
-def _depth(expression: str) -> int:
-    depth = deepest = 0
-    for character in expression:
-        depth += (character in "([{") - (character in ")]}")
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def _are_powers_small(expression: str) -> bool:
-    """Bound the largest exponent times those of bracketed bases, since ((9^99)^99)^99 multiplies them."""
-    has_variables = re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", expression) is not None
-    largest, of_brackets = 1, 1
-    for power in _POWER.finditer(expression):
-        exponent, after = _exponent(expression, power.end())
-        is_tower = _POWER.match(after) or _POWER.search(re.sub(r"[a-df-zA-Z]\s*\^", "", exponent))
-        if is_tower or len(exponent) > 200:
-            return False
-        size = math.prod(int(digits) or 1 for digits in _INTEGER.findall(exponent)[:50])
-        if expression[: power.start()].rstrip().endswith((")", "}", "]")):
-            of_brackets *= size
-        else:
-            largest = max(largest, size)
-        if largest * of_brackets > _MAX_EXPONENT or (has_variables and of_brackets > _MAX_EXPANSION):
-            return False
-    return True
-
-
-def _exponent(expression: str, start: int) -> tuple[str, str]:
-    """Return the exponent that begins at `start`, and what follows it."""
-    rest = expression[start:].lstrip()
-    depth = 0
-    for index, character in enumerate(rest):
-        depth += (character in "([{") - (character in ")]}")
-        if depth <= 0 and not (rest[index + 1 : index + 2].isdigit() and character.isdigit()) and character not in "-+":
-            return rest[: index + 1], rest[index + 1 :].lstrip()
-    return rest, ""

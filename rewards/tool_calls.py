@@ -1,7 +1,8 @@
 """Did the response make the expected tool calls? As the AST check of the Berkeley Function-Calling Leaderboard does.
 
 A call is right when its function is, when no argument is missing, too many, or of the wrong type, and when each value
-is one of those that are accepted. Several calls may come in any order.
+is one of those that are accepted. Several calls may come in any order. They stand in `<tool_call>` tags, or in the own
+field of a message; where a completion is several messages, the calls of all the assistant's turns count.
 
 Rows keep BFCL's columns: `function`, the specifications, and `ground_truth`, a list of `{function: {argument: [accepted
 values]}}`, in which an accepted "" means that the argument may be left out.
@@ -53,14 +54,21 @@ def _score(completion: Completion, function: Any, ground_truth: Any, mode: Mode 
         expected, specifications = _expected(ground_truth), _specifications(function)
     except (ValueError, TypeError, AttributeError, KeyError, StopIteration):
         return None
-    answer = final_answer(completion, mode)
-    if answer is None:
+    answers = [final_answer(turn, mode) for turn in _turns(completion)]
+    if None in answers or not answers:
         return 0.0
     try:
-        calls = parse_tool_calls(answer)
+        calls = [call for answer in answers for call in parse_tool_calls(answer or "")]
     except ValueError:
         return 0.0
     return float(len(calls) == len(expected) and _match(calls, expected, specifications))
+
+
+def _turns(completion: Completion) -> list[Completion]:
+    """Return the assistant's turns, each as a completion of its own; the results of tools stand between them."""
+    if isinstance(completion, str):
+        return [completion]
+    return [[turn] for turn in completion if turn.get("role", "assistant") == "assistant"]
 
 
 def _expected(ground_truth: Any) -> list[tuple[str, dict[str, list[Any]]]]:
@@ -156,7 +164,7 @@ def _is_same(value: Any, accepted: Any) -> bool:
 
 
 def _is_same_dict(value: Mapping[str, Any], accepted: Mapping[str, Any]) -> bool:
-    """BFCL gives a list of accepted values for each key of a nested dict."""
+    """BFCL gives a list of accepted values for each key of a nested dict; that list itself is no value."""
     if any(key not in accepted for key in value):
         return False
     for key, values in accepted.items():
@@ -164,7 +172,7 @@ def _is_same_dict(value: Mapping[str, Any], accepted: Mapping[str, Any]) -> bool
         if key not in value:
             if "" not in options:
                 return False
-        elif not any(_is_same(value[key], option) for option in (*options, values)):
+        elif not any(_is_same(value[key], option) for option in options):
             return False
     return True
 

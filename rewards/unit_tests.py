@@ -1,26 +1,23 @@
 """Does the program pass its tests? Model-written code runs in `agapo.sandbox`, never in this process.
 
-The program is the last fenced code block of the final answer. Rows keep the public sets' columns:
-
-    test, entry_point (prompt)          HumanEval: a function `check(candidate)`
-    test_list (test_setup_code, code)   MBPP: assert statements
-    input_output                        APPS, TACO: {"inputs": …, "outputs": …} on standard streams, or with `fn_name`
+The program is a fenced block of the final answer (`rewards.code_blocks`). Rows keep the public sets' columns
+(`rewards.code_tests`).
 
 Deliberately left out: languages other than Python, and packages beyond its standard library.
 """
 
-import json
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from textwrap import dedent
 from typing import Any
 
 from agapo.chat import Completion, final_answer
 from agapo.errors import UserError
 from agapo.sandbox import Job, Limits, LocalExecutor, Outcome, RemoteExecutor, problem
 from agapo.schema import Mode
+from rewards.code_blocks import defines, extract_code
+from rewards.code_tests import COLUMNS, job_tests, names_of
 
-_PYTHON = {"", "py", "python", "python3"}
 _own = threading.local()
 """This thread's executor, and the last job with its outcome: `score` and `share` of a sample run its tests once."""
 
@@ -74,8 +71,6 @@ def check(*, executor: str | None = None, cpu_s: int = 6, wall_s: float = 8.0, m
 
 # --- from a row and a response to a job ---
 
-_COLUMNS = ("test", "entry_point", "prompt", "test_list", "test_setup_code", "code", "input_output")
-
 
 def _outcomes(
     completions: Sequence[Completion],
@@ -86,92 +81,27 @@ def _outcomes(
 ) -> Iterator[tuple[Outcome | None, dict[str, Any]]]:
     """Yield each completion's outcome, and its row."""
     for index, completion in enumerate(completions):
-        row = {name: column[index] for name in _COLUMNS if (column := columns.get(name))}
+        row = {name: column[index] for name in COLUMNS if (column := columns.get(name))}
         yield _outcome(completion, mode[index] if mode else None, row, executor, limits), row
 
 
 def _outcome(
     completion: Completion, mode: Mode | None, row: Mapping[str, Any], executor: str | None, limits: Limits
 ) -> Outcome | None:
-    tests = _tests(row)
+    tests = job_tests(row)
     answer = final_answer(completion, mode)
     if tests is None or answer is None:
         return None if tests is None else Outcome([], "finished", "no answer")
-    program = _program(extract_code(answer), row)
-    return _run(Job(program=program, **tests), executor, limits)
-
-
-def _tests(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the job's tests; None where the row has none, or none that can be read."""
-    if isinstance(row.get("test"), str) and isinstance(row.get("entry_point"), str):
-        return {
-            "kind": "check",
-            "test": row["test"],
-            "entry_point": row["entry_point"],
-            "setup": row.get("prompt") or "",
-        }
-    if row.get("test_list"):
-        return _asserts(row)
-    return _input_output(row.get("input_output"))
-
-
-def _asserts(row: Mapping[str, Any]) -> dict[str, Any]:
-    defined = re.findall(r"^(?:def|class)\s+(\w+)", row.get("code") or "", re.MULTILINE)
-    tests = tuple(map(str, row["test_list"]))
-    return {"kind": "asserts", "tests": tests, "setup": row.get("test_setup_code") or "", "names": tuple(defined)}
-
-
-def _input_output(content: Any) -> dict[str, Any] | None:
-    try:
-        pairs = json.loads(content) if isinstance(content, str) else content or {}
-        inputs, outputs = list(pairs["inputs"]), list(pairs["outputs"])
-    except (ValueError, TypeError, KeyError):
-        return None
-    if not inputs or len(inputs) != len(outputs):
-        return None
-    if pairs.get("fn_name"):
-        return {"kind": "calls", "entry_point": str(pairs["fn_name"]), "inputs": inputs, "outputs": outputs}
-    return {"kind": "stdio", "inputs": [_text(item) for item in inputs], "outputs": [_text(item) for item in outputs]}
-
-
-def _text(item: Any) -> str:
-    """Some sets give a text as its lines."""
-    return "\n".join(map(str, item)) if isinstance(item, list) else str(item)
+    code = extract_code(answer, names_of(tests), is_script=tests["kind"] == "stdio")
+    return _run(Job(program=_program(code, row), **tests), executor, limits)
 
 
 def _program(code: str, row: Mapping[str, Any]) -> str:
     """HumanEval's prompt is the beginning of a program; some models answer with the rest of it."""
     name, beginning = row.get("entry_point"), row.get("prompt")
-    if (
-        not name
-        or not isinstance(beginning, str)
-        or re.search(rf"^\s*(?:async\s+)?def\s+{re.escape(name)}\b", code, re.M)
-    ):
-        return code
+    if not name or not isinstance(beginning, str) or defines(code, name.rpartition(".")[2]):
+        return dedent(code) if code.lstrip("\r\n")[:1] in (" ", "\t") else code
     return beginning + code
-
-
-def extract_code(answer: str) -> str:
-    """Return the last fenced block that is Python's or nobody's; without fences, the whole answer.
-
-    A last block that is not closed goes to the end.
-    """
-    blocks, fence, language = [], "", ""
-    lines: list[str] = []
-    for line in answer.splitlines(keepends=True):
-        bare = line.strip()
-        if not fence and bare.startswith(("```", "~~~")):
-            fence = bare[: len(bare) - len(bare.lstrip(bare[0]))]
-            language, lines = bare[len(fence) :].strip().lower(), []
-        elif fence and bare == fence:
-            blocks.append((language, "".join(lines)))
-            fence = ""
-        else:
-            lines.append(line)
-    if fence:
-        blocks.append((language, "".join(lines)))
-    ours = [text for language, text in blocks if language.split(" ")[0] in _PYTHON]
-    return ours[-1] if ours else "" if blocks else answer
 
 
 # --- running it ---

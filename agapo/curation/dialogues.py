@@ -12,7 +12,18 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from agapo.chat import END_THINK, THINK, dialogue_examples, prompt_ids, trained_turns
+from agapo.chat import (
+    END_THINK,
+    THINK,
+    TRAINED_MARKS,
+    UNCLEAR_MARKS,
+    UNTRAINED_MARKS,
+    dialogue_examples,
+    prompt_ids,
+    trained_mark,
+    trained_turns,
+)
+from agapo.curation.columns import check_columns
 from agapo.errors import UserError
 from agapo.resolve import did_you_mean
 from agapo.schema import MODES, Prompt
@@ -59,6 +70,7 @@ def normal_dialogue(row: Mapping[str, Any], place: str) -> dict[str, Any]:
     if row.get("malformed"):
         raise UserError(f"{place}: {row['malformed']}")
     _check_kinds(row, place)
+    check_columns(row, place)
     messages, tools = _messages(row, place), _tools(row.get("tools"), place)
     _check_mode(row, messages, place)
     rest = {name: value for name, value in row.items() if name not in ("messages", "tools", "place")}
@@ -210,6 +222,7 @@ def _turn(turn: Any, where: str) -> dict[str, Any]:
         raise UserError(f"{where}: is {_short(turn)}; should be {{'role': …, 'content': …}}")
     _check_writable(turn, where)
     role = _role(turn, where)
+    turn = _marked(turn, role, where)
     if role == "assistant":
         return _assistant(turn, where)
     _check_only_assistants(turn, role, where)
@@ -219,6 +232,20 @@ def _turn(turn: Any, where: str) -> dict[str, Any]:
     if content is None or (role == "user" and not content.strip()):
         raise UserError(f"{where}: the {role}'s content is empty; give it some, or leave the row out")
     return dict(turn)
+
+
+def _marked(turn: Mapping[str, Any], role: str, where: str) -> Mapping[str, Any]:
+    """Other formats' marks become `train: false`; those that say that it is trained leave that as it is."""
+    try:
+        mark = trained_mark(turn)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+    others = {*TRAINED_MARKS, *UNTRAINED_MARKS, *UNCLEAR_MARKS}
+    found = sorted(others & turn.keys())
+    if mark and found and role != "assistant":
+        raise UserError(f"{where}: '{found[0]}' has the {role}'s turn trained on; only the assistant's turns are")
+    bare = {name: value for name, value in turn.items() if name not in others}
+    return {**bare, "train": False} if mark is False and role == "assistant" else bare
 
 
 def _role(turn: Mapping[str, Any], where: str) -> str:
@@ -250,8 +277,8 @@ def _check_only_assistants(turn: Mapping[str, Any], role: str, where: str) -> No
 def _assistant(turn: Mapping[str, Any], where: str) -> dict[str, Any]:
     for name in ("content", "reasoning_content"):
         _check_text(turn, name, where)
-    if turn.get("train") not in (None, True, False):
-        raise UserError(f"{where}: 'train' is {_short(turn['train'])}; should be true or false")
+    if turn.get("function_call"):
+        raise UserError(f"{where}: 'function_call' is not read; put the call into 'tool_calls'")
     other = next((name for name in _THINKING_NAMES if turn.get(name)), None)
     if other and not turn.get("reasoning_content"):
         raise UserError(f"{where}: '{other}' is not read; rename it to 'reasoning_content', or leave it out")

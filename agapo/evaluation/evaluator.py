@@ -26,6 +26,12 @@ class Evaluation:
     """Responses whose reward met an error."""
 
     @property
+    def reward(self) -> float:
+        """The mean reward of the responses that have one; 0 where none has."""
+        rewards = [r.reward for group in self.groups for r in group.responses if r.reward is not None]
+        return sum(rewards) / max(1, len(rewards))
+
+    @property
     def thinking(self) -> dict[str, float]:
         """By mode, the share of responses that think, 0 to 1: all should where the mode is reasoning, none else."""
         modes = dict.fromkeys(group.prompt.mode for group in self.groups)

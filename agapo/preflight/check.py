@@ -160,6 +160,7 @@ def _model(recipe: RLRecipe | DPORecipe, questions: "Questions") -> Rows:
     from agapo.evaluation.rendering import make_renderer
     from agapo.model.loading import load_config
     from agapo.preflight.model import base_recipe, base_tokenizer
+    from agapo.stages.running.modes import fit_modes
 
     base = base_recipe(recipe)
     made = f"made by {recipe.model.start}" if recipe.model.start else str(base.model.path)
@@ -170,6 +171,8 @@ def _model(recipe: RLRecipe | DPORecipe, questions: "Questions") -> Rows:
         config = PreTrainedConfig.from_dict({"max_position_embeddings": base.create.max_position_embeddings})
     else:
         config = load_config(str(base.model.path), base.model.rope_fields)
+    told: Rows = []
+    recipe = fit_modes(recipe, tokenizer, lambda line: told.append(("warning", line)))
     render = make_renderer(tokenizer)
     check_questions(recipe, without_overlong(questions, render, recipe.data), render, config)
-    return [("lengths", f"every prompt and its response fit the context of the model ({made})")]
+    return [("lengths", f"every prompt and its response fit the context of the model ({made})"), *told]

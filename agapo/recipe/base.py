@@ -10,10 +10,10 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from agapo.errors import UserError
+from agapo.recipe.yaml_text import Scalar, fit, read_override, read_yaml
 from agapo.resolve import did_you_mean
 from agapo.schema import MODES, Mode
 
@@ -220,12 +220,15 @@ def load_recipe(kind: type[R], path: Path, overrides: list[str] | None = None) -
     content = _read_yaml(path)
     for override in overrides or []:
         _apply(content, override)
+    content, mistakes = fit(kind, content)
     run = content.setdefault("run", {})
-    if isinstance(run, dict) and not run.get("name"):
+    if isinstance(run, dict) and run.get("name") in (None, ""):
         run["name"] = path.stem
     stage = kind.model_fields["stage"].default
     if content.setdefault("stage", stage) != stage:
         raise UserError(f"{path}: stage: this is a recipe for '{content['stage']}'; run 'agapo {content['stage']}'")
+    if mistakes:
+        raise UserError("\n".join(f"{path}: {line}" for line in mistakes))
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -234,7 +237,7 @@ def load_recipe(kind: type[R], path: Path, overrides: list[str] | None = None) -
 
 def recipe_stage(path: Path) -> str:
     """Return the stage that a recipe file says it is for (`sft`, `rl`, `dpo` or `eval`)."""
-    stage = _read_yaml(path).get("stage")
+    stage = fit(dict[str, Any], _read_yaml(path))[0].get("stage")
     if stage not in ("sft", "rl", "dpo", "eval"):
         raise UserError(f"{path}: stage: is {stage!r}; should be 'sft', 'rl', 'dpo' or 'eval'")
     return stage
@@ -244,12 +247,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         near = [str(item) for item in Path("recipes").glob("*/*.yaml")]
         raise UserError(f"{path}: no such recipe{did_you_mean(str(path), near)}")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{where}: not YAML: {getattr(error, 'problem', error)}") from None
+    content = read_yaml(path.read_text(), str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path}: should be a YAML mapping of keys to values")
     return content
@@ -263,7 +261,11 @@ def _apply(content: dict[str, Any], override: str) -> None:
     section: Any = content
     for parent in parents:
         section = _enter(section, parent, override)
-    _assign(section, last, _parse_value(value), override)
+    _assign(section, last, read_override(value, override), override)
+
+
+_NOTHING = Scalar(None, "")
+"""A section's name with nothing under it."""
 
 
 def _enter(section: Any, name: str, override: str) -> Any:
@@ -271,7 +273,7 @@ def _enter(section: Any, name: str, override: str) -> Any:
         return section[_index(section, name, override)]
     if not isinstance(section, dict):
         raise UserError(f"override '{override}': '{name}' lies inside a plain value")
-    if section.get(name) is None:
+    if section.get(name) in (None, _NOTHING):
         section[name] = {}
     return section[name]
 
@@ -289,24 +291,6 @@ def _index(section: list[Any], name: str, override: str) -> int:
     if not name.isdigit() or int(name) >= len(section):
         raise UserError(f"override '{override}': '{name}' should be an index below {len(section)}")
     return int(name)
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    return _number(value)
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads `1e-4` as a string; people mean the number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _explain(kind: type[BaseModel], error: ValidationError) -> list[str]:

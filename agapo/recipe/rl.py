@@ -44,8 +44,10 @@ class RewardConfig(Strict):
     """`sum`: weighted sum of the terms; `all`: their product (weights other than 0 do not matter). One for all
     domains, or by domain, where those that are not named have `sum`."""
     verdict: str | dict[str, str] = ""
-    """The term that decides `correct` (value 1 is correct), one for all or by domain; by default the first that judges
-    the domain and has a weight."""
+    """The term that decides `correct` (from a value of `correct_at`), one for all or by domain; by default the first
+    that judges the domain and has a weight."""
+    correct_at: float = 1.0
+    """The verdict's value from which a response is correct: lower it for a shaped reward that seldom reaches 1."""
     truncated: Truncated = "wrong"
     """Responses cut at `max_new_tokens`, in training, evaluation and filter alike: the lowest reward that the terms can
     give, or no reward (left out of advantages and loss)."""

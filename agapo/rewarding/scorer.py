@@ -107,32 +107,33 @@ class Scorer:
         # A verdict that is itself a group's has nothing before it.
         values = [scores[verdict].value if verdict in scores else None for scores in found]
         completions = [response.text for response in group.responses]
-        return GroupSample(_messages(group), completions, values, _columns(group), self._names(group, of_groups=True))
+        correct = [value is not None and value >= self.reward.correct_at for value in values]
+        columns = {**_columns(group), "correct": correct}
+        return GroupSample(_messages(group), completions, values, columns, self._names(group, of_groups=True))
 
     def _judged(self, group: Group, found: Sequence[Scores]) -> Group:
         domain = group.prompt.domain
-        terms, verdict = self.reward.terms_for(domain), self.reward.verdict_for(domain)
-        combination = self.reward.combination_for(domain)
         responses = tuple(
-            _with_reward(response, scores, terms, verdict, combination)
+            _with_reward(response, scores, self.reward, domain)
             for response, scores in zip(group.responses, found, strict=True)
         )
-        floor = lowest_reward(responses, terms, combination)
+        floor = lowest_reward(responses, self.reward.terms_for(domain), self.reward.combination_for(domain))
         return replace(
             group, responses=tuple(judge_truncated(item, self.reward.truncated, floor) for item in responses)
         )
 
 
-def _with_reward(
-    response: Response, scores: Scores, terms: Sequence[RewardTerm], verdict: str, combination: Combination
-) -> Response:
+def _with_reward(response: Response, scores: Scores, own: RewardConfig, domain: str) -> Response:
+    verdict = own.verdict_for(domain)
     parts = {name: score.value for name, score in scores.items()}
     errors = [f"{score.error}: {name}: {score.detail}" for name, score in scores.items() if score.error]
     correct = parts[verdict]
     return replace(
         response,
-        reward=total(parts, {term.name: term.weight for term in terms}, verdict, combination),
-        correct=None if correct is None else correct >= 1,
+        reward=total(
+            parts, {term.name: term.weight for term in own.terms_for(domain)}, verdict, own.combination_for(domain)
+        ),
+        correct=None if correct is None else correct >= own.correct_at,
         reward_parts=parts,
         reward_error=errors[0] if errors else None,
     )

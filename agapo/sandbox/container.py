@@ -6,6 +6,7 @@ becomes a user of its own before it reads its first message (`inside/confine.py`
 """
 
 import compileall
+import importlib.util
 import json
 import os
 import platform
@@ -13,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import zoneinfo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -112,11 +114,11 @@ def _bubblewrap(tmp_mb: int) -> list[str]:
     else:
         command += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
         command += ["--cap-add", "CAP_KILL"]
-    for path in _system_files():
-        for parent in reversed(Path(path).parents):  # those that bubblewrap makes by itself are its own user's alone
+    for path, place in [(path, path) for path in _system_files()] + _time_zones():
+        for parent in reversed(Path(place).parents):  # those that bubblewrap makes by itself are its own user's alone
             command += ["--perms", "0755", "--dir", str(parent)]
-        command += ["--ro-bind", path, path]
-    command += ["--ro-bind", str(_INSIDE), _MOUNTED]
+        command += ["--ro-bind", path, place]
+    command += ["--ro-bind", str(_INSIDE), _MOUNTED, "--perms", "0755", "--dir", "/dev"]
     for device in ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"):
         command += ["--dev-bind", device, device]
     if _has_option("--size"):  # an older bubblewrap would give it half of the memory
@@ -143,6 +145,15 @@ def _system_files() -> list[str]:
     """What the interpreter needs: itself, its library, the C library."""
     wanted = [_interpreter(), f"{sys.base_prefix}/lib", "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache"]
     return list(dict.fromkeys(path for path in wanted if Path(path).exists()))
+
+
+@lru_cache
+def _time_zones() -> list[tuple[str, str]]:
+    """Where this machine has the rules of time zones, in the system or in the package `tzdata`, and where they go."""
+    package = importlib.util.find_spec("tzdata")
+    packaged = [f"{place}/zoneinfo" for place in (package and package.submodule_search_locations) or ()]
+    found = [path for path in (*zoneinfo.TZPATH, *packaged) if Path(path).is_dir()]
+    return [(path, "/usr/share/zoneinfo") for path in found[:1]]
 
 
 def problem() -> str | None:

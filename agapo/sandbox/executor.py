@@ -1,6 +1,7 @@
 """Runs one job after another in a pair of containers: the program in one, the tests in the other."""
 
 import os
+import re
 import select
 import threading
 import time
@@ -125,7 +126,7 @@ class LocalExecutor:
                 for descriptor in (answers, results):
                     _require_ready(wire.receive(descriptor, _until(time.monotonic() + _START_S)))
                 deadline = time.monotonic() + self.limits.wall_s
-                wire.send(asks, {"program": f"{job.setup}\n{job.program}" if job.setup else job.program})
+                wire.send(asks, _program_of(job))
                 pipes.close(asks, answers)  # from now on the judge alone holds the link
                 wire.send(orders, _tests_of(job))
                 return _outcome(results, deadline)
@@ -150,6 +151,12 @@ class LocalExecutor:
 def _require_ready(reply: Any) -> None:
     if "ready" not in reply:
         raise OSError(f"a container could not be confined ({reply.get('refused')})")
+
+
+def _program_of(job: Job) -> dict[str, Any]:
+    """LeetCode's names are there for what is written as LeetCode asks for it, which has them imported."""
+    leetcode = job.kind == "calls" or bool(re.search(r"^class Solution\b", job.program, re.MULTILINE))
+    return {"program": job.program, "setup": job.setup, "leetcode": leetcode}
 
 
 def _tests_of(job: Job) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from agapo.rollouts.pool import RolloutPool
 from agapo.rollouts.sampling import sample_and_score
 from agapo.schema import Group, Prompt
 from agapo.stages.running.interrupt import StopRequest
+from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
 from agapo.stages.running.system import sampling_params, start_rollouts
 from agapo.tracking import RunDirectory, StepProgress, make_console, read_json, write_json_atomic
@@ -68,7 +69,9 @@ def run_filter(recipe: RLRecipe, path: Path, *, samples: int, drop_from: float, 
 
 def _measure_and_write(recipe: RLRecipe, own: FilterRecipe, run: RunDirectory, model_path: str) -> None:
     started = time.monotonic()
-    render = make_renderer(load_tokenizer(model_path))
+    tokenizer = load_tokenizer(model_path)
+    recipe = fit_modes(recipe, tokenizer, make_console().print)
+    render = make_renderer(tokenizer)
     questions = without_overlong(load_questions(recipe.data, recipe.evaluation), render, recipe.data)
     check_questions(recipe, questions, render, AutoConfig.from_pretrained(model_path))
     check_rewards(recipe.reward)

@@ -28,6 +28,7 @@ def model_card(run: RunDirectory, recipe: Recipe, summary: Mapping[str, Any]) ->
             _front_matter(recipe, way),
             f"# {recipe.run.name}\n",
             f"Made by {STAGES.get(recipe.stage, recipe.stage)} with agapo {agapo.__version__}.\n",
+            *_exported(summary.get("exported")),
             _usage(run.hf),
             "## Where it came from\n",
             *_way(way),
@@ -56,6 +57,10 @@ def _front_matter(recipe: Recipe, way: Iterable[Mapping[str, Any]]) -> str:
         **({"base_model": bases[0]} if bases and not Path(bases[0]).is_absolute() else {}),
     }
     return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
+
+
+def _exported(exported: Mapping[str, Any] | None) -> list[str]:
+    return [f"The weights are those of step {exported['step']}: {exported['why']}.\n"] if exported else []
 
 
 def _usage(folder: Path) -> str:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agapo.errors import UserError
+from data.generating import UpTo, check_enough, sized
 from data.tiny_domains import code, logic, long_context, sums, tool_use, translation, world
 from data.tiny_domains.long_context import needle_tasks
 from data.tiny_domains.tasks import LANGUAGES, Task
@@ -31,6 +33,8 @@ KINDS: Mapping[str, Callable[..., Task]] = {
     "multilingual": translation.draw_task,
 }
 """What draws a task of a domain."""
+_MOST_DRAWS = 5000
+"""Draws without a new question before a domain is taken for exhausted."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,14 @@ class Phase:
 
 
 def prompts(
-    split: str, *, kind: str, size: int = 400, seed: int = 0, languages: Sequence[str] = LANGUAGES, **args: Any
+    split: str, *, kind: str, size: int = UpTo(400), seed: int = 0, languages: Sequence[str] = LANGUAGES, **args: Any
 ) -> Iterator[dict[str, Any]]:
     """Return up to `size` different questions of a domain; `args` as in `Phase`.
 
-    Raises ValueError for another kind, split or language.
+    Raises ValueError for another kind, split or language, and UserError for a size that cannot be made.
     """
     _check(split, kind, languages)
-    return _prompt_rows(split, kind, size, seed, languages, args)
+    return _prompt_rows(split, kind, sized(size), seed, languages, args)
 
 
 def dialogues(
@@ -74,6 +78,7 @@ def dialogues(
     """
     _check(split, kind, languages)
     curriculum = [Phase(**phase) for phase in phases]
+    sized(sum(sized(phase.size, "phases.size") for phase in curriculum), "phases.size")
     if kind != "math" and any(phase.foreign for phase in curriculum):
         raise ValueError(f"foreign: only sums stay right in another language; kind is {kind!r}")
     return _dialogue_rows(split, kind, seed, languages, curriculum)
@@ -94,6 +99,8 @@ def needles(
     `rivals` is the number of other passwords in the text.
     """
     _check(split, "long_context", languages)
+    sized(per_cell, "per_cell", len(lengths) * len(positions))
+    sized(max(lengths, default=0), "lengths")
     tasks = needle_tasks(split, lengths, positions, per_cell, seed, languages, rivals)
     return (_prompt_row("long_context", task, f"needle/{name}") for name, task in tasks)
 
@@ -102,13 +109,15 @@ def _prompt_rows(
     split: str, kind: str, size: int, seed: int, languages: Sequence[str], args: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
     draw, seen = random.Random(f"tiny_domains/prompts/{kind}/{split}/{seed}"), set[str]()
-    for _ in range(1000 + 50 * size):
+    missed = 0
+    while len(seen) < size and missed < _MOST_DRAWS:
         task = _draw(draw, split, kind, languages, args)
+        missed += 1
         if task.question not in seen:
+            missed = 0
             seen.add(task.question)
             yield _prompt_row(kind, task, f"{split}/{seed}/{len(seen)}")
-            if len(seen) == size:
-                return
+    check_enough(len(seen), size, split, "give more languages")
 
 
 def _dialogue_rows(
@@ -126,10 +135,11 @@ def _dialogue_rows(
 
 
 def _draw(draw: random.Random, split: str, kind: str, languages: Sequence[str], args: Mapping[str, Any]) -> Task:
-    while True:
+    for _ in range(_MOST_DRAWS):
         task = KINDS[kind](draw, draw.choice(languages), **args)
         if task.is_test == (split == "test"):
             return task
+    raise UserError(f"data.args.kind: no '{kind}' question of the split '{split}' with these arguments; give others")
 
 
 def _in_another_language(draw: random.Random, task: Task, languages: Sequence[str]) -> Task:

@@ -7,6 +7,8 @@ at a sliding window cannot know it when the needle lies further back.
 import random
 from collections.abc import Iterator, Sequence
 
+from agapo.errors import UserError
+from data.generating import MOST_DRAWS
 from data.tiny_domains.tasks import Task, ask, boxed
 
 _THINGS = {
@@ -116,7 +118,8 @@ def needle_tasks(
 
 
 def _of_split(draw: random.Random, language: str, length: int, position: float, rivals: int, split: str) -> Task:
-    while True:
+    for _ in range(MOST_DRAWS):
         task = needle_task(draw, language, length, position, rivals)
         if task.is_test == (split == "test"):
             return task
+    raise UserError(f"data.args.lengths: no text of {length} words in the split '{split}'; give others")

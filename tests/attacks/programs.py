@@ -72,6 +72,14 @@ def f(x):
     "huge result": "def f(x):\n    return 'x' * (1 << 29)",
     "deep result": "def f(x):\n    a = []\n    for _ in range(10**5): a = [a]\n    return a",
     "deep recursion": "import sys\nsys.setrecursionlimit(10**9)\ndef f(x):\n    return f(x + 1)",
+    "deep recursion on a stack without bounds": """
+import functools, resource, sys
+resource.setrlimit(resource.RLIMIT_STACK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+sys.setrecursionlimit(10**9)
+class A:
+    def __repr__(self): return repr(self)
+def f(x): return repr(A())
+""",
     "huge integer": "def f(x):\n    return 9 ** 9 ** 9",
     "filling /tmp": """
 def f(x):
@@ -280,6 +288,15 @@ class f(metaclass=Meta):
     def __init__(self, x): pass
     def __new__(cls, x): return cls
 """,
+    "a class that says it is Python's": """
+class Meta(type):
+    def __eq__(self, other): return True
+    def __hash__(self): return hash(str)
+class Text(metaclass=Meta):
+    __name__ = 'str'
+    def __eq__(self, other): return True
+def f(x): return Text
+""",
     "a lying __bool__ and comparison": """
 class Yes:
     def __bool__(self): return True
@@ -326,6 +343,20 @@ def f(x):
             os.write(number, struct.pack('>I', 8 << 20) + b'[' * 65000)
             while True: os.write(number, b'[' * 65000)
         except OSError: pass
+""",
+    "a value that is evaluated": """
+from inside import wire
+wire.encode = lambda value, handle: {'T': 'eval'}
+def f(x): return 1
+""",
+    "leaving without waiting, as scripts may": "import os, atexit\natexit.register(lambda: os._exit(0))\nos._exit(0)",
+    "a link that does not wait": """
+import fcntl, os, struct, termios
+def f(x):
+    for number in range(64):
+        try: fcntl.ioctl(number, 0x5421, struct.pack('i', 1))
+        except OSError: pass
+    return 0
 """,
     "unknown and malformed values": """
 from inside import wire

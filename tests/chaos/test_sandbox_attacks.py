@@ -17,7 +17,10 @@ from tests.sandboxed import needs_sandbox
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
-SHARED = ("agapo/__init__.py", "agapo/errors.py", "agapo/chat.py", "agapo/schema.py", "rewards/unit_tests.py")
+SHARED = (
+    *("agapo/__init__.py", "agapo/errors.py", "agapo/chat.py", "agapo/schema.py"),
+    *("rewards/unit_tests.py", "rewards/code_blocks.py", "rewards/code_tests.py"),
+)
 HONEST_SECONDS = 10.0
 """A program is stopped at 2.5 s; the rest is starting containers anew on a busy machine."""
 

@@ -143,3 +143,38 @@ def test_two_ranks_learn_the_same(whole_run: Path, recipe_file: Path, tmp_path: 
     one, two = steps_of(whole_run)[1], steps_of(tmp_path / "rl" / "ranks")[1]
     for name in ("policy/grad_norm", "policy/loss", "policy/entropy"):
         assert two[name] == pytest.approx(one[name], rel=1e-4)
+
+
+def test_a_shaped_reward_exports_what_it_trained_and_says_that_nothing_was_correct(
+    recipe_file: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    shaped = ("reward.terms.0.function=tests.fakes.length_reward:shaped", "evaluation.every=1", "steps=6")
+    done = agapo("rl", recipe_file, f"run.output={tmp_path}", "run.name=shaped", *shaped, COLUMNS="200")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "rl" / "shaped"
+    summary = json.loads((run / "summary.json").read_text())
+    rewards = {
+        row["step"]: row["eval/reward"]
+        for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        if "eval/reward" in row
+    }
+    best = max(rewards.values())
+    # Accuracy is 0 throughout: the mean reward decides, and of equals the later.
+    assert summary["exported"]["step"] == max(step for step, reward in rewards.items() if reward == best)
+    assert f"hf holds step {summary['exported']['step']}: the best on the validation questions" in done.stdout
+    start = AutoModelForCausalLM.from_pretrained(tiny_model).state_dict()
+    same = all(torch.equal(value, start[name]) for name, value in weights_of(run).items())
+    assert same == (summary["exported"]["step"] == 0)
+    assert "no response has counted as correct so far: the verdict's highest value is 0." in done.stdout
+    assert "reward.correct_at is 1" in summary["warnings"][0]
+    assert f"those of step {summary['exported']['step']}" in (run / "hf" / "README.md").read_text()
+
+
+def test_a_threshold_makes_a_shaped_reward_a_verdict(recipe_file: Path, tmp_path: Path) -> None:
+    shaped = ("reward.terms.0.function=tests.fakes.length_reward:shaped", "reward.correct_at=0.5", "steps=1")
+    done = agapo("rl", recipe_file, f"run.output={tmp_path}", "run.name=at", *shaped, "evaluation.every=0")
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(row) for row in rollouts_of(tmp_path / "rl" / "at")]
+    assert {row["correct"] for row in rows} == {True, False}
+    assert all(row["correct"] == (row["reward"] >= 0.5) for row in rows)
+    assert json.loads((tmp_path / "rl" / "at" / "summary.json").read_text())["warnings"] == []

@@ -1,5 +1,6 @@
 """The chat format, checked token by token against dialogues that were written out by hand."""
 
+import json
 import sys
 from subprocess import run
 
@@ -121,6 +122,13 @@ CALL = {"name": "f", "arguments": {"a": [1, "é"]}}
         ("2", None, (None, "2")),
         ("<think>hm</think>2", None, ("hm", "2")),
         ("", "reasoning", ("", None)),
+        (
+            'a</think><tool_call>{"x": "</think>"}</tool_call>',
+            "reasoning",
+            ("a", '<tool_call>{"x": "</think>"}</tool_call>'),
+        ),
+        ('<tool_call>{"x": "</think>"}</tool_call>', "reasoning", ('<tool_call>{"x": "</think>"}</tool_call>', None)),
+        ("<tool_call>{</think>}</tool_call>", None, ("<tool_call>{", "}</tool_call>")),
         ("", "non_reasoning", (None, "")),
     ],
 )
@@ -132,6 +140,11 @@ class TestToolCalls:
     def test_round_trip(self):
         text = f"so\n{format_tool_call(CALL)}\n{format_tool_call({'function': CALL})} done"
         assert parse_tool_calls(text) == [CALL, CALL]
+
+    def test_tags_in_texts(self):
+        call = {"name": "f", "arguments": {"a": '"</tool_call>\\"<tool_call>{"'}}
+        text = f"{format_tool_call(call)} then <tool_call> \n{json.dumps(CALL)}\t</tool_call>"
+        assert parse_tool_calls(text) == [call, CALL]
 
     def test_none(self):
         assert parse_tool_calls("no call, and a stray </tool_call>") == []

@@ -10,8 +10,20 @@ import pytest
 
 from agapo.curation.dialogues import check_dialogue
 from agapo.errors import UserError
-from data import korean_documents, long_context, multilingual, reasoning_sft, software, tool_dialogues, world_knowledge
-from data.generating import Item, Response, chosen, dialogue_rows, is_test, items, prompt_rows
+from data import (
+    arithmetic,
+    constraints,
+    korean_documents,
+    long_context,
+    multilingual,
+    reasoning_sft,
+    software,
+    tiny_domains,
+    tiny_tasks,
+    tool_dialogues,
+    world_knowledge,
+)
+from data.generating import Item, Response, UpTo, chosen, dialogue_rows, is_test, items, prompt_rows
 from rewards import language, math_answer, needle, science
 
 Rows = Callable[..., Iterator[dict[str, Any]]]
@@ -170,10 +182,105 @@ def test_a_row() -> None:
 
 def test_an_exhausted_maker_ends_and_the_split_is_the_hash() -> None:
     found = {
-        split: {item.question for item in items({"n": numbers}, split, Random(0), 100)} for split in ("train", "test")
+        split: {item.question for item in items({"n": numbers}, split, Random(0), UpTo(100))}
+        for split in ("train", "test")
     }
     assert found["train"] | found["test"] == {f"n{number}" for number in range(40)}
     assert found["test"] == {key for key in found["train"] | found["test"] if is_test(key)}
+
+
+def test_a_size_that_was_asked_for_is_made_or_refused() -> None:
+    train = {item.question for item in items({"n": numbers}, "train", Random(0), UpTo(100))}
+    assert len(list(items({"n": numbers}, "train", Random(0), len(train)))) == len(train)
+    with pytest.raises(UserError, match=rf"^data\.args\.size: is 100; only {len(train)} different ones can be made"):
+        list(items({"n": numbers}, "train", Random(0), 100))
+    assert len(list(items({"n": numbers}, "test", Random(0), 100))) == 40 - len(train)
+
+
+GENERATORS = (multilingual, reasoning_sft, software, tool_dialogues, world_knowledge)
+TINY = ("code", "science", "instructions")
+SIZED: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
+    *((f"{m.__name__}.{name}", getattr(m, name), {}) for m in GENERATORS for name in ("prompts", "dialogues")),
+    ("data.arithmetic.prompts", arithmetic.prompts, {}),
+    ("data.constraints.prompts", constraints.prompts, {}),
+    *((f"data.tiny_tasks.prompts {kind}", tiny_tasks.prompts, {"kind": kind}) for kind in TINY),
+    *((f"data.tiny_domains.prompts {kind}", tiny_domains.prompts, {"kind": kind}) for kind in tiny_domains.KINDS),
+    *((f"data.tiny_tasks.dialogues {kind}", tiny_tasks.dialogues, {"kind": kind}) for kind in TINY),
+]
+CELLS = [
+    long_context.needles,
+    tiny_domains.needles,
+    *(getattr(m, name) for m in (long_context, korean_documents) for name in ("prompts", "dialogues")),
+]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize(("name", "source", "args"), SIZED, ids=[name for name, *_ in SIZED])
+def test_an_absurd_size_is_refused_at_once(name: str, source: Any, args: dict[str, Any], split: str) -> None:
+    for size in (10**9, -1, True, 1.5):
+        with pytest.raises(UserError, match=r"^data\.args\.size: is "):
+            next(source(split, size=size, **args))
+    assert next(source(split, size=1, **args))["messages"]
+    assert list(source(split, size=0, **args)) == []
+
+
+@pytest.mark.parametrize("source", CELLS, ids=lambda source: f"{source.__module__}.{source.__name__}")
+def test_absurd_cells_are_refused_at_once(source: Any) -> None:
+    with pytest.raises(UserError, match=r"^data\.args\.per_cell: is 1000000000; at most \d+ can be made"):
+        next(source("train", per_cell=10**9))
+    assert next(source("train", per_cell=1, lengths=[200]))["messages"]
+    with pytest.raises(UserError, match=r"^data\.args\.lengths: is 1000000000"):
+        next(source("train", per_cell=1, lengths=[10**9]))
+
+
+def test_phases_are_of_a_size() -> None:
+    with pytest.raises(UserError, match=r"^data\.args\.phases\.size: is 1000000000"):
+        next(arithmetic.dialogues("train", phases=[{"size": 10**9}]))
+    with pytest.raises(UserError, match=r"^data\.args\.phases\.size: is -1"):
+        next(tiny_domains.dialogues("train", kind="math", phases=[{"size": -1}]))
+
+
+@pytest.mark.parametrize(
+    ("source", "args"),
+    [
+        (constraints.prompts, {"languages": ["en"], "most": 1}),
+        (tiny_tasks.prompts, {"kind": "code"}),
+        (tiny_domains.prompts, {"kind": "world", "languages": ["en"]}),
+        (tiny_tasks.prompts, {"kind": "instructions"}),
+        (world_knowledge.prompts, {"kinds": ["capital"], "languages": ["en"]}),
+        (world_knowledge.dialogues, {"kinds": ["symbol"], "languages": ["en"]}),
+    ],
+)
+def test_more_than_there_is_is_refused_with_the_number_there_is(source: Any, args: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"^data\.args\.size: is 90000; only \d+ different ones can be made") as caught:
+        list(source("train", size=90_000, **args))
+    most = int(str(caught.value).split("only ")[1].split(" ")[0])
+    assert len(list(source("test", size=90_000, **args))) < most
+    assert len(list(source("train", size=most, **args))) == most
+
+
+def test_all_constraints_that_there_are_are_made_whatever_the_seed() -> None:
+    # 9 subjects, 3 tasks; 3 plain kinds and an ending, 5 lengths, 3 and 3 numbers, 2 × 4 words
+    for seed, languages in ((0, ["en"]), (1, ["en"]), (0, ["en", "ko"])):
+        rows = list(constraints.prompts("train", size=621 * len(languages), languages=languages, most=1, seed=seed))
+        assert len({row["messages"][0]["content"] for row in rows}) == 9 * 3 * 23 * len(languages)
+    with pytest.raises(UserError, match=r"only 621 different ones can be made; ask for 621, or raise data\.args\.most"):
+        list(constraints.prompts("train", size=622, languages=["en"], most=1))
+    options: list[dict[str, Any]] = [{"most": 0}, {"most": 9}, {"languages": []}]
+    for option in options:
+        with pytest.raises(UserError, match=rf"^data\.args\.{next(iter(option))}: "):
+            next(constraints.prompts("train", **option))
+
+
+def test_scenes_that_cannot_be_played_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:
+        raise tool_dialogues.NoScene
+
+    monkeypatch.setitem(tool_dialogues.SCENES, "chat", never)
+    with pytest.raises(UserError, match=r"^data\.args\.scenes: chat cannot be played in the split 'train'"):
+        next(tool_dialogues.dialogues("train", scenes=["chat"]))
+    with pytest.raises(UserError, match=r"^data\.args\.most_scenes: is 0"):
+        next(tool_dialogues.dialogues("train", most_scenes=0))
 
 
 def test_responses_of_a_question_are_different_ones_and_modes_have_their_texts() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from agapo.curation.dialogues import check_dialogue
+from agapo.chat import trained_turns
+from agapo.curation.dialogues import check_dialogue, normal_dialogue
 from agapo.errors import UserError
 from data import (
     files,
@@ -24,6 +25,8 @@ ASKED, SAID = {"role": "user", "content": "1+1?"}, {"role": "assistant", "conten
 CALL = {"name": "add", "arguments": {"a": 1}}
 CALLING = {"role": "assistant", "content": "", "tool_calls": [CALL]}
 RESULT = {"role": "tool", "content": "1"}
+SYSTEM = {"role": "system", "content": "Short."}
+TAGGED = {"name": "write", "arguments": {"text": "</tool_call><tool_call>{"}}
 
 LAYOUTS: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [
     ({"messages": [ASKED, SAID]}, [ASKED, SAID]),
@@ -37,6 +40,35 @@ LAYOUTS: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [
         [{"role": "system", "content": "Short."}, ASKED, SAID],
     ),
     ({"inputs": "1+1?", "targets": "2"}, [ASKED, SAID]),
+    # a system turn in a column of its own
+    ({"system": "Short.", "messages": [ASKED, SAID]}, [SYSTEM, ASKED, SAID]),
+    ({"system_prompt": "Short.", "conversations": [ASKED, SAID]}, [SYSTEM, ASKED, SAID]),
+    ({"system_prompt": "Short.", "prompt": "1+1?", "response": "2"}, [SYSTEM, ASKED, SAID]),
+    ({"system": "Short.", "messages": [SYSTEM, ASKED, SAID]}, [SYSTEM, ASKED, SAID]),
+    ({"system": "Short.", "prompt": [SYSTEM, ASKED], "completion": [SAID]}, [SYSTEM, ASKED, SAID]),
+    ({"system": "", "system_prompt": None, "messages": [ASKED, SAID]}, [ASKED, SAID]),
+    # earlier turns
+    (
+        {"instruction": "1+1?", "output": "2", "history": [["0+0?", "0"]], "system": "Short."},
+        [SYSTEM, {"role": "user", "content": "0+0?"}, {"role": "assistant", "content": "0"}, ASKED, SAID],
+    ),
+    ({"query": "1+1?", "response": "2", "history": [ASKED, SAID]}, [ASKED, SAID, ASKED, SAID]),
+    ({"instruction": "1+1?", "output": "2", "history": []}, [ASKED, SAID]),
+    ({"instruction": "1+1?", "response": "2", "history": json.dumps([["1+1?", "2"]])}, [ASKED, SAID, ASKED, SAID]),
+    ({"instruction": "Add.", "context": "1+1", "response": "2"}, [{"role": "user", "content": "Add.\n\n1+1"}, SAID]),
+    # calls whose texts hold the tags, in a field as JSON text, and in OpenAI's former field
+    (
+        {"messages": [ASKED, {**SAID, "content": f"So\n<tool_call>{json.dumps(TAGGED)}</tool_call>"}, RESULT, SAID]},
+        [ASKED, {**CALLING, "content": "So", "tool_calls": [TAGGED]}, RESULT, SAID],
+    ),
+    (
+        {"messages": [ASKED, {**CALLING, "tool_calls": json.dumps([CALL])}, RESULT, SAID]},
+        [ASKED, CALLING, RESULT, SAID],
+    ),
+    (
+        {"messages": [ASKED, {"role": "assistant", "content": None, "function_call": CALL}, RESULT, SAID]},
+        [ASKED, CALLING, RESULT, SAID],
+    ),
     # thinking
     (
         {"prompt": "1+1?", "completion": "<think>\none and one\n</think>\n\n2"},
@@ -123,6 +155,119 @@ def test_each_layout_gives_a_row_that_the_stage_takes(content: Any, messages: An
     )
     assert row["place"] == f"{path}:1"
     check_dialogue(row, "?")
+
+
+def from_file(content: Any, tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(content))
+    return normal_dialogue(next(files.dialogues("train", path=tmp_path / "rows.jsonl")), "?")
+
+
+MISTAKEN, ASKED_AGAIN = {"role": "assistant", "content": "3"}, {"role": "user", "content": "Sure?"}
+TALK = [ASKED, MISTAKEN, ASKED_AGAIN, SAID]
+UNTRAINED = [
+    *({name: 0} for name in ("weight", "loss_mask", "loss", "trainable", "training", "train_on_turn", "loss_weight")),
+    *({name: False} for name in ("train", "weight", "loss_mask", "loss", "trainable")),
+    *({name: 1} for name in ("masked", "ignore_loss", "no_loss")),
+    {"weight": 0.0},
+    {"weight": 0, "train": False, "masked": True},
+]
+
+
+@pytest.mark.parametrize("mark", UNTRAINED, ids=str)
+def test_other_formats_marks_leave_a_turn_out(mark: dict[str, Any], tmp_path: Path) -> None:
+    row = from_file({"messages": [ASKED, {**MISTAKEN, **mark}, ASKED_AGAIN, SAID]}, tmp_path)
+    assert trained_turns(row["messages"], "non_reasoning") == [3]
+    assert row["messages"][1] == {**MISTAKEN, "train": False}
+    turns = [{"from": "human", "value": "1+1?"}, {"from": "gpt", "value": "3", **mark}, ASKED_AGAIN, SAID]
+    assert from_file({"conversations": turns}, tmp_path)["messages"] == row["messages"]
+
+
+@pytest.mark.parametrize(
+    "mark", [{"weight": 1}, {"loss": True}, {"trainable": 1.0}, {"masked": 0}, {"loss_mask": None}], ids=str
+)
+def test_marks_of_trained_turns_change_nothing(mark: dict[str, Any], tmp_path: Path) -> None:
+    row = from_file({"messages": [ASKED, {**MISTAKEN, **mark}, ASKED_AGAIN, SAID]}, tmp_path)
+    assert trained_turns(row["messages"], "non_reasoning") == [1, 3]
+    untrained = {name: 0 if name != "masked" else 1 for name in mark}
+    assert from_file({"messages": [{**ASKED, **untrained}, MISTAKEN, ASKED_AGAIN, SAID]}, tmp_path)["messages"] == TALK
+
+
+@pytest.mark.parametrize(
+    ("content", "trained"),
+    [
+        ({"messages": TALK, "loss_mask": [0, 0, 0, 1]}, [3]),
+        ({"conversations": TALK, "weights": [1, 0, 1, 1]}, [3]),
+        ({"messages": TALK, "train_mask": [False, True, False, True]}, [1, 3]),
+        ({"messages": TALK, "mask": "User"}, [1, 3]),
+        ({"messages": TALK, "weight": 1, "train_on_inputs": False, "images": []}, [1, 3]),
+    ],
+)
+def test_marks_in_a_column(content: dict[str, Any], trained: list[int], tmp_path: Path) -> None:
+    row = from_file(content, tmp_path)
+    assert trained_turns(row["messages"], "non_reasoning") == trained
+
+
+def test_a_call_does_not_join_a_text_that_is_left_out(tmp_path: Path) -> None:
+    text, call = {**SAID, "content": "Wait.", "weight": 0}, {"role": "tool_call", "content": json.dumps(CALL)}
+    row = from_file({"messages": [ASKED, text, {**call, "weight": 1}, RESULT, SAID]}, tmp_path)
+    assert trained_turns(row["messages"], "non_reasoning") == [2, 4]
+    row = from_file({"messages": [ASKED, text, {**call, "weight": 0}, RESULT, SAID]}, tmp_path)
+    assert trained_turns(row["messages"], "non_reasoning") == [3]
+
+
+def marked(**mark: Any) -> dict[str, Any]:
+    return {"messages": [ASKED, {**MISTAKEN, **mark}, ASKED_AGAIN, SAID]}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({"messages": [SYSTEM, ASKED, SAID], "system": "Long."}, "give different system turns"),
+        ({"messages": [ASKED, SAID], "system": "Long.", "system_prompt": "Short."}, "system and system_prompt give"),
+        ({"messages": [ASKED, SAID], "system": ["Short."]}, "column 'system' is"),
+        ({"messages": [ASKED, SAID], "history": [["a", "b"]]}, "column 'history' is not read beside 'messages'"),
+        ({"instruction": "1+1?", "output": "2", "history": "0+0?"}, "column 'history' is '0\\+0"),
+        ({"instruction": "1+1?", "output": "2", "history": [["0+0?"]]}, "should hold \\[question, answer\\]"),
+        ({"messages": TALK, "loss_mask": [0, 1]}, "has 2 values for 4 turns"),
+        ({"messages": TALK, "loss_mask": 0}, "column 'loss_mask' is not read"),
+        ({"messages": TALK, "masks": [0, 1, 0, 1]}, "column 'masks' is not read"),
+        ({"messages": TALK, "mask": "Assistant"}, "column 'mask' is not read"),
+        ({"messages": TALK, "mask_history": True}, "column 'mask_history' is not read"),
+        ({"messages": TALK, "train_on_inputs": True}, "column 'train_on_inputs' is not read"),
+        ({"messages": TALK, "weight": 0.5}, "column 'weight' is not read"),
+        ({"messages": TALK, "images": ["a.png"]}, "column 'images' is not read"),
+        (marked(weight=0.5), "turn 2: 'weight' is 0.5; should be 0 or 1"),
+        (marked(loss="false"), "turn 2: 'loss' is 'false'"),
+        (marked(train="no"), "'train' is 'no'; should be true or false"),
+        (marked(weight=0, loss=True), "'weight' and 'loss' contradict each other"),
+        (marked(train=True, masked=True), "'train' and 'masked' contradict"),
+        (marked(mask=1), "turn 2: 'mask' may mean"),
+        (marked(training_detail=[{"begin": 0}]), "'training_detail' may mean"),
+        ({"messages": [{**ASKED, "weight": 1}, SAID]}, "turn 1: 'weight' has the user's turn trained on"),
+    ],
+)
+def test_what_is_not_read_is_refused(content: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=reason) as caught:
+        from_file(content, tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path}/rows.jsonl:1: ")
+    assert str(caught.value).count("rows.jsonl") == 1
+
+
+@pytest.mark.parametrize("column", ["system", "system_prompt", "functions", "loss_mask"])
+def test_rows_of_other_sources_are_refused_as_well(column: str) -> None:
+    about = {"mode": "non_reasoning", "domain": "world", "task": "chat", "language": "en"}
+    with pytest.raises(UserError, match=rf"^here: column '{column}' is not read"):
+        check_dialogue({"messages": TALK, **about, column: [0]}, "here")
+    check_dialogue({"messages": TALK, **about, column: None}, "here")
+
+
+def test_prompts_begin_with_the_text_of_a_system_column(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text(json.dumps({"messages": [ASKED], "system": "Short.", "level": 3}))
+    (row,) = files.prompts("train", path=tmp_path)
+    assert (row["messages"], row["level"]) == ([SYSTEM, ASKED], 3)
+    (tmp_path / "train.jsonl").write_text(json.dumps({"messages": [SYSTEM, ASKED], "system": "Long."}))
+    with pytest.raises(UserError, match=r"train\.jsonl:1: .*give different system turns"):
+        list(files.prompts("train", path=tmp_path))
 
 
 def test_tools_come_in_one_form() -> None:

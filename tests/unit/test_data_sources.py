@@ -1,6 +1,10 @@
 """Sources of the four categories: their rows, broken rows by file and line, and the real files."""
 
+import base64
 import json
+import pickle
+import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,14 +14,24 @@ import pytest
 
 from agapo.errors import UserError
 from data import bfcl, coding, constraints, files, humaneval, ifeval, math, mbpp, science, tiny_tasks
+from rewards.code_tests import job_tests
 from rewards.instructions import score as keeps
 from rewards.instructions import unsupported
 from rewards.science import score as is_right
-from rewards.unit_tests import _tests
 
 Source = Callable[..., Iterator[dict[str, Any]]]
 CHOICES = {"text": ["iron", "wood"], "label": ["A", "B"]}
 CALLS = {"question": [[{"role": "user", "content": "Hi"}]], "function": [{"name": "f", "parameters": {"type": "dict"}}]}
+
+PRIVATE = json.dumps([{"input": "3\n4", "output": "7", "testtype": "functional"}])
+
+
+def packed(content: Any) -> str:
+    """As LiveCodeBench publishes its private tests."""
+    return base64.b64encode(zlib.compress(pickle.dumps(content))).decode()
+
+
+PACKED = packed(PRIVATE)
 
 ROWS: list[tuple[Source, dict[str, Any], dict[str, Any]]] = [
     (math.prompts, {"problem": "1+1?", "answer": "2", "level": "Level 3"}, {"answer": "2", "level": "3"}),
@@ -38,6 +52,22 @@ ROWS: list[tuple[Source, dict[str, Any], dict[str, Any]]] = [
         coding.prompts,
         {"problem": "Add.", "verification_info": {"test_cases": [{"input": "1", "output": "2", "fn_name": None}]}},
         {"input_output": '{"inputs": ["1"], "outputs": ["2"]}'},
+    ),
+    (
+        coding.prompts,
+        {"problem": "Add.", "input_output": {"inputs": "1 2", "outputs": "3"}},
+        {"input_output": '{"inputs": ["1 2"], "outputs": ["3"]}'},
+    ),
+    (
+        coding.prompts,
+        {
+            "question_content": "Add.",
+            "question_id": "7",
+            "metadata": '{"func_name": "add"}',
+            "public_test_cases": '[{"input": "1\\n2", "output": "3", "testtype": "functional"}]',
+            "private_test_cases": PACKED,
+        },
+        {"input_output": '{"inputs": ["1\\n2", "3\\n4"], "outputs": ["3", "7"], "fn_name": "add"}'},
     ),
     (science.prompts, {"question": "Metal?", "choices": CHOICES, "answerKey": "A"}, {"domain": "science"}),
     (
@@ -93,6 +123,68 @@ def test_problems_without_tests_are_left_out_and_tests_are_bounded(tmp_path: Pat
     assert json.loads(row["input_output"]) == {"inputs": ["1", "2"], "outputs": ["2", "4"]}
 
 
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"input_output": {"fn_name": "add", "inputs": ["1\nb"], "outputs": ["3"]}}, r"'add' have 'b' .* not JSON"),
+        ({"input_output": {"inputs": ["1", "2"], "outputs": ["3"]}}, "2 inputs and 1 outputs"),
+        ({"public_test_cases": PRIVATE}, "no tests"),  # a function without its name
+        ({"public_test_cases": PRIVATE, "private_test_cases": packed(PRIVATE)[:-8]}, "no tests"),
+        ({"private_test_cases": packed(Path("x"))}, "no tests"),  # a class: it would be called
+        ({"input_output": {"inputs": 3, "outputs": 4}}, "no tests"),
+    ],
+)
+def test_tests_that_cannot_be_read_are_named_before_the_run(columns: Any, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"train\.jsonl:1: .*{reason}"):
+        list(coding.prompts("train", path=in_folder(tmp_path, {"problem": "Add.", **columns})))
+
+
+@pytest.mark.parametrize(
+    ("test", "handed"),
+    [
+        ("assert apply(lambda x: x + 1, 2) == 3", "lambda x: x + 1"),
+        ("assert apply(function=lambda: 3) == 3", "lambda: 3"),
+        ("def twice(x): return 2 * x\nassert apply(twice, 2) == 4", "twice"),
+        ("assert sorted(parts(3), key=lambda x: -x) == [2, 1]", None),
+        ("assert apply(double, 2) == 4 and apply(len, []) == 0", None),
+        ("def twice(x): return 2 * x\nassert apply(double, 2) == twice(2)", None),
+    ],
+)
+def test_functions_that_cannot_be_handed_over_are_named(test: str, handed: str | None, tmp_path: Path) -> None:
+    row = {"text": "Apply.", "test_list": [test], "test_setup_code": "def double(x): return 2 * x"}
+    source = mbpp.prompts("train", path=in_folder(tmp_path, row))
+    if handed:
+        with pytest.raises(UserError, match=rf"train\.jsonl:1: .*{re.escape(repr(handed))}.*test_setup_code"):
+            list(source)
+    else:
+        assert len(list(source)) == 1
+
+
+def test_a_class_whose_objects_are_handed_over_is_shown(tmp_path: Path) -> None:
+    code = "class Leaf:\n    def __init__(self, n): self.n = n\n\ndef depth(leaf): return 'the solution'"
+    row = {
+        "text": "Depth?",
+        "test_list": ["assert depth(leaf) == 1"],
+        "test_setup_code": "leaf = Leaf(3)",
+        "code": code,
+    }
+    (found,) = mbpp.prompts("train", path=in_folder(tmp_path, row))
+    (question,) = found["messages"]
+    assert "class Leaf:" in question["content"]
+    assert "assert depth(leaf) == 1" in question["content"]
+    assert "the solution" not in question["content"]
+    assert found["test_setup_code"].startswith("class Leaf:")
+    assert found["test_setup_code"].endswith("leaf = Leaf(3)")
+
+
+def test_a_function_in_livecodebench_is_asked_for_with_its_beginning(tmp_path: Path) -> None:
+    starter = "class Solution:\n    def add(self, a: int, b: int) -> int:\n        "
+    row = {"question_content": "Add.", "starter_code": starter, "metadata": '{"func_name": "add"}'}
+    (found,) = coding.prompts("train", path=in_folder(tmp_path, {**row, "public_test_cases": PRIVATE}))
+    assert "    def add(self, a: int, b: int) -> int:\n```" in found["messages"][0]["content"]
+    assert "function `add`" in found["messages"][0]["content"]
+
+
 def test_a_chat_file_needs_a_place() -> None:
     with pytest.raises(UserError, match=r"data\.path"):
         files.prompts("train")
@@ -111,7 +203,7 @@ def test_unknown_splits_languages_and_kinds() -> None:
     for source in (constraints.prompts, lambda split: tiny_tasks.prompts(split, kind="code")):
         with pytest.raises(ValueError, match="'train' or 'test'"):
             source("valid")
-    with pytest.raises(ValueError, match="languages: fr"):
+    with pytest.raises(UserError, match="languages: fr"):
         constraints.prompts("train", languages=["fr"])
     with pytest.raises(ValueError, match="kind should be"):
         tiny_tasks.prompts("train", kind="sport")
@@ -132,7 +224,7 @@ def test_tiny_tasks_are_solved_by_their_answers_and_not_by_careless_ones(kind: s
         elif kind == "instructions":
             assert keeps([""], [answer], **columns) == [float(answer == task.answer)]
         else:
-            assert _tests(task.columns) is not None
+            assert job_tests(task.columns) is not None
     (dialogue,) = tiny_tasks.dialogues("train", kind=kind, size=1)
     assert dialogue["messages"][-1]["role"] == "assistant"
 

@@ -264,6 +264,16 @@ def test_xlam_as_dialogues_and_as_prompts(tmp_path: Path) -> None:
     assert score([""], [format_tool_call(CALL)], **columns) == [1.0]
 
 
+def test_nested_arguments_are_alternatives_at_each_key() -> None:
+    call = {"name": "f", "arguments": {"filter": {"tags": ["a", "b"], "size": {"at_most": 3}}, "rows": [{"id": 1}]}}
+    truth = tool_dialogues.ground_truth(call, {})
+    assert truth["f"]["filter"] == [{"tags": [["a", "b"]], "size": [{"at_most": [3]}]}]
+    columns = {"function": [[]], "ground_truth": [[truth]]}
+    assert score([""], [format_tool_call(call)], **columns) == [1.0]
+    call["arguments"]["filter"]["tags"] = "a"
+    assert score([""], [format_tool_call(call)], **columns) == [0.0]
+
+
 @pytest.mark.parametrize(
     "broken", [{}, {"query": "q", "tools": "[", "answers": "[]"}, {**XLAM, "answers": '[{"name": "f"}]'}]
 )

@@ -62,7 +62,7 @@ def test_the_engine_knows_no_task(path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["rewards", "data"])
 def test_tasks_import_little_of_the_engine(folder: str) -> None:
-    for path in (ROOT / folder).glob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         parts = {part_of(module) for module in imported_modules(path)} - {None}
         assert parts <= {"schema", "chat", "sandbox", "errors"}, path
 

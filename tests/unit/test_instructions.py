@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from rewards.constraints import CONSTRAINTS, count_sentences, count_words
+from rewards.constraints import CONSTRAINTS, count_words
 from rewards.instructions import score, share, unsupported
+from rewards.sentences import count_sentences, punkt_sentences
 
 
 def one(function: Any, name: str, kwargs: dict[str, Any], text: str, **options: Any) -> float | None:
@@ -31,6 +32,7 @@ PAIRS: list[tuple[str, dict[str, Any], str, str]] = [
     ("keywords:frequency", {"keyword": "war", "frequency": 2, "relation": "less than"}, "War.", "War and war."),
     ("keywords:frequency", {"keyword": "평화", "frequency": 1, "relation": "최소"}, "평화를 빈다.", "자유를 빈다."),
     ("keywords:forbidden_words", {"forbidden_words": ["rock"]}, "A rocket.", "A Rock."),
+    ("keywords:existence", {"keywords": ["strasse"]}, "Die STRASSE.", "Die Straße."),
     ("keywords:forbidden_words", {"forbidden_words": ["a.b"]}, "axb", "a.b"),
     ("keywords:forbidden_words", {"forbidden_words": ["연인"]}, "사람이", "연인이 왔다"),
     (
@@ -55,7 +57,7 @@ PAIRS: list[tuple[str, dict[str, Any], str, str]] = [
         "length_constraints:number_sentences",
         {"num_sentences": 3, "relation": "less than"},
         "One. Two.",
-        "A b. C d. E f.",
+        "A box. A dog. A fox.",
     ),
     ("length_constraints:number_paragraphs", {"num_paragraphs": 3}, P3, P3 + "\n***\nFourth."),
     ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "***\nA\n***\nB", "A\n\nB"),
@@ -83,15 +85,60 @@ PAIRS: list[tuple[str, dict[str, Any], str, str]] = [
         '"' + PARTS + '"',
         PARTS + "\n\nFour.",
     ),
-    ("detectable_content:number_placeholders", {"num_placeholders": 2}, "[name] of [street]", "[name] of street []"),
+    (
+        "length_constraints:nth_paragraph_first_word",
+        {"num_paragraphs": 3, "nth_paragraph": 2, "first_word": "however"},
+        PARTS.replace("However", "'HOWEVER's"),
+        PARTS.replace("However,", "However:"),
+    ),
+    (
+        "length_constraints:nth_paragraph_first_word",
+        {"num_paragraphs": 3, "nth_paragraph": 3, "first_word": "three"},
+        PARTS.replace("However", "\nHowever"),
+        PARTS.replace("\n\nHowever", "\n\n\n\nHowever"),
+    ),
+    (
+        "length_constraints:nth_paragraph_first_word",
+        {"num_paragraphs": 3, "nth_paragraph": 2, "first_word": "however"},
+        PARTS.replace("However,", "However\n"),
+        PARTS.replace("However", "**However**"),
+    ),
+    ("detectable_content:number_placeholders", {"num_placeholders": 2}, "[[a] b] [] c]", "] [a] b ]"),
+    ("detectable_content:number_placeholders", {"num_placeholders": 2}, "[name] of [street]", "[name] of [street\n]"),
     ("detectable_content:postscript", {"postscript_marker": "P.S."}, "Bye.\nP.S. I was here.", "Bye. PS"),
     ("detectable_content:postscript", {"postscript_marker": "P.P.S"}, "Bye.\n\nP. P. S. More", "Bye.\nP.S. More"),
+    ("detectable_content:postscript", {"postscript_marker": "P.P.S"}, "Bye. p.p.s", "Bye. PPS"),
+    ("detectable_content:postscript", {"postscript_marker": "P.S."}, "Bye. And p. s. so on", "Bye.\nP.S: so"),
+    ("detectable_content:postscript", {"postscript_marker": "P.S."}, "Bye. **P.S.**", "Bye.\nPost scriptum"),
     ("detectable_format:number_bullet_lists", {"num_bullets": 3}, BULLETS, BULLETS + "\n* four"),
-    ("detectable_format:number_bullet_lists", {"num_bullets": 2}, "* one\n---\n* **two**", "**one**\n* two"),
+    ("detectable_format:number_bullet_lists", {"num_bullets": 2}, "* one\n* **two**", "**one**\n* two"),
+    ("detectable_format:number_bullet_lists", {"num_bullets": 3}, "* one\n---\n  - two", "* one\n***\n- two"),
     ("detectable_format:constrained_response", {}, "My answer is maybe.", "My answer is perhaps."),
     ("detectable_format:constrained_response", {}, "Well. My answer is no.", "No."),
+    ("detectable_format:constrained_response", {}, "My answer is yes. My answer is yes.", "my answer is yes."),
+    (
+        "detectable_format:constrained_response",
+        {},
+        "My answer is maybe. It depends.",
+        "My answer is yes. My answer is no. My answer is maybe.",
+    ),
     ("detectable_format:number_highlighted_sections", {"num_highlights": 2}, "*one* and **two**", "*one* and ** **"),
     ("detectable_format:number_highlighted_sections", {"num_highlights": 1}, "a *b c* d", "* b\n* c"),
+    (
+        "detectable_format:number_highlighted_sections",
+        {"num_highlights": 2},
+        "* *b* c\n* **d**: e",
+        "* *b* c\n* d * e * f",
+    ),
+    ("detectable_format:number_highlighted_sections", {"num_highlights": 2}, "- *b* c\n  * *d* e", "- *b* c\n- d"),
+    ("detectable_format:number_highlighted_sections", {"num_highlights": 1}, "(*b*)", "x*y*z is (a+1)*b*(c-1)"),
+    ("detectable_format:number_highlighted_sections", {"num_highlights": 1}, "*2*3 = 6*", "2 * 3 * 4 = 2*3*4 = 24"),
+    (
+        "detectable_format:number_highlighted_sections",
+        {"num_highlights": 1},
+        "*중요*합니다.",
+        "def f(*args, **kwargs):",
+    ),
     (
         "detectable_format:multiple_sections",
         {"section_spliter": "SECTION", "num_sections": 2},
@@ -100,6 +147,15 @@ PAIRS: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     ("detectable_format:json_format", {}, '{"a": [1, 2]}', '{"a": [1, 2}'),
     ("detectable_format:json_format", {}, '```json\n{"a": 1}\n```', 'Here:\n```json\n{"a": 1}\n```'),
+    (
+        "detectable_format:multiple_sections",
+        {"section_spliter": "Section", "num_sections": 2},
+        "**Section 1**\na\nSubSection2: b",
+        "section 1\na\nSection 2",
+    ),
+    ("detectable_format:json_format", {}, '``` json\n{"a": 1}\n```', '``` python\n{"a": 1}\n```'),
+    ("detectable_format:json_format", {}, "```\t JSON \n[1]```", "```jsonl\n[1]```"),
+    ("detectable_format:title", {}, "<<a < b>>", "<<On\npeace>>"),
     ("detectable_format:title", {}, "<<On peace>>\nText", "<< >>\nText"),
     ("detectable_format:title", {}, "Text <<a>>", "<On peace>\nText"),
     ("combination:two_responses", {}, "One\n******\nTwo", "One\n******\nOne"),
@@ -107,12 +163,20 @@ PAIRS: list[tuple[str, dict[str, Any], str, str]] = [
     ("combination:repeat_prompt", {"prompt_to_repeat": "Say it."}, "say it. So: it", "So: say it."),
     ("startend:end_checker", {"end_phrase": "Any questions?"}, 'Yes. any questions?"', "Any questions? No."),
     ("startend:quotation", {}, '"All of it."', 'All "of it."'),
-    ("startend:quotation", {}, "“All of it.”", '"'),
+    ("startend:quotation", {}, '""', '"'),
+    ("startend:quotation", {}, '"a" and "b"', "“All of it.”"),
     (
         "change_case:capital_word_frequency",
         {"capital_frequency": 2, "capital_relation": "at least"},
         "NASA and ESA",
         "Nasa ESA",
+    ),
+    ("change_case:capital_word_frequency", {"capital_frequency": 2, "capital_relation": "at least"}, "DON'T", "DO-NOT"),
+    (
+        "change_case:capital_word_frequency",
+        {"capital_frequency": 2, "capital_relation": "at least"},
+        "I'm A.",
+        "U.S.A.",
     ),
     (
         "change_case:capital_word_frequency",
@@ -128,6 +192,22 @@ PAIRS: list[tuple[str, dict[str, Any], str, str]] = [
         "DAS IST EIN KURZER SATZ AUF DEUTSCH, DER NICHT GILT.",
     ),
     ("change_case:english_lowercase", {}, LOWER, LOWER.capitalize()),
+    ("change_case:english_capital", {}, "TACO, BURRITO, QUESADILLA, SALSA.", "RECETA DE TACO: TOMATE, CEBOLLA, SAL."),
+    ("change_case:english_capital", {}, "WOW!", "¡HOLA, AMIGO!"),
+    ("change_case:english_capital", {}, "MARIA AND CARLOS LIVE IN MADRID.", "ME ENCANTA LA PIZZA Y LA PASTA."),
+    ("change_case:english_capital", {}, "LEONARDO PAINTED THE MONA LISA.", "BUGÜN HAVA ÇOK GÜZEL."),
+    ("change_case:english_lowercase", {}, "yes", "j'adore la pizza et les pâtes."),
+    ("change_case:english_lowercase", {}, "my dog paco is a chihuahua.", "saya suka pizza dan pasta."),
+    ("change_case:english_lowercase", {}, "sure.", "да."),
+    ("change_case:english_lowercase", {}, "ok.", "12."),
+    ("language:response_language", {"language": "th"}, "สวัสดี", "Hello"),
+    ("language:response_language", {"language": "th"}, "นี่คือคำตอบเกี่ยวกับ Python API", "This is Python."),
+    ("language:response_language", {"language": "th"}, '"สวัสดีครับ ผมชื่อสมชาย"', '"My name is Somchai."'),
+    ("language:response_language", {"language": "ja"}, "東京", "我们都是中国人，今天天气很好，我们去公园。"),
+    ("language:response_language", {"language": "fr"}, "Oui.", "Yes, it is what you have."),
+    ("language:response_language", {"language": "de"}, "Guten Tag", "Good day to you"),
+    ("language:response_language", {"language": "en"}, '"It is in quotes."', '"Das steht in Anführungszeichen."'),
+    ("language:response_language", {"language": "it"}, "Ciao!", "42"),
     ("change_case:english_lowercase", {}, LOWER + " 123", "das ist ein kurzer satz, der nicht auf englisch ist."),
     ("punctuation:no_comma", {}, "No pause; none.", "A pause, here."),
     ("punctuation:no_comma", {}, "쉼표 없음.", "쉼표、있음."),
@@ -197,6 +277,35 @@ def test_the_pairs_cover_all_types_of_ifeval() -> None:
 )
 def test_sentences_are_counted(text: str, number: int) -> None:
     assert count_sentences(text) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("Mr. Smith went to Washington, D.C. on Jan. 5. He left.", 2),
+        ("1. First\n2. Second\n3. Third", 4),
+        ("1) First\n2) Second", 1),
+        ("# A heading\n\nA line without an end\nanother one", 1),
+        ("Wait... what?! No.", 3),
+        ("Wait... what? No.", 2),
+        ("Wait... However it ends.", 2),
+        ('He said "Stop." Then he left!!! Really?', 3),
+        ("At 5 p.m. we met. We ate etc. Then we left.", 3),
+        ("At 5 p.m. The rest came. Use e.g. this one.", 4),
+        ("J. R. R. Tolkien wrote it. He did.", 2),
+        ("Take option B. The other is worse.", 2),
+        ("It costs 3.50 dollars. Really?", 2),
+        ("Visit example.com. It is good.Is it", 2),
+        ("**Bold end.** Then more.", 2),
+        ("(An aside.) And so on.", 2),
+        ("She has a Ph.D. in law. Nice.", 2),
+        ("No full stop at all", 1),
+        ("", 0),
+    ],
+)
+def test_sentences_are_counted_as_ifeval_counts_them(text: str, number: int) -> None:
+    """The numbers are NLTK's, from its English model."""
+    assert punkt_sentences(text) == number
 
 
 @pytest.mark.parametrize(

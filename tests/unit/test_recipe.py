@@ -45,7 +45,121 @@ def test_local_paths_become_absolute_and_hub_names_stay(minimal: Path) -> None:
     assert load_recipe(RLRecipe, minimal, ["model.path=Qwen/Qwen3-0.6B"]).model.path == "Qwen/Qwen3-0.6B"
 
 
+NAMES = ["no", "off", "true", "null", "0", "007", "1e3", "20250101", "2025-01-01", "0x1f", "1_000", "y", "1.10"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_what_is_written(minimal: Path, name: str) -> None:
+    assert load_recipe(RLRecipe, minimal, [f"run.name={name}"]).run.name == name
+    minimal.write_text(f"{minimal.read_text()}run: {{name: {name}}}\ntracking: {{project: {name}}}\n")
+    recipe = load_recipe(RLRecipe, minimal)
+    assert (recipe.run.name, recipe.tracking.project) == (name, name)
+
+
+@pytest.mark.parametrize("name", ["", '""', "''"])
+def test_an_empty_name_is_the_files(minimal: Path, name: str) -> None:
+    assert load_recipe(RLRecipe, minimal, [f"run.name={name}"]).run.name == "minimal"
+    minimal.write_text(f"{minimal.read_text()}run:\n  name: {name}\n")
+    assert load_recipe(RLRecipe, minimal).run.name == "minimal"
+
+
+def test_texts_are_texts_wherever_they_are_wanted(minimal: Path) -> None:
+    overrides = ["rollout.stop=[no, 1, 1:30, 2025-01-01]", "reward.terms.0.domains=[no, 1]", "reward.terms.0.name=1"]
+    recipe = load_recipe(RLRecipe, minimal, [*overrides, "reward.verdict={no: 1}", "cluster.address=~"])
+    assert recipe.rollout.stop == ["no", "1", "1:30", "2025-01-01"]
+    assert (recipe.reward.terms[0].domains, recipe.reward.terms[0].name) == (["no", "1"], "1")
+    assert recipe.reward.verdict == {"no": "1"}
+    assert recipe.cluster.address is None
+    assert load_recipe(RLRecipe, minimal, ["model.path=123"]).model.path == "123"
+
+
+FREE = {
+    "1e-2": 0.01,
+    "1E5": 1e5,
+    "-.5": -0.5,
+    "1.5e3": 1500.0,
+    "010": 10,
+    "0o17": 15,
+    "1_000": 1000,
+    "1:30": "1:30",
+    "2025-01-01": "2025-01-01",
+    "no": "no",
+    "true": True,
+    "~": None,
+    '"1e-2"': "1e-2",
+    "1e": "1e",
+    "nan": "nan",
+    "{a: [1e-2, off], 3: 1}": {"a": [0.01, "off"], 3: 1},
+}
+
+
+@pytest.mark.parametrize(("text", "value"), FREE.items())
+def test_free_form_values_are_those_of_yaml_1_2(minimal: Path, text: str, value: object) -> None:
+    overridden = load_recipe(RLRecipe, minimal, [f"reward.terms.0.args.x={text}"])
+    minimal.write_text(yaml.safe_dump(MINIMAL).replace("- function:", f"- args: {{x: {text}}}\n    function:"))
+    written = load_recipe(RLRecipe, minimal)
+    for recipe in (overridden, written):
+        found = recipe.reward.terms[0].args["x"]
+        assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps: 1\nsteps: 2\n", ":2: steps: is given twice (first in line 1)"),
+        ("run:\n  seed: 1\n  name: x\n  seed: 1\n", ":4: run.seed: is given twice (first in line 2)"),
+        (
+            "reward:\n  terms:\n  - name: a\n    args: {x: {y: 1, y: 2}}\n",
+            ":4: reward.terms.0.args.x.y: is given twice",
+        ),
+        ('"steps": 1\nsteps: 2\n', ":2: steps: is given twice"),
+        ("? [a]\n: 1\n", ":1: : a key should be a name"),
+        ("steps: !!python/name:os.system x\n", ":1: steps: the tag"),
+        ("steps: &a [*a]\n", ": not YAML"),
+        ("steps: *a\n", ":1: not YAML"),
+        ("- 1\n", ": should be a YAML mapping"),
+        ("", ": should be a YAML mapping"),
+    ],
+)
+def test_what_a_file_may_not_say(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_recipe(RLRecipe, path)
+    assert str(caught.value).startswith(f"{path}{message}")
+    assert "\n" not in str(caught.value)
+
+
+def test_merged_keys_are_not_given_twice(minimal: Path) -> None:
+    merged = "x: &x {seed: 1, name: a}\nrun: {<<: *x, seed: 2}\n"
+    minimal.write_text(minimal.read_text() + merged)
+    with pytest.raises(UserError) as caught:
+        load_recipe(RLRecipe, minimal)
+    assert "x: unknown key" in str(caught.value)
+    assert "twice" not in str(caught.value)
+
+
+def test_truth_values_may_be_written_as_before(minimal: Path) -> None:
+    for text, value in (("yes", True), ("on", True), ("True", True), ("no", False), ("off", False), ("FALSE", False)):
+        recipe = load_recipe(RLRecipe, minimal, [f"model.gradient_checkpointing={text}"])
+        assert recipe.model.gradient_checkpointing is value
+
+
 MISTAKES = [
+    (["steps=true"], "steps: should be a number, not true or false (is true)"),
+    (["learner.learning_rate=False"], "learner.learning_rate: should be a number, not true or false (is False)"),
+    (["data.modes={reasoning: true}"], "data.modes.reasoning: should be a number, not true or false (is true)"),
+    (["model.gradient_checkpointing=1"], "model.gradient_checkpointing: should be true or false (is 1)"),
+    (["model.gradient_checkpointing=0.0"], "model.gradient_checkpointing: should be true or false (is 0.0)"),
+    (["model.gradient_checkpointing='1'"], "model.gradient_checkpointing: should be true or false (is 1)"),
+    (["learner.learning_rate=.nan"], "learner.learning_rate: should be a finite number (is .nan)"),
+    (["learner.learning_rate=1e999"], "learner.learning_rate: should be a finite number (is 1e999)"),
+    (["learner.learning_rate=nan"], "learner.learning_rate: input should be a finite number"),
+    (["reward.terms.0.args={x: [1, -.inf]}"], "reward.terms.0.args.x.1: should be a finite number (is -.inf)"),
+    (["steps=~"], "steps: input should be a valid integer (is None)"),
+    (["run.output=null"], "run.output: "),
+    (["run.name=1:30"], "run.name: string should match pattern"),
+    (["data.modes={reasoning: 1, reasoning: 0}"], "reasoning: is given twice; keep one"),
     (["learner.learning_rat=1"], "learner.learning_rat: unknown key; did you mean 'learning_rate'?"),
     (["algorithm.advantage.globl=none"], "algorithm.advantage.globl: unknown key; did you mean 'global'?"),
     (["reward.terms.0.wieght=1"], "reward.terms.0.wieght: unknown key; did you mean 'weight'?"),

@@ -6,6 +6,7 @@ import threading
 import urllib.request
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Iterator
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from agapo.errors import UserError
 from agapo.sandbox import Job, Limits, LocalExecutor, Outcome, RemoteExecutor, SandboxUnavailable, cgroup, remote
 from agapo.sandbox.inside import seccomp, wire
-from agapo.sandbox.inside.judge import same_output
+from agapo.sandbox.inside.compare import same_output
 from tests.sandboxed import needs_sandbox
 
 Pair = namedtuple("Pair", "left right")
@@ -75,6 +76,12 @@ def test_values_cross_as_they_are(value: Any) -> None:
         (Decimal("1.50"), Decimal("1.50")),
         (Fraction(1, 3), Fraction(1, 3)),
         ("\ud800", "\ud800"),
+        (int, int),
+        (type(None), type(None)),
+        (date(2024, 2, 29), date(2024, 2, 29)),
+        (datetime(2024, 2, 29, 1, 2, 3, 4), datetime(2024, 2, 29, 1, 2, 3, 4)),
+        (time(1, 2), time(1, 2)),
+        (timedelta(-1, 2, 3), timedelta(-1, 2, 3)),
     ],
 )
 def test_subclasses_cross_as_plain_values(value: Any, crosses_as: Any) -> None:
@@ -87,8 +94,11 @@ def test_not_a_number_crosses() -> None:
     assert there_and_back(float("nan")) != there_and_back(float("nan"))
 
 
+FORGED = [{"T": "eval"}, {"T": "object"}, {"T": ["int"]}, {"m": ["Path", "x"]}, {"m": ["date", "x"]}, {"l": [10**400]}]
+
+
 @pytest.mark.parametrize(
-    "content", [{"x": 1}, {"d": 3}, {"i": "zz"}, {"h": "x"}, {}, {"s": [[]]}, {"d": [[1]]}, {"t": 1, "s": 2}]
+    "content", [{"x": 1}, {"d": 3}, {"i": "zz"}, {"h": "x"}, {}, {"s": [[]]}, {"d": [[1]]}, {"t": 1, "s": 2}, *FORGED]
 )
 def test_what_is_no_value_is_refused(content: Any) -> None:
     with pytest.raises(wire.WireError):
@@ -218,11 +228,6 @@ def count(n): yield from range(n)
     @pytest.mark.parametrize("test", ["assert nonsense(", "import no_such_module", "assert 1 / 0 == 3"])
     def test_tests_that_cannot_be_run_are_nobodys_fault(self, executor: LocalExecutor, test: str) -> None:
         assert executor.run(Job("asserts", "def f(): return 1", tests=[test])).ended == "broken"
-
-    def test_a_function_cannot_be_handed_over(self, executor: LocalExecutor) -> None:
-        assert (
-            executor.run(Job("asserts", "def f(g): return g()", tests=["assert f(lambda: 1) == 1"])).ended == "broken"
-        )
 
     @pytest.mark.parametrize("program", ["", "def f(:", "raise ValueError", "x = 1", "def g(): return 1"])
     def test_programs_that_are_none_fail(self, executor: LocalExecutor, program: str) -> None:

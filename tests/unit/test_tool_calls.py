@@ -44,7 +44,7 @@ def calls(*arguments: dict[str, Any], name: str = "weather.get") -> str:
     return "\n".join(format_tool_call({"name": name, "arguments": own}) for own in arguments)
 
 
-def one(text: str, gold: Any = GOLD, function: Any = (WEATHER,), mode: Any = None) -> float | None:
+def one(text: Any, gold: Any = GOLD, function: Any = (WEATHER,), mode: Any = None) -> float | None:
     return score([""], [text], function=[list(function)], ground_truth=[gold], mode=[mode])[0]
 
 
@@ -70,6 +70,9 @@ def one(text: str, gold: Any = GOLD, function: Any = (WEATHER,), mode: Any = Non
         ({"city": "NYC", "when": {"day": "Mon", "hour": 9}}, True),
         ({"city": "NYC", "when": {"day": "Mon"}}, True),
         ({"city": "NYC", "when": {"hour": 9}}, False),
+        ({"city": "NYC", "when": {"day": ["Monday", "Mon"]}}, False),
+        ({"city": "NYC", "when": {"day": ["Mon"]}}, False),
+        ({"city": "NYC", "parts": [["rain", "wind"], ""]}, False),
         ({"city": "NYC", "when": {"day": "Mon", "year": 1}}, False),
         ({"city": "NYC", "country": "US"}, False),
         ({"city": ["NYC"]}, False),
@@ -119,12 +122,108 @@ def test_parallel_calls_come_in_any_order(cities: list[str]) -> None:
 
 
 def first_accepted(value: Any) -> Any:
-    """A nested dict lists accepted values by key."""
-    return (
-        {key: inner[0] if isinstance(inner, list) else inner for key, inner in value.items()}
-        if isinstance(value, dict)
-        else value
-    )
+    """A nested dict lists accepted values by key, also one in a list."""
+    if isinstance(value, dict):
+        return {key: first_accepted(inner[0]) if isinstance(inner, list) else inner for key, inner in value.items()}
+    return [first_accepted(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    ("value", "right"),
+    [
+        ({"days": ["Mon", "Tue"], "at": {"hour": 9}}, True),
+        ({"days": ["Mon", "Wed"], "at": {"hour": 10}}, True),
+        ({"days": ["Mon"], "at": {"hour": 9}}, False),
+        ({"days": [["Mon", "Tue"], ["Mon", "Wed"]], "at": {"hour": 9}}, False),
+        ({"days": ["Mon", "Tue"], "at": {"hour": [9, 10]}}, False),
+        ({"days": ["Mon", "Tue"], "at": [{"hour": 9}]}, False),
+    ],
+)
+def test_the_list_of_alternatives_is_no_value_at_any_depth(value: dict[str, Any], right: bool) -> None:
+    gold = [
+        {
+            "weather.get": {
+                "city": ["NYC"],
+                "when": [{"days": [["Mon", "Tue"], ["Mon", "Wed"]], "at": [{"hour": [9, 10]}]}],
+            }
+        }
+    ]
+    assert one(calls({"city": "NYC", "when": value}), gold=gold) == float(right)
+    listed = [{"weather.get": {"city": ["NYC"], "parts": [[gold[0]["weather.get"]["when"][0]]]}}]
+    assert one(calls({"city": "NYC", "parts": [value]}), gold=listed, function=()) == float(right)
+
+
+TAGS = [
+    "<tool_call>",
+    "</tool_call>",
+    "<tool_call>{}</tool_call>",
+    "</tool_call><tool_call>",
+    "</think>",
+    "<think>x</think>",
+]
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("mode", ["reasoning", "non_reasoning", None])
+def test_tags_may_stand_in_an_argument(tag: str, mode: Any) -> None:
+    gold = [{"weather.get": {"city": [f"a {tag} b"]}}]
+    thinking = "I call it.\n</think>\n\n" if mode == "reasoning" else ""
+    assert one(thinking + calls({"city": f"a {tag} b"}), gold=gold, mode=mode) == 1.0
+    assert one(thinking + calls({"city": f"a {tag} b"}, {"city": f"a {tag} b"}), gold=gold * 2, mode=mode) == 1.0
+    assert one(thinking + calls({"city": f"a {tag} c"}), gold=gold, mode=mode) == 0.0
+    assert one(thinking + calls({"city": f"a {tag} b"}) + tag + "<tool_call>", gold=gold, mode=mode) == 0.0
+
+
+def test_a_call_in_the_thinking_is_none() -> None:
+    text = f"Maybe {calls({'city': 'NYC'})}"
+    assert one(text, mode="reasoning") == 0.0
+    assert one(f"{text}</think>It is sunny.", mode="reasoning") == 0.0
+    assert one(f"{text}</think>It is sunny.", mode="reasoning", gold=[]) == 1.0
+    assert one(calls({"city": "</think>"}), mode="reasoning", gold=[]) == 0.0
+
+
+NYC: dict[str, Any] = {"name": "weather.get", "arguments": {"city": "NYC"}}
+
+
+def said(*found: Any, content: Any = "", **fields: Any) -> list[dict[str, Any]]:
+    return [{"role": "assistant", "content": content, "tool_calls": list(found), **fields}]
+
+
+@pytest.mark.parametrize("mode", ["reasoning", "non_reasoning", None])
+@pytest.mark.parametrize(
+    ("completion", "right"),
+    [
+        (said({"type": "function", "function": NYC}), True),
+        (said({"id": "1", "type": "function", "function": {**NYC, "arguments": '{"city": "NYC"}'}}), True),
+        (said(NYC, content=None), True),
+        (said(NYC, content="I look it up.", reasoning_content="I should."), True),
+        (said(NYC, content=[{"type": "text", "text": "I look it up."}]), True),
+        ([{"role": "assistant", "content": None, "function_call": {**NYC, "arguments": '{"city": "NYC"}'}}], True),
+        ([*said(NYC), {"role": "tool", "content": "sunny"}, *said(content="</think>It is sunny.")], True),
+        (said({"function": {**NYC, "arguments": '{"city": "Rome"}'}}), False),
+        (said({"function": {**NYC, "arguments": "{city: NYC}"}}), False),
+        (said({"function": {**NYC, "arguments": '"NYC"'}}), False),
+        (said({"function": {**NYC, "arguments": None}}), False),
+        (said({"function": {"name": "weather.get"}}), False),
+        (said("weather.get"), False),
+        (said(NYC, NYC), False),
+        ([*said(NYC), {"role": "tool", "content": "sunny"}, *said(NYC)], False),
+        (said(content="</think>It is sunny."), False),
+        ([], False),
+    ],
+)
+def test_calls_in_the_messages_own_field(completion: Any, right: bool, mode: Any) -> None:
+    assert one(completion, mode=mode) == float(right)
+    if any(turn.get("tool_calls") or turn.get("function_call") for turn in completion):
+        assert one(completion, gold=[], mode=mode) == 0.0
+
+
+def test_answers_without_calls_as_messages() -> None:
+    assert one(said(content="It is sunny."), gold=[]) == 1.0
+
+
+def test_arguments_in_the_tags_are_an_object() -> None:
+    assert one('<tool_call>{"name": "weather.get", "arguments": "{\\"city\\": \\"NYC\\"}"}</tool_call>') == 0.0
 
 
 WRONG_TYPE = {

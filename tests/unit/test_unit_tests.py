@@ -1,4 +1,4 @@
-"""The reward for programs: which code is taken from an answer, and the public sets' rows as they are."""
+"""The reward for programs: the public sets' rows as they are."""
 
 import gzip
 import json
@@ -9,35 +9,13 @@ import pytest
 
 from agapo.errors import UserError
 from rewards import unit_tests
-from rewards.unit_tests import check, extract_code, score, share
+from rewards.code_tests import job_tests, names_of
+from rewards.unit_tests import check, score, share
 from tests.sandboxed import needs_sandbox
 
 
 def fenced(program: str, language: str = "python") -> str:
     return f"Here it is:\n```{language}\n{program}\n```\nIt runs in linear time."
-
-
-@pytest.mark.parametrize(
-    ("answer", "code"),
-    [
-        (fenced("x = 1"), "x = 1\n"),
-        (fenced("x = 1", ""), "x = 1\n"),
-        (fenced("x = 1", "py"), "x = 1\n"),
-        (fenced("x = 1", "Python title=a"), "x = 1\n"),
-        (fenced("x = 1") + fenced("x = 2"), "x = 2\n"),
-        (fenced("x = 1") + fenced("$ python x.py", "bash"), "x = 1\n"),
-        (fenced("ls", "bash"), ""),
-        ("~~~python\nx = 1\n~~~", "x = 1\n"),
-        ("````python\nx = '''\n```\n'''\n````", "x = '''\n```\n'''\n"),
-        ("```python\n    return 1\n```", "    return 1\n"),
-        ("```python\nx = 1", "x = 1"),
-        ("x = 1", "x = 1"),
-        ("1. So:\n   ```python\n   x = 1\n   ```", "   x = 1\n"),
-        ("", ""),
-    ],
-)
-def test_the_last_fenced_block_is_the_program(answer: str, code: str) -> None:
-    assert extract_code(answer) == code
 
 
 MBPP: dict[str, Any] = {
@@ -84,6 +62,165 @@ def test_rows_of_the_public_sets(columns: dict[str, Any], program: str, verdict:
     assert one(share, program, columns) == pytest.approx(passed)
 
 
+def functional(name: str, inputs: list[Any], outputs: list[Any]) -> dict[str, Any]:
+    return {"input_output": [json.dumps({"fn_name": name, "inputs": inputs, "outputs": outputs})]}
+
+
+CASES = [
+    {"input": "1 2\n", "output": "3\n", "testtype": "stdin"},
+    {"input": "5 5", "output": "10", "testtype": "stdin"},
+]
+CALLED = [{"input": "1\n2", "output": "3", "testtype": "functional"}, {"input": "5\n5", "output": "10"}]
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("columns", "program", "passed"),
+    [
+        (functional("add", ["1\n2", "5\n5"], ["3", "10"]), RIGHT, 1.0),
+        (functional("add", ["1\n2\n", "5\n\n5"], ["3", 10]), RIGHT, 1.0),
+        (functional("add", ["1\n2", "5\n5"], ["3", "10"]), HALF, 0.5),
+        (functional("add", ["1\n2"], ["[3]"]), RIGHT, 0.0),  # only APPS wraps values
+        (functional("add", ['"a"\n"\\n"'], ['"a\\n"']), RIGHT, 1.0),
+        (functional("add", ["'a'\n'b'", "True\nNone"], ["'ab'", "1"]), RIGHT, 0.5),
+        (
+            functional("f", ['{"a": [1.5, null]}\ntrue'], ['[true, {"a": [1.5, null]}]']),
+            "def f(a, b): return b, a",
+            1.0,
+        ),
+        (functional("Solution().add", [[1, 2]], [3]), "class Solution:\n    def add(self, a, b): return a + b", 1.0),
+        ({"public_test_cases": [json.dumps(CASES[:1])], "private_test_cases": [CASES[1:]]}, MAIN, 1.0),
+        ({"public_test_cases": [json.dumps(CASES)]}, "print(3)", 0.5),
+        ({"public_test_cases": [CALLED], "metadata": ['{"func_name": "add"}']}, RIGHT, 1.0),
+        ({"public_test_cases": [CALLED], "metadata": [{"func_name": "add"}]}, HALF, 0.5),
+        ({"input_output": [{"inputs": "1 2", "outputs": "3"}]}, MAIN, 1.0),
+    ],
+)
+def test_rows_of_livecodebench(columns: dict[str, Any], program: str, passed: float) -> None:
+    assert one(share, program, columns) == passed
+    assert one(score, program, columns) == float(passed == 1)
+
+
+@needs_sandbox
+def test_rows_of_leetcode_with_lists_of_nodes() -> None:
+    """LeetCodeDataset's: the prompt is a prelude with helpers, which run where the tests are."""
+    prelude = (
+        "from typing import *\n\nclass ListNode:\n    def __init__(self, val=0, next=None):\n"
+        "        self.val, self.next = val, next\n\n"
+        "def chain(values) -> Optional[ListNode]:\n    head = now = ListNode(0)\n    for value in values:\n"
+        "        now.next = ListNode(value)\n        now = now.next\n    return head.next\n\n"
+        "def same(a, b):\n    while a is not None and b is not None:\n        if a.val != b.val: return False\n"
+        "        a, b = a.next, b.next\n    return a is None and b is None\n"
+    )
+    test = "def check(candidate):\n    assert same(candidate(head=chain([1, 2, 3])), chain([3, 2, 1]))\n"
+    columns: dict[str, Any] = {"prompt": [prelude], "test": [test], "entry_point": ["Solution().reversed"]}
+    right = (
+        "class Solution:\n    def reversed(self, head: Optional[ListNode]) -> Optional[ListNode]:\n"
+        "        before = None\n        while head:\n            head.next, before, head = before, head, head.next\n"
+        "        return before"
+    )
+    assert one(score, right, columns) == 1.0
+    assert one(score, right.replace("return before", "return head"), columns) == 0.0
+    assert one(score, right.replace("return before", "return ListNode(3)"), columns) == 0.0
+
+
+TREE: dict[str, Any] = {
+    "test_list": [["assert (height(root)) == 2", "assert (height(root.left)) == 1 "]],
+    "test_setup_code": ["root = Node(1) \r\nroot.left = Node(2);  \r\nroot.right = Node(3)"],
+    "code": [
+        "class Node:\r\n\tdef __init__(self, data):\r\n\t\tself.data = data\r\n\t\tself.left = None\r\n"
+        "\t\tself.right = None\r\ndef height(node):\r\n\treturn 1 + max(height(node.left), height(node.right)) if node"
+        " else 0"
+    ],
+}
+HEIGHT = "def height(n): return 1 + max(height(n.left), height(n.right)) if n else 0"
+OWN_NODE = (
+    "class Node:\n    def __init__(self, v, left=None, right=None): self.v, self.left, self.right = v, left, right\n"
+)
+TYPES: dict[str, Any] = {"test_list": [["assert drop((4, 5, 7.7), int) == [7.7]", "assert drop(('a', 1), str) == [1]"]]}
+DROP = "def drop(items, kind): return [item for item in items if not isinstance(item, kind)]"
+SUM: dict[str, Any] = {"test_list": [["assert sum(10, 15) == 6", "assert sum(100, 150) == 93"]]}
+DIVISORS = (
+    "def sum(a, b):\n    n = 0\n    for i in range(1, min(a, b)):\n        n += i * (a % i == b % i == 0)\n    return n"
+)
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("columns", "program", "verdict"),
+    [
+        (TREE, HEIGHT, 1.0),
+        (TREE, OWN_NODE + HEIGHT, 1.0),
+        (TREE, "def height(n): return 2", 0.0),
+        (TREE, "x = 1", 0.0),
+        ({**TREE, "code": [""]}, OWN_NODE + HEIGHT, 1.0),
+        ({**TREE, "code": [""], "test_setup_code": [OWN_NODE + TREE["test_setup_code"][0]]}, HEIGHT, 1.0),
+        (TYPES, DROP, 1.0),
+        (TYPES, "def drop(items, kind): return [i for i in items if kind is str or i == 7.7][-1:]", 1.0),
+        (TYPES, "def drop(items, kind): return list(items)", 0.0),
+        (SUM, DIVISORS, 1.0),
+        (SUM, "def total(a, b): return 6", 0.0),
+        ({**SUM, "code": ["def sum(a, b): pass"]}, DIVISORS, 1.0),
+        (
+            {"test_list": [["assert apply(len, 'abc') == 3", "assert apply(math.floor, 1.5) == 1"]]}
+            | {"test_setup_code": ["import math"]},
+            "def apply(f, x): return f(x)",
+            1.0,
+        ),
+        (
+            {"test_list": [["assert later(date(2024, 2, 28)) == date(2024, 2, 29)", "assert kind_of(3) is int"]]}
+            | {"test_setup_code": ["from datetime import date"]},
+            "from datetime import timedelta\ndef later(day): return day + timedelta(1)\ndef kind_of(x): return type(x)",
+            1.0,
+        ),
+    ],
+)
+def test_tests_that_hand_over_types_and_objects(columns: dict[str, Any], program: str, verdict: float) -> None:
+    assert one(score, program, columns) == verdict
+
+
+def test_a_class_that_is_the_exercise_is_not_given_away() -> None:
+    stack = "class Stack:\n    def __init__(self): self.a = []\n    def push(self, x): self.a.append(x)"
+    row = {"test_list": ["assert s.a == []"], "test_setup_code": "s = Stack()", "code": stack}
+    assert "class" not in (job_tests(row) or {})["setup"]
+    assert "class" not in (job_tests({**row, "test_setup_code": "", "test_list": ["assert Stack()"]}) or {})["setup"]
+
+
+@pytest.mark.parametrize(
+    ("tests", "setup", "names"),
+    [
+        (["assert add(1, 2) == 3"], "", {"add"}),
+        (["assert set(parts(3)) == {1}", "assert sorted(others(3)) == []"], "", {"parts", "others"}),
+        (["assert close(area(3), math.sqrt(2))"], "import math\ndef close(a, b): pass", {"area"}),
+        (["assert sum(10, 15) == 6"], "", {"sum"}),
+        (["from math import gcd\nassert lcm(2, 3) == gcd(6, 6)"], "", {"lcm"}),
+        (["assert add(1, 2) =="], "", set()),
+    ],
+)
+def test_what_a_program_has_to_define(tests: list[str], setup: str, names: set[str]) -> None:
+    assert names_of(job_tests({"test_list": tests, "test_setup_code": setup}) or {}) == names
+
+
+@needs_sandbox
+def test_the_program_may_begin_with_imports_from_the_future() -> None:
+    program = f"from __future__ import annotations\n{RIGHT}"
+    assert one(score, program, HUMANEVAL) == 1.0
+    assert one(score, program, {**MBPP, "test_setup_code": ["import math"]}) == 1.0
+
+
+@needs_sandbox
+@pytest.mark.parametrize("prompt", ["def add(a, b):\n", "Write a function that adds!", None])
+def test_a_prompt_need_not_be_a_program(prompt: str | None) -> None:
+    assert one(score, RIGHT, {**HUMANEVAL, "prompt": [prompt]}) == 1.0
+    assert one(score, HALF, {**HUMANEVAL, "prompt": [prompt]}) == 0.0
+
+
+@needs_sandbox
+def test_code_that_is_indented_as_a_whole_is_a_program() -> None:
+    assert one(score, "    def add(a, b):\n        return a + b", MBPP) == 1.0
+    assert one(score, "    return a + b", MBPP) == 0.0
+
+
 @needs_sandbox
 def test_an_endless_loop_is_wrong_and_its_share_counts_what_was_not_reached() -> None:
     endless = "def add(a, b):\n    while a == 5: pass\n    return a + b"
@@ -122,6 +259,8 @@ def test_the_thinking_is_not_the_answer() -> None:
         {"input_output": ["[]"]},
         {"input_output": [{"inputs": ["1"], "outputs": []}]},
         {"input_output": [{"inputs": [], "outputs": []}]},
+        {"public_test_cases": [CALLED]},
+        {"public_test_cases": [json.dumps(CASES)], "private_test_cases": ["eJxr"]},
     ],
 )
 def test_a_row_without_usable_tests_has_no_verdict(columns: dict[str, Any]) -> None:
@@ -132,6 +271,7 @@ def test_a_row_without_usable_tests_has_no_verdict(columns: dict[str, Any]) -> N
 @needs_sandbox
 def test_tests_that_cannot_run_have_no_verdict() -> None:
     assert one(score, RIGHT, {"test_list": [["assert add(1, 2) =="]]}) is None
+    assert one(score, RIGHT, functional("add", ["1\nb"], ["3"])) is None
 
 
 def test_without_a_sandbox_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,20 +6,18 @@ likes to the wire, or end. It has nothing to find: the tests and the expected va
 Requests are dicts with `op`; answers are `{"value": …}`, `{"error": type, "text": …}` or `{"end": true}`.
 """
 
-import io
+import contextlib
+import importlib
 import json
 import operator
 import os
-import sys
-import threading
 import types
 from collections.abc import Callable
 from typing import Any
 
-from . import wire
+from . import script, surroundings, wire
 from .confine import confine
 
-_MAX_OUTPUT = 8 << 20
 _MODULE = "candidate"
 
 
@@ -32,19 +30,26 @@ def main(confinement: str, requests: int, replies: int) -> None:
         wire.send(replies, {"refused": f"{type(error).__name__}: {error}"})
         return
     wire.send(replies, {"ready": True})
-    _Candidate(wire.receive(requests), files).serve(requests, replies)
+    start = wire.receive(requests)
+    surroundings.furnish(start["program"])
+    _Candidate(start, files).serve(requests, replies)
 
 
 class _Candidate:
     def __init__(self, start: dict[str, Any], files: tuple[int, int]):
-        self._source: str = start["program"]
+        self._program: str = start["program"]
+        self._setup: str = start["setup"]
+        self._leetcode: bool = start["leetcode"]
         self._files = files
         self._objects: list[Any] = []
         self._module: types.ModuleType | None = None
         self._operations: dict[str, Callable[[dict[str, Any]], Any]] = {
             "name": self._name,
+            "import": self._import,
             "call": self._call,
+            "make": self._make,
             "attribute": self._attribute,
+            "set": self._set,
             "special": self._special,
             "next": self._next,
             "run": self._run,
@@ -61,7 +66,8 @@ class _Candidate:
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
             value = self._operations[request["op"]](request)
-            return {"value": wire.encode(value, self._number)}
+            given = {"h": self._number(value.value)} if type(value) is _Given else None
+            return {"value": given or wire.encode(value, self._number)}
         except StopIteration:
             return {"end": True} if request["op"] == "next" else {"error": "RuntimeError", "text": "StopIteration"}
         except BaseException as error:
@@ -77,12 +83,18 @@ class _Candidate:
     def _name(self, request: dict[str, Any]) -> Any:
         return getattr(self._loaded(), request["name"])
 
+    def _import(self, request: dict[str, Any]) -> Any:
+        """Something of the standard library that a test hands over, by its name."""
+        return _Given(operator.attrgetter(request["name"])(importlib.import_module(request["module"])))
+
     def _loaded(self) -> types.ModuleType:
         """The program as a module, loaded when it is first asked for."""
         if self._module is None:
-            module = types.ModuleType(_MODULE)
-            sys.modules[_MODULE] = module  # dataclasses and pickle look there
-            exec(compile(self._source, "<program>", "exec", dont_inherit=True), module.__dict__)
+            module = surroundings.module(_MODULE, leetcode=self._leetcode)
+            # It may need what the program gives; the tests run it on their own side as well, where it has to work.
+            with contextlib.suppress(Exception):
+                surroundings.execute(self._setup, module.__dict__)
+            surroundings.execute(self._program, module.__dict__)
             self._module = module
         return self._module
 
@@ -90,8 +102,15 @@ class _Candidate:
         function = self._objects[request["handle"]]
         return function(*self._values(request["arguments"]), **self._values(request["named"]))
 
+    def _make(self, request: dict[str, Any]) -> Any:
+        """An object that the tests hand over: a number whatever it is, since it is the program's from now on."""
+        return _Given(self._objects[request["handle"]](*self._values(request["arguments"])))
+
     def _attribute(self, request: dict[str, Any]) -> Any:
         return getattr(self._objects[request["handle"]], request["name"])
+
+    def _set(self, request: dict[str, Any]) -> None:
+        setattr(self._objects[request["handle"]], request["name"], self._values(request["value"]))
 
     def _special(self, request: dict[str, Any]) -> Any:
         function = {"str": str, "repr": repr, "len": len, "bool": bool, "iter": iter, "item": operator.getitem}
@@ -105,23 +124,7 @@ class _Candidate:
 
     def _run(self, request: dict[str, Any]) -> str:
         """Run the program as a script with a text on standard input; return what it printed."""
-        source, sink = self._files
-        _refill(source, request["input"].encode())
-        _refill(sink, b"")
-        os.dup2(source, 0)
-        os.dup2(sink, 1)
-        sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
-        sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
-        main = types.ModuleType("__main__")
-        sys.modules["__main__"] = main
-        try:
-            exec(compile(self._source, "<program>", "exec", dont_inherit=True), main.__dict__)
-        except SystemExit:
-            pass  # a usual way to end a script
-        finally:
-            _join_threads()
-            sys.stdout.flush()
-        return os.pread(sink, _MAX_OUTPUT, 0).decode("utf-8", errors="replace")
+        return script.run(self._program, request["input"], self._files, leetcode=self._leetcode)
 
 
 class _Opaque:
@@ -131,19 +134,8 @@ class _Opaque:
         self.value = value
 
 
-def _refill(descriptor: int, content: bytes) -> None:
-    os.ftruncate(descriptor, 0)
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
-    os.lseek(descriptor, 0, os.SEEK_SET)
-
-
-def _join_threads() -> None:
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+class _Given(_Opaque):
+    """Makes a value cross as a handle that stands for the value itself."""
 
 
 def _text(error: BaseException) -> str:

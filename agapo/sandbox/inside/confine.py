@@ -25,7 +25,8 @@ def confine(user: int, cpu_s: int, memory: int, file_size: int) -> None:
     _limit("CPU", cpu_s, cpu_s + 1)  # the soft limit's signal can be caught, the hard one's cannot
     _limit("AS", memory)
     _limit("FSIZE", file_size)
-    _limit("STACK", _STACK)
+    # A program may ask for more, as many do that recurse deeply: address space bounds it.
+    _limit("STACK", _STACK, resource.getrlimit(resource.RLIMIT_STACK)[1])
     _limit("NOFILE", _OPEN_FILES)
     _limit("CORE", 0)
     _limit("MEMLOCK", 0)

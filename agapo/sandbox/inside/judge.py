@@ -8,15 +8,15 @@ trusted parent one by one: `{"passed": bool, "detail": str}` each, and at last `
 import ast
 import builtins
 import json
-import math
+import types
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from . import wire
+from . import handing, wire
+from .compare import same_output, same_value
 from .confine import confine
 
 _MAX_DETAIL = 200
-_RELATIVE_TOLERANCE = 1e-6
 
 
 class ProgramError(Exception):
@@ -58,6 +58,8 @@ class _Link:
         self._asks, self._answers = asks, answers
         self.was_used = False
         """Whether the program has been asked for anything: what fails before is the tests' own fault."""
+        self.shared: dict[types.FunctionType | type, str] = {}
+        """The set-up's functions and named tuples, with their names: its classes are on the program's side alone."""
         self._ended = ""
 
     def ask(self, op: str, **request: Any) -> Any:
@@ -92,9 +94,30 @@ class _Link:
     def encode(self, value: Any) -> Any:
         """Return a value as JSON. Raises BrokenTests for one that cannot be handed over."""
         try:
-            return wire.encode(value, _handle_number)
+            return wire.encode(value, self._number, keep=True)
         except wire.WireError as error:
             raise BrokenTests(str(error)) from None
+
+    def _number(self, value: Any) -> int | None:
+        """The number of the program's own object, or of one like this that is made there; None if none can be."""
+        if type(value) is Handle:
+            return _handle_number(value)
+        if name := handing.public_name(value):
+            return self._theirs("import", module=name[0], name=name[1])
+        if isinstance(value, types.FunctionType | type):
+            return self._theirs("name", name=self.shared[value]) if value in self.shared else None
+        recipe = handing.recipe(value)
+        maker = recipe and self._number(recipe[0])
+        if recipe is None or maker is None:
+            return None
+        return self._theirs("make", handle=maker, arguments=self.encode(recipe[1]))
+
+    def _theirs(self, op: str, **request: Any) -> int:
+        """The number that the program's side answers with. Where it gives none, that is the program's fault."""
+        number = _handle_number(self.ask(op, **request))
+        if number is None:
+            raise ProgramError(f"what a test hands over is not there ({request.get('name', op)})")
+        return number
 
 
 def _handle_number(value: Any) -> int | None:
@@ -135,6 +158,11 @@ class Handle:
     def __getattr__(self, name: str) -> Any:
         link = object.__getattribute__(self, "_link")
         return link.ask("attribute", handle=object.__getattribute__(self, "_number"), name=name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        link = object.__getattribute__(self, "_link")
+        number = object.__getattribute__(self, "_number")
+        link.ask("set", handle=number, name=name, value=link.encode(value))
 
     def _special(self, name: str, *arguments: Any) -> Any:
         link = object.__getattribute__(self, "_link")
@@ -240,23 +268,24 @@ class _Judge:
         self._execute(job["test"], names)
         if not callable(dict.get(names, "check")):
             raise BrokenTests("the test defines no function 'check'")
-        names["check"](self._link.ask("name", name=job["entry_point"]))
+        names["check"](self._named(job["entry_point"]))
 
     def _prepared(self, job: dict[str, Any], theirs: set[str]) -> _Names:
         """Names with the set-up run. Its classes are left to the program, which can be handed its own objects only."""
         names = _Names(self._link, theirs)
         names["__assert__"] = self.record
-        self._execute(job["setup"], names)
-        for node in ast.parse(job["setup"]).body:
-            if isinstance(node, ast.ClassDef):
-                names.pop(node.name, None)
+        self._execute(job["setup"], names, with_classes=False)
+        self._link.shared = {
+            value: name for name, value in names.items() if isinstance(value, types.FunctionType | type)
+        }
         names.pop(job["entry_point"], None)  # HumanEval's set-up has the function's head
         return names
 
-    def _execute(self, source: str, names: _Names) -> None:
+    def _execute(self, source: str, names: _Names, *, with_classes: bool = True) -> None:
         try:
-            tree = ast.fix_missing_locations(_CountAsserts().visit(ast.parse(source)))
-            exec(compile(tree, "<tests>", "exec", dont_inherit=True), names)
+            tree = _CountAsserts().visit(ast.parse(source))
+            tree.body = [node for node in tree.body if with_classes or not isinstance(node, ast.ClassDef)]
+            exec(compile(ast.fix_missing_locations(tree), "<tests>", "exec", dont_inherit=True), names)
         except ProgramEnded:
             raise
         except BaseException as error:
@@ -274,22 +303,48 @@ class _Judge:
             self.record(isinstance(printed, str) and same_output(printed, expected), "another output")
 
     def _calls(self, job: dict[str, Any]) -> None:
-        for arguments, expected in zip(job["inputs"], job["outputs"], strict=True):
+        for given, expected in zip(job["inputs"], job["outputs"], strict=True):
+            is_text = isinstance(given, str)
+            arguments = _lines(given) if is_text else given
+            wanted = _value(expected) if is_text and isinstance(expected, str) else expected
             try:
                 found = self._function(job["entry_point"])(*arguments)
             except (Exception, ProgramEnded) as error:
                 self.record(False, _describe(error))
                 continue
             # Some sets (APPS) wrap the value in a list.
-            wrapped = isinstance(expected, list) and len(expected) == 1 and _same_value(found, expected[0])
-            self.record(wrapped or _same_value(found, expected), "another value")
+            wrapped = not is_text and isinstance(wanted, list) and len(wanted) == 1 and same_value(found, wanted[0])
+            self.record(wrapped or same_value(found, wanted), "another value")
 
     def _function(self, name: str) -> Handle:
         """A function, or, as LeetCode has it, a method of the class `Solution`."""
         try:
-            return self._link.ask("name", name=name)
+            return self._named(name)
         except AttributeError:
-            return getattr(self._link.ask("name", name="Solution")(), name)
+            return self._named(f"Solution.{name}")
+
+    def _named(self, name: str) -> Any:
+        """A function, or a method of a new object: `Solution().add`, or without the brackets."""
+        owner, _, method = name.rpartition(".")
+        found = self._link.ask("name", name=owner.removesuffix("()") or method)
+        return getattr(found(), method) if owner else found
+
+
+def _lines(text: str) -> list[Any]:
+    """LiveCodeBench's arguments: JSON, one a line."""
+    return [_value(line) for line in text.split("\n") if line.strip()]
+
+
+def _value(text: str) -> Any:
+    """JSON, or Python, which some sets wrote where JSON was meant. Raises BrokenTests."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise BrokenTests(f"neither JSON nor a value of Python's: {text[:80]!r}") from None
 
 
 class _CountAsserts(ast.NodeTransformer):
@@ -300,35 +355,6 @@ class _CountAsserts(ast.NodeTransformer):
         detail = ast.Constant(ast.unparse(node.test)[:_MAX_DETAIL])
         record = ast.Expr(ast.Call(ast.Name("__assert__", ast.Load()), [outcome, detail], []))
         return ast.copy_location(record, node)
-
-
-def same_output(printed: str, expected: str) -> bool:
-    """Are two outputs the same, but for space at the ends of lines and the last digits of fractions?"""
-    lines = [[line.rstrip() for line in text.rstrip().splitlines()] for text in (printed, expected)]
-    if lines[0] == lines[1]:
-        return True
-    tokens = printed.split(), expected.split()
-    return len(tokens[0]) == len(tokens[1]) and all(map(_same_token, *tokens))
-
-
-def _same_token(printed: str, expected: str) -> bool:
-    if printed == expected:
-        return True
-    if not any(mark in expected for mark in ".eE") or max(len(printed), len(expected)) > 40:
-        return False
-    try:
-        return math.isclose(float(printed), float(expected), rel_tol=_RELATIVE_TOLERANCE, abs_tol=_RELATIVE_TOLERANCE)
-    except ValueError:
-        return False
-
-
-def _same_value(found: Any, expected: Any) -> bool:
-    """JSON has no tuples, and its fractions are rounded."""
-    if isinstance(found, tuple | list) and isinstance(expected, list):
-        return len(found) == len(expected) and all(map(_same_value, found, expected))
-    if isinstance(found, float) and isinstance(expected, int | float) and not isinstance(expected, bool):
-        return math.isclose(found, expected, rel_tol=_RELATIVE_TOLERANCE, abs_tol=_RELATIVE_TOLERANCE)
-    return type(found) is type(expected) and found == expected
 
 
 def _describe(error: BaseException) -> str:

@@ -23,8 +23,8 @@ _FCNTL = {"x86_64": 72, "aarch64": 25}
 _TGKILL = {"x86_64": 234, "aarch64": 131}
 _PRLIMIT = {"x86_64": 302, "aarch64": 261}
 _CLONE_THREAD = 0x10000
-_HARMLESS_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5450, 0x5451)
-"""TCGETS, TIOCGWINSZ, FIONREAD, FIONCLEX, FIOCLEX: what `open` and `isatty` ask."""
+_HARMLESS_IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+"""TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX: what `open`, `isatty` and `asyncio` ask."""
 _SIGNALLING_FCNTLS = (8, 10, 15)
 """F_SETOWN, F_SETSIG, F_SETOWN_EX: they have the kernel signal whom one likes."""
 _HARMLESS_PRCTLS = (15, 16, 0x53564D41)

@@ -11,6 +11,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import Callable
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -25,6 +26,14 @@ _CONTAINERS: tuple[tuple[type, str], ...] = (
     (frozenset, "z"),
     (deque, "q"),
 )
+_TYPES: dict[str, type] = {
+    kind.__name__: kind
+    for kind in (
+        *(bool, int, float, complex, str, bytes, bytearray, range),
+        *(list, tuple, set, frozenset, dict, type(None)),
+    )
+}
+_TIMES: dict[type, Callable[[str], Any]] = {kind: kind.fromisoformat for kind in (date, datetime, time)}
 
 
 class WireError(Exception):
@@ -67,9 +76,10 @@ def _exactly(descriptor: int, size: int, wait: Callable[[int], None]) -> bytes:
     return bytes(content)
 
 
-def encode(value: Any, handle: Callable[[Any], int | None]) -> Any:
+def encode(value: Any, handle: Callable[[Any], int | None], *, keep: bool = False) -> Any:
     """Return a value as JSON; `handle` gives the number of what is not data, or None where that may not cross.
 
+    With `keep` it is asked about subclasses of tuples and dicts first, which else cross as what they are based on.
     Raises WireError for what may not cross.
     """
     if value is None or value is True or value is False:
@@ -82,13 +92,24 @@ def encode(value: Any, handle: Callable[[Any], int | None]) -> Any:
     if isinstance(value, float):
         number = float.__float__(value)
         return number if math.isfinite(number) else {"f": repr(number)}
+    if keep and isinstance(value, tuple | dict) and type(value) not in (tuple, dict):
+        number = handle(value)
+        if number is not None:
+            return {"h": number}
+    return _encode_container(value, handle, keep)
+
+
+def _encode_container(value: Any, handle: Callable[[Any], int | None], keep: bool) -> Any:
+    def inner(item: Any) -> Any:
+        return encode(item, handle, keep=keep)
+
     if isinstance(value, list):
-        return [encode(item, handle) for item in list.__iter__(value)]
+        return list(map(inner, list.__iter__(value)))
     if isinstance(value, dict):
-        return {"d": [[encode(key, handle), encode(item, handle)] for key, item in dict.items(value)]}
+        return {"d": [[inner(key), inner(item)] for key, item in dict.items(value)]}
     for kind, tag in _CONTAINERS:
         if isinstance(value, kind):
-            return {tag: [encode(item, handle) for item in kind.__iter__(value)]}
+            return {tag: list(map(inner, kind.__iter__(value)))}
     return _encode_rare(value, handle)
 
 
@@ -103,6 +124,13 @@ def _encode_rare(value: Any, handle: Callable[[Any], int | None]) -> Any:
         return {"D": str(value)}
     if type(value) is Fraction:
         return {"F": [hex(value.numerator), hex(value.denominator)]}
+    if type(value) is timedelta:
+        return {"l": [value.days, value.seconds, value.microseconds]}
+    if type(value) in _TIMES and getattr(value, "tzinfo", None) is None:
+        return {"m": [type(value).__name__, value.isoformat()]}
+    for name, kind in _TYPES.items():
+        if value is kind:
+            return {"T": name}
     number = handle(value)
     if number is None:
         raise WireError(f"a value of type {type(value).__name__} cannot be handed to the program")
@@ -144,4 +172,7 @@ _RARE: dict[str, Callable[[Any], Any]] = {
     "r": lambda parts: range(*map(int, parts)),
     "D": Decimal,
     "F": lambda parts: Fraction(int(parts[0], 16), int(parts[1], 16)),
+    "l": lambda parts: timedelta(*map(int, parts)),
+    "m": lambda parts: {kind.__name__: parse for kind, parse in _TIMES.items()}[parts[0]](parts[1]),
+    "T": lambda name: _TYPES[name],
 }

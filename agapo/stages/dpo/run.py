@@ -42,6 +42,7 @@ from agapo.stages.dpo.pairing import (
 from agapo.stages.running.finish import SO_FAR, report_finished, run_to_end, spending
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.measure import before_and_after, measured, measuring
+from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
 from agapo.stages.running.system import require_own_gpus, training_stream
 from agapo.stages.running.trainer_loop import TrainerLoop, trainer_loop
@@ -114,7 +115,9 @@ def _prepared(recipe: DPORecipe, run: RunDirectory, start: str) -> Iterator[_Sta
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         check_rewards(recipe.reward)
-        render = make_renderer(load_tokenizer(start))
+        tokenizer = load_tokenizer(start)
+        recipe = fit_modes(recipe, tokenizer, make_console().print)
+        render = make_renderer(tokenizer)
         questions = load_questions(recipe.data, recipe.evaluation)
         questions = without_overlong(questions, render, recipe.data)
         check_questions(recipe, questions, render, load_config(start, recipe.model.rope_fields))
@@ -133,7 +136,7 @@ def _prefer(recipe: DPORecipe, run: RunDirectory, start: str, so_far: dict[str, 
         if before is None or not made:
             with measuring(recipe, start, stage.stop) as evaluator:
                 if before is None:
-                    before = measured(evaluator.accuracy(stage.questions.test, recipe.evaluation.modes))
+                    before = measured(evaluator.accuracy(stage.questions.test, stage.recipe.evaluation.modes))
                     write_json_atomic(run.path / SO_FAR, {**so_far, "before": before})
                 if not made:
                     _pairs(stage, evaluator)
@@ -142,7 +145,7 @@ def _prefer(recipe: DPORecipe, run: RunDirectory, start: str, so_far: dict[str, 
         with _loop(stage, _training_data(stage, report)) as loop:
             loop.train(stage.stop)
         with measuring(recipe, str(run.hf), stage.stop) as evaluator:
-            after = measured(evaluator.accuracy(stage.questions.test, recipe.evaluation.modes))
+            after = measured(evaluator.accuracy(stage.questions.test, stage.recipe.evaluation.modes))
         learning_curve(run.metrics, run.curve)
         drift = [line.get("pairs/chosen_drift") for line in read_json_lines(run.metrics)]
         summary = before_and_after(before, after)

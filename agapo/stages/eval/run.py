@@ -30,6 +30,7 @@ from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
 from agapo.schema import Prompt
 from agapo.stages.running.interrupt import StopRequest
+from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import start_recipe, starting_model
 from agapo.stages.running.system import make_evaluator, start_rollouts
 from agapo.tracking import RunDirectory, make_console, read_json, write_json_atomic
@@ -57,6 +58,7 @@ def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: s
     started = time.monotonic()
     say = make_console().print
     tokenizer = load_tokenizer(model)
+    recipe = fit_modes(recipe, tokenizer, say)
     config = load_config(model, recipe.model.rope_fields)
     render, context = make_renderer(tokenizer), context_of(config)
     questions = _questions(recipe, render, config)

@@ -41,6 +41,9 @@ from agapo.stages.running.system import sampling_params
 from agapo.tracking import MetricsLogger, RunDirectory, StepProgress
 from agapo.tracking.logger import question
 
+UNREACHED_AFTER = 5
+"""Steps after which a verdict that nothing has reached is pointed out."""
+
 
 @dataclass
 class Progress:
@@ -60,7 +63,10 @@ class Progress:
     evaluated: int = -1
     """The last step that was evaluated."""
     best_accuracy: float = -1.0
+    best_reward: float = 0.0
     best_step: int = -1
+    highest_verdict: float | None = None
+    """The highest value that the verdict's term gave a sampled response."""
     before: dict[str, float] = field(default_factory=dict)
     start: dict[str, float] = field(default_factory=dict)
     """What the starting model does when sampled, by mode: pass@k, pass@1, and the mean of each reward term."""
@@ -247,6 +253,21 @@ class RLLoop:
         self.logger.log_rollouts(step, collected.groups, rows, collected.visits)
         self.view.update(step, metrics)
         self._show_sample(step, collected.groups)
+        self._warn_of_unreached_verdict(step, collected.groups)
+
+    def _warn_of_unreached_verdict(self, step: int, groups: Sequence[Group]) -> None:
+        """Say once that nothing counts as correct although rewards differ: often the threshold, not the model."""
+        reward = self.recipe.reward
+        values = [
+            value
+            for group in groups
+            for response in group.responses
+            if (value := response.reward_parts.get(reward.verdict_for(group.prompt.domain))) is not None
+        ]
+        known = [] if self.progress.highest_verdict is None else [self.progress.highest_verdict]
+        self.progress.highest_verdict = max([*known, *values], default=None)
+        if step == min(UNREACHED_AFTER, self.recipe.steps) and (warning := unreached(self.progress, reward.correct_at)):
+            self.view.announce(f"warning: {warning}")
 
     def _show_sample(self, step: int, groups: Sequence[Group]) -> None:
         every = self.recipe.tracking.samples_every
@@ -265,14 +286,16 @@ class RLLoop:
         """Measure accuracy on the validation questions, in the modes that are trained; keep the best weights."""
         started = time.monotonic()
         found = self.evaluator.accuracy(self.questions.validation, list(self.recipe.data.modes))
-        score = mean_accuracy(found.accuracy)
-        best = score > self.progress.best_accuracy
+        accuracy, reward = mean_accuracy(found.accuracy), found.reward
+        # Where the verdict says nothing new (a shaped reward may never reach `correct_at`), the mean reward decides.
+        best = (accuracy, reward) >= (self.progress.best_accuracy, self.progress.best_reward)
         self.progress.evaluated = step
-        if best:
-            self.progress.best_accuracy, self.progress.best_step = score, step
+        if best or self.progress.best_step < 0:
+            self.progress.best_accuracy, self.progress.best_reward = accuracy, reward
+            self.progress.best_step = step
             if self.recipe.evaluation.keep == "best":
                 self.exporter.export(fetch(self.learner.weights()), self.run.best)
-        metrics = {f"eval/{mode}": value for mode, value in found.accuracy.items()}
+        metrics = {f"eval/{mode}": value for mode, value in found.accuracy.items()} | {"eval/reward": reward}
         self.logger.log(step, metrics | {"time/evaluate": time.monotonic() - started})
         self.view.evaluation(step, found.accuracy, best=best)
 
@@ -330,6 +353,18 @@ def use_export(pool: RolloutPool, exporter: Exporter, folder: Any, version: int)
     """Let the rollout actors sample with an exported model."""
     buffer, layout = exporter.read(folder)
     pool.set_weights(buffer, layout, version)
+
+
+def unreached(progress: Progress, correct_at: float) -> str:
+    """Return what there is to say where no sampled response was correct, although some got something; else nothing."""
+    highest = progress.highest_verdict
+    if highest is None or highest >= correct_at or highest <= 0:
+        return ""
+    return (
+        f"no response has counted as correct so far: the verdict's highest value is {highest:.4g}, and "
+        f"reward.correct_at is {correct_at:g}; accuracy says nothing, and every group counts as all wrong. For a "
+        "shaped reward set reward.correct_at, or algorithm.all_wrong_penalty=0"
+    )
 
 
 def _percentages(values: dict[str, float]) -> str:

@@ -3,6 +3,7 @@
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from agapo.algorithm.objective import Objective
 from agapo.cluster import fetch, require_gpus, start_cluster, stop_cluster, threads_for
@@ -15,13 +16,22 @@ from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import load_tokenizer
 from agapo.recipe import RLRecipe
 from agapo.rewarding.start import check_rewards, start_scorer
-from agapo.stages.rl.loop import Progress, RLLoop, resume, use_export
+from agapo.stages.rl.loop import Progress, RLLoop, resume, unreached, use_export
 from agapo.stages.running.export import Exporter
 from agapo.stages.running.finish import common_summary, finish, report_finished, say_finished
 from agapo.stages.running.interrupt import StopRequest
+from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
 from agapo.stages.running.system import make_evaluator, start_rollouts, training_stream
-from agapo.tracking import MetricsLogger, RunDirectory, StepProgress, final_summary, learning_curve, read_json
+from agapo.tracking import (
+    MetricsLogger,
+    RunDirectory,
+    StepProgress,
+    final_summary,
+    learning_curve,
+    make_console,
+    read_json,
+)
 
 
 def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
@@ -48,7 +58,9 @@ def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
 def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitStack) -> RLLoop:
     """Start everything that the loop needs; `stack` ends it. What can be wrong is found before Ray starts."""
     started = time.monotonic()
-    render = make_renderer(load_tokenizer(model_path))
+    tokenizer = load_tokenizer(model_path)
+    recipe = fit_modes(recipe, tokenizer, make_console().print)
+    render = make_renderer(tokenizer)
     questions = without_overlong(load_questions(recipe.data, recipe.evaluation), render, recipe.data)
     exporter = Exporter(model_path, recipe.model.dtype, recipe.model.rope_fields)
     check_questions(recipe, questions, render, exporter.model.config)
@@ -144,7 +156,7 @@ def _headline(recipe: RLRecipe, run: RunDirectory, progress: Progress) -> str:
 def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
     """Export, measure on the test questions, and report."""
     progress, recipe, run = loop.progress, loop.recipe, loop.run
-    export_result(loop)
+    exported = export_result(loop)
     use_export(loop.pool, loop.exporter, run.hf, progress.updates + 1)
     after = loop.evaluator.accuracy(loop.questions.test, recipe.evaluation.modes)
     loop.view.close()
@@ -157,17 +169,24 @@ def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
         "reward_errors": progress.reward_errors,
         "start": progress.start,
         "best_step": progress.best_step,
+        "exported": exported,
+        "warnings": list(filter(None, [unreached(progress, recipe.reward.correct_at)])),
         "updates": progress.updates,
     }
     finish(run, recipe, summary, model_path)
     report_finished(run)
 
 
-def export_result(loop: RLLoop) -> None:
-    """Export the best weights, or the last, to `hf/`."""
+def export_result(loop: RLLoop) -> dict[str, Any]:
+    """Export the best weights, or the last, to `hf/`; return which: their `step`, and `why`."""
+    progress = loop.progress
     keep_best = loop.recipe.evaluation.keep == "best" and loop.recipe.evaluation.every
-    if keep_best and loop.progress.best_step >= 0:
+    if keep_best and progress.best_step >= 0:
         buffer, _ = loop.exporter.read(loop.run.best)
+        figures = f"accuracy {100 * progress.best_accuracy:.1f} %, mean reward {progress.best_reward:.3g}"
+        exported = {"step": progress.best_step, "why": f"the best on the validation questions ({figures})"}
     else:
         buffer = fetch(loop.learner.weights())
+        exported = {"step": progress.step, "why": "the last"}
     loop.exporter.export(buffer, loop.run.hf)
+    return exported

@@ -106,4 +106,8 @@ def report_finished(run: RunDirectory) -> None:
     if thinking := summary.get("thinking"):
         thinking_table(thinking["before"], thinking["after"])
     lineage_table([*summary.get("lineage", []), lineage_entry(run.path, summary)])
+    if exported := summary.get("exported"):
+        make_console().print(f"{run.hf} holds step {exported['step']}: {exported['why']}.", soft_wrap=True)
+    for warning in summary.get("warnings", []):
+        make_console().print(f"warning: {warning}", style="yellow", soft_wrap=True, highlight=False)
     final_summary(run, steps=summary["steps"], total_steps=summary["steps"], wall_s=summary["wall_s"])

@@ -18,6 +18,7 @@ from agapo.schema import Prompt
 from agapo.stages.running.finish import SO_FAR, report_finished, run_to_end
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.measure import before_and_after, measured, measuring
+from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import starting_model
 from agapo.stages.running.system import require_own_gpus
 from agapo.stages.sft.loop import data_summary, sft_loop, start_folder
@@ -50,6 +51,7 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
             stack.callback(stop_cluster)
         require_own_gpus(recipe)
         start = start_folder(recipe, run, parent, stop)
+        recipe = fit_modes(recipe, load_tokenizer(start), make_console().print)
         questions = _questions(recipe, start)
         needles = _needles(recipe, start)
         with sft_loop(recipe, run, start, questions, stop) as (loop, data):

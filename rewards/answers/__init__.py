@@ -1,0 +1,1 @@
+"""How final answers are found and read, for the rewards that compare them."""
