@@ -122,7 +122,7 @@ def start_learner(recipe: RLRecipe, model_path: str) -> LearnerGroup:
         betas=own.betas,
         eps=own.eps,
         weight_decay=own.weight_decay,
-        max_grad_norm=own.max_grad_norm,
+        max_grad_norm=recipe.max_grad_norm,
         micro_batch_tokens=own.micro_batch_tokens,
         layout=own.layout,
         threads=threads_for(own.threads, own.ranks),
