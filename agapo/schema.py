@@ -5,12 +5,15 @@ A prompt is sampled G times; the G responses form a group; a step's groups form 
     Prompt ──sample──► Response × G ──score──► Group ──select, advantages──► Batch ──► learner
 
 All records are frozen: a stage that adds something (a reward, say) makes a new record with
-`dataclasses.replace`. They hold plain Python values, so they pickle, compare and dump to JSON.
+`dataclasses.replace`. Tokens and their numbers are numpy arrays, which pickle as they lie in memory (a million
+tokens as Python numbers take half a second to unpickle); all else is plain Python values.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+import numpy as np
 
 Mode = Literal["reasoning", "non_reasoning"]
 MODES: tuple[Mode, ...] = ("reasoning", "non_reasoning")
@@ -38,17 +41,30 @@ class Prompt:
     """What the reward reads besides the completion (`answer`, `test`, ...), under the data set's own names."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Segment:
-    """A stretch of a response. Single-turn responses have one; a tool's result is one that is not trained."""
+    """A stretch of a response. Single-turn responses have one; a tool's result is one that is not trained.
 
-    token_ids: tuple[int, ...]
-    """[T] token ids."""
-    logprobs: tuple[float, ...]
-    """[T] log-probability in nats of each token under the sampling policy, at the sampling temperature,
-    over the whole vocabulary (before top-p)."""
+    Segments are equal when their tokens and numbers are.
+    """
+
+    token_ids: np.ndarray
+    """[T] int32 token ids. Other sequences of numbers are converted."""
+    logprobs: np.ndarray
+    """[T] float32 log-probability in nats of each token under the sampling policy, at the sampling temperature,
+    over the whole vocabulary (before top-p); [0] where nobody needs them. Other sequences are converted."""
     trained: bool = True
     """True for tokens that the model produced; False for context such as a tool's result."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token_ids", np.asarray(self.token_ids, np.int32))
+        object.__setattr__(self, "logprobs", np.asarray(self.logprobs, np.float32))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Segment):
+            return NotImplemented
+        same = np.array_equal(self.token_ids, other.token_ids) and np.array_equal(self.logprobs, other.logprobs)
+        return same and self.trained == other.trained
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,7 @@ class Response:
     """One sampled answer to a prompt, and, once scored, its reward."""
 
     segments: tuple[Segment, ...]
+    """In order; none where only the text is known."""
     text: str
     """The decoded response without the end-of-turn token; thinking and answer together."""
     finish: Finish
@@ -72,19 +89,23 @@ class Response:
     """What scoring met, as `kind: detail` (`timeout: ...`, `crash: ...`, `exception: ...`), None if nothing."""
 
     @property
-    def token_ids(self) -> tuple[int, ...]:
-        """[T] the segments' tokens, joined."""
-        return tuple(token for segment in self.segments for token in segment.token_ids)
+    def token_ids(self) -> np.ndarray:
+        """[T] int32, the segments' tokens, joined."""
+        return _join([segment.token_ids for segment in self.segments], np.int32)
 
     @property
-    def logprobs(self) -> tuple[float, ...]:
-        """[T] the segments' sampling log-probabilities, joined."""
-        return tuple(value for segment in self.segments for value in segment.logprobs)
+    def logprobs(self) -> np.ndarray:
+        """[T] float32, the segments' sampling log-probabilities, joined."""
+        return _join([segment.logprobs for segment in self.segments], np.float32)
 
     @property
-    def trained(self) -> tuple[bool, ...]:
-        """[T] which tokens take part in the loss."""
-        return tuple(segment.trained for segment in self.segments for _ in segment.token_ids)
+    def trained(self) -> np.ndarray:
+        """[T] bool, which tokens take part in the loss."""
+        return _join([np.full(len(segment.token_ids), segment.trained) for segment in self.segments], np.bool_)
+
+
+def _join(parts: list[np.ndarray], dtype: type[np.generic]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype)
 
 
 @dataclass(frozen=True)

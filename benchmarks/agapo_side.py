@@ -74,7 +74,7 @@ def _settings(recipe: RLRecipe, work: Work) -> dict[str, str]:
         "optimizer": f"AdamW (DeepSpeed, ZeRO-{learner.zero_stage}, torch_adam), betas {learner.betas}, eps "
         f"{learner.eps:g}, weight decay {learner.weight_decay:g}",
         "learning rate": f"{learner.learning_rate:g}, {learner.schedule}",
-        "gradient clipping": f"{learner.max_grad_norm:g}",
+        "gradient clipping": f"{recipe.max_grad_norm:g}",
         "gradient checkpointing": recipe.model.gradient_checkpointing,
         "generation": f"agapo's engine, chunks of {rollout.chunk_prompts * rollout.group_size} rows, finished rows "
         "dropped, one prefill a group",

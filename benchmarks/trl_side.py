@@ -74,7 +74,7 @@ def _config(work: Work, recipe: RLRecipe, output: str) -> GRPOConfig:
         "adam_beta2": learner.betas[1],
         "adam_epsilon": learner.eps,
         "weight_decay": learner.weight_decay,
-        "max_grad_norm": learner.max_grad_norm,
+        "max_grad_norm": recipe.max_grad_norm,
     }
     return GRPOConfig(
         **quiet,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import (
@@ -101,7 +102,7 @@ def response(
 ) -> Response:
     """Return a response; unless said otherwise it is correct when its reward is 1."""
     verdict = correct if correct is not None or reward is None else reward == 1
-    segment = Segment(tuple(tokens), (-1.0,) * len(tokens))
+    segment = Segment(np.array(tokens), np.full(len(tokens), -1.0))
     return Response((segment,), text=text, finish=finish, weights_version=0, reward=reward, correct=verdict)
 
 
@@ -120,4 +121,11 @@ def example(prompt: Sequence[int], tokens: Sequence[int], **changes: object) -> 
         "kl_weight": 1.0,
         "group": 0,
     }
-    return Example(prompt_ids=tuple(prompt), token_ids=tuple(tokens), **(made_up | changes))
+    fields = made_up | changes
+    return Example(
+        prompt_ids=np.array(prompt, np.int32),
+        token_ids=np.array(tokens, np.int32),
+        sampler_logprobs=np.array(fields.pop("sampler_logprobs"), np.float32),
+        trained=np.array(fields.pop("trained"), np.bool_),
+        **fields,
+    )

@@ -3,13 +3,16 @@
     J(θ) = E[ 1/G Σ_i ( A_i · log π_θ(o_i|q) − β · KL(π_θ ‖ π_ref) ) ]       (arXiv 2507.11407, AGAPO)
 
 There is no clipping: low-probability tokens keep their gradient. Where data is off-policy (later updates of a
-batch, stale weights), each token is multiplied by the truncated, detached weight min(π_θ/π_sampler, cap).
+batch, stale weights), each token is multiplied by the truncated, detached weight min(ρ, cap), where ρ = π_θ/π_sampler
+of the token, of its whole response (unbiased, but a product of thousands of ratios is 0 or the cap), or the geometric
+mean of the response's ratios (the sequence ratio of GSPO, arXiv 2507.18071).
 
 Tokens come flat: the response tokens of a micro-batch, one after another, whatever the rows looked like, so the
 result cannot depend on padding or packing. Denominators are constants of the step: the sum over micro-batches
 and ranks is the loss of the batch.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +28,7 @@ class Objective:
 
     kl_coefficient: float = 0.0
     kl_estimator: Literal["sequence", "reward_to_go", "k2", "k3"] = "reward_to_go"
-    importance: Literal["token", "sequence", "none"] = "token"
+    importance: Literal["token", "sequence", "geometric", "none"] = "token"
     importance_cap: float = 2.0
     clip: tuple[float, float] | None = None
     """(low, high) of a PPO clip, for the peers' presets; None for AGAPO."""
@@ -74,13 +77,21 @@ def policy_loss(
 
 
 def importance_weights(log_ratio: Tensor, tokens: TokenBatch, objective: Objective) -> Tensor:
-    """Return min(π_θ/π_sampler, cap) for each token [T], of the token or of its whole response."""
+    """Return min(ρ, cap) for each token [T]; ρ is the ratio of the token, or the product or mean of its response's."""
     if objective.importance == "none":
         return torch.ones_like(log_ratio)
-    if objective.importance == "sequence":
-        log_ratio = _per_response(log_ratio, tokens)[tokens.response]
     # The cap is applied to the logarithm, so that nothing overflows on the way to it.
-    return log_ratio.clamp(max=float(torch.tensor(objective.importance_cap).log())).exp()
+    return _at_level(log_ratio, tokens, objective).clamp(max=math.log(objective.importance_cap)).exp()
+
+
+def _at_level(log_ratio: Tensor, tokens: TokenBatch, objective: Objective) -> Tensor:
+    """Return log ρ [T]: 0 counts for untrained tokens, so sums and means are over the trained ones."""
+    if objective.importance in ("token", "none"):
+        return log_ratio
+    total = _per_response(log_ratio, tokens)
+    if objective.importance == "geometric":
+        total = total / _per_response(tokens.mask, tokens).clamp_min(1)
+    return total[tokens.response]
 
 
 def _policy_term(logprobs: Tensor, tokens: TokenBatch, weights: Tensor, objective: Objective) -> Tensor:
@@ -125,7 +136,7 @@ def _per_response(values: Tensor, tokens: TokenBatch) -> Tensor:
 def _sums(log_ratio: Tensor, logprobs: Tensor, tokens: TokenBatch, objective: Objective) -> dict[str, Tensor]:
     """Sums over this micro-batch (and one maximum), from which the step's metrics are made."""
     ratio = log_ratio.clamp(max=20).exp()
-    outside = (ratio > objective.importance_cap).to(ratio.dtype)
+    outside = (_at_level(log_ratio, tokens, objective) > math.log(objective.importance_cap)).to(ratio.dtype)
     if objective.clip:
         low, high = objective.clip
         outside = ((ratio < 1 - low) | (ratio > 1 + high)).to(ratio.dtype)

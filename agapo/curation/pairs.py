@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from agapo.curation.rows import Kind
 from agapo.schema import Group, Prompt, Response
 
@@ -116,13 +118,17 @@ def pair_up(found: Iterable[list[Pair] | str]) -> Paired:
     pairs: list[Pair] = []
     without: dict[str, int] = {}
     for item in found:
-        kept = [] if isinstance(item, str) else [p for p in item if p.chosen.token_ids != p.rejected.token_ids]
+        kept = [] if isinstance(item, str) else [p for p in item if _differ(p)]
         if kept:
             pairs += kept
         else:
             reason = item if isinstance(item, str) else "chosen and rejected alike"
             without[reason] = without.get(reason, 0) + 1
     return Paired(pairs, without)
+
+
+def _differ(pair: Pair) -> bool:
+    return not np.array_equal(pair.chosen.token_ids, pair.rejected.token_ids)
 
 
 def pair_row(pair: Pair) -> dict[str, Any]:
@@ -144,8 +150,8 @@ def pair_row(pair: Pair) -> dict[str, Any]:
         "chosen_tokens": _length(pair.chosen),
         "rejected_tokens": _length(pair.rejected),
         "prompt_ids": list(pair.prompt_ids),
-        "chosen_ids": list(pair.chosen.token_ids),
-        "rejected_ids": list(pair.rejected.token_ids),
+        "chosen_ids": pair.chosen.token_ids.tolist(),
+        "rejected_ids": pair.rejected.token_ids.tolist(),
     }
 
 

@@ -5,6 +5,7 @@ computed: the head runs on just the positions that predict a response token.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -15,35 +16,49 @@ CHUNK_ELEMENTS = 2**25
 """Logits held at once (128 MiB in fp32); above it the head runs in chunks that are recomputed in the backward."""
 
 
+class HeadLogProbs(nn.Module):
+    """The output embedding and what follows it, as a module without parameters of its own.
+
+    ZeRO-3 gathers what a module's forward reads once, and once more for its backward. Were the head called chunk by
+    chunk instead, its weight would be gathered for each chunk's forward, recomputation and backward.
+    """
+
+    def forward(
+        self, head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool
+    ) -> tuple[Tensor, Tensor]:
+        """See `logprobs_and_entropy`."""
+        return logprobs_and_entropy(head, hidden, targets, temperature, entropy=entropy)
+
+
 def logprobs_and_entropy(
-    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float = 1.0
+    head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float = 1.0, *, entropy: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Return log π(target) [T] with gradient, and the entropy [T] in nats without, both fp32.
 
-    hidden [T, d] the last hidden states at the positions that predict `targets` [T].
+    hidden [T, d] the last hidden states at the positions that predict `targets` [T]. Without `entropy`, which is a
+    second pass over the vocabulary, its tensor is empty [0].
     """
-    rows = max(1, CHUNK_ELEMENTS // _vocabulary(head))
+    weight, bias = head.get_parameter("weight"), getattr(head, "bias", None)
+    rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
     if len(targets) <= rows:
-        return _dense(head, hidden, targets, temperature)
+        return _dense(weight, bias, hidden, targets, temperature, entropy)
     pieces = [
-        checkpoint(_dense, head, states, chosen, temperature, use_reentrant=False)
+        checkpoint(_dense, weight, bias, states, chosen, temperature, entropy, use_reentrant=False)
         for states, chosen in zip(hidden.split(rows), targets.split(rows), strict=True)
     ]
     return torch.cat([piece[0] for piece in pieces]), torch.cat([piece[1] for piece in pieces])
 
 
-def _dense(head: nn.Module, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    logits = head(hidden).float() / temperature
+def _dense(
+    weight: Tensor, bias: Tensor | None, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool
+) -> tuple[Tensor, Tensor]:
+    logits = F.linear(hidden, weight, bias).float() / temperature
     normaliser = logits.logsumexp(dim=-1)
     chosen = logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser
+    if not entropy:
+        return chosen, chosen.new_empty(0)
     with torch.no_grad():
-        entropy = normaliser - ((logits - normaliser[:, None]).exp() * logits).sum(dim=-1)
-    return chosen, entropy
-
-
-def _vocabulary(head: nn.Module) -> int:
-    # Under ZeRO-3 the weight is an empty shard, so the shape comes from the module.
-    return int(getattr(head, "out_features", 0)) or int(head.get_parameter("weight").shape[0])
+        return chosen, normaliser - ((logits - normaliser[:, None]).exp() * logits).sum(dim=-1)
 
 
 class LogProbModel(nn.Module):
@@ -55,6 +70,7 @@ class LogProbModel(nn.Module):
     def __init__(self, model: PreTrainedModel):
         super().__init__()
         self.model = model
+        self.head_logprobs = HeadLogProbs()
 
     def forward(
         self,
@@ -64,8 +80,9 @@ class LogProbModel(nn.Module):
         predictors: Tensor,
         targets: Tensor,
         temperature: float,
+        entropy: bool = True,
     ) -> tuple[Tensor, Tensor]:
-        """Return (log-probabilities [T], entropies [T]) of `targets` [T].
+        """Return (log-probabilities [T], entropies [T], or [0] where not asked for) of `targets` [T].
 
         input_ids, position_ids [R, L]; attention_mask [R, L] or None where position ids mark packed sequences;
         predictors [T] index, in the flattened [R·L] rows, of the position that predicts each target.
@@ -75,7 +92,7 @@ class LogProbModel(nn.Module):
             input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask, use_cache=False
         ).last_hidden_state
         hidden = states.reshape(-1, states.shape[-1])[predictors]
-        return logprobs_and_entropy(output_head(self.model), hidden, targets, temperature)
+        return self.head_logprobs(output_head(self.model), hidden, targets, temperature, entropy)
 
 
 def output_head(model: PreTrainedModel) -> nn.Module:
@@ -94,7 +111,8 @@ def check_head(model: PreTrainedModel) -> None:
     """
     ids = torch.arange(4, device=next(model.parameters()).device)[None]
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    ours = output_head(model)(hidden).float()
+    head = output_head(model)
+    ours = F.linear(hidden, head.get_parameter("weight"), getattr(head, "bias", None)).float()
     theirs = model(input_ids=ids, use_cache=False).logits.float()
     if not torch.isfinite(theirs).all():
         raise UserError("model.path: the model's logits are not numbers: its weights are damaged; give another model")

@@ -44,7 +44,10 @@ class KLConfig(Strict):
 class ImportanceConfig(Strict):
     """The detached, truncated weight min(π_θ/π_sampler, cap) of off-policy data (as in CISPO, arXiv 2506.13585)."""
 
-    level: Literal["token", "sequence", "none"] = "token"
+    level: Literal["token", "sequence", "geometric", "none"] = "token"
+    """Whose ratio: the token's, the whole response's (the product of its tokens': over thousands of tokens it is next
+    to 0 or at the cap), or their geometric mean (as GSPO's, arXiv 2507.18071: every token of a response weighs alike,
+    whatever its length)."""
     cap: float = Field(default=2.0, ge=1)
 
 

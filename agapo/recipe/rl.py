@@ -154,7 +154,11 @@ class LearnerConfig(Strict):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_grad_norm: float | None = Field(default=None, gt=0)
+    """A larger gradient is shortened to this norm. By default 1 where `algorithm.aggregation` divides by tokens, and
+    `rollout.max_new_tokens` where it is `sequence`: a sum over tokens is exactly so many times the `token` gradient,
+    and is shortened at the same point. A bound that nearly every step meets makes all steps equally long, a step of
+    few groups as long as a full one."""
     micro_batch_tokens: int = Field(default=16384, ge=16)
     """Tokens a rank puts through the model at once."""
     layout: Literal["packed", "right", "left"] = "packed"
@@ -213,6 +217,12 @@ class RLRecipe(Recipe):
                 f"prompts_per_step {self.prompts_per_step}"
             )
         return self
+
+    @property
+    def max_grad_norm(self) -> float:
+        """`learner.max_grad_norm`, or its default for the aggregation."""
+        summed = self.algorithm.aggregation == "sequence"
+        return self.learner.max_grad_norm or (float(self.rollout.max_new_tokens) if summed else 1.0)
 
     @property
     def nominal_responses(self) -> int:

@@ -21,7 +21,7 @@ from agapo.recipe import SFTRecipe
 from agapo.recipe.curation import CurationConfig
 from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import start_scorer
-from agapo.schema import Group, Prompt, Response, Segment
+from agapo.schema import Group, Prompt, Response
 from agapo.stages.running.dialogues import Named, read_dialogues
 from agapo.tracking.files import json_line, write_json_atomic
 from agapo.tracking.progress import make_console, print_table, printable
@@ -141,7 +141,7 @@ def _group(item: Item) -> Group:
         language=row.get("language") or Prompt.language,
         columns={name: value for name, value in row.items() if name not in _ABOUT},
     )
-    response = Response((Segment((), ()),), completion(row), "stop", weights_version=0)
+    response = Response((), completion(row), "stop", weights_version=0)
     return Group(prompt, (), (response,))
 
 

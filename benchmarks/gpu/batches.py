@@ -26,7 +26,7 @@ def examples_of_groups(groups: Sequence[Group]) -> list[Example]:
     pairs = [(group, response, n) for n, group in enumerate(groups) for response in group.responses]
     return [
         Example(
-            prompt_ids=group.prompt_ids,
+            prompt_ids=np.array(group.prompt_ids, np.int32),
             token_ids=response.token_ids,
             sampler_logprobs=response.logprobs,
             trained=response.trained,
@@ -44,13 +44,13 @@ def made_up_examples(tokens: int, each: int, vocabulary: int, prompt_share: floa
     prompt = max(1, int(prompt_share * each))
 
     def one(number: int) -> Example:
-        ids = tuple(draw.integers(3, vocabulary, size=each).tolist())
+        ids = draw.integers(3, vocabulary, size=each).astype(np.int32)
         response = ids[prompt:]
         return Example(
             prompt_ids=ids[:prompt],
             token_ids=response,
-            sampler_logprobs=(-3.0,) * len(response),
-            trained=(True,) * len(response),
+            sampler_logprobs=np.full(len(response), -3.0, np.float32),
+            trained=np.ones(len(response), np.bool_),
             advantage=(-1.0) ** number,
             kl_weight=1.0,
             group=number,

@@ -4,6 +4,7 @@ In bfloat16 they differ by rounding; float32 beside it shows that rounding is al
 layer's window) shows in float32, and as a share of large differences.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -38,7 +39,7 @@ def run(setting: Setting) -> None:
 def _compare(setting: Setting, case: str, model: PreTrainedModel, truth: PreTrainedModel) -> list[Example]:
     """Sample with the engine; set the learner's layouts against it, and all of them against float32."""
     examples = _sample(setting, model)
-    ours = torch.tensor([value for item in examples for value in item.sampler_logprobs])
+    ours = torch.from_numpy(np.concatenate([item.sampler_logprobs for item in examples]))
     found = {"engine": ours}
     learner = LogProbModel(model.train())
     model.set_attn_implementation("sdpa")

@@ -27,8 +27,15 @@ BETA, CAP, NOMINAL, TEMPERATURE = 0.3, 1.05, 32, 0.8
 OBJECTIVE = Objective(kl_coefficient=BETA, kl_estimator="reward_to_go", importance="token", importance_cap=CAP)
 STAGES = {1: (0, 3), 2: (0, 1, 2, 3)}
 """By the number of ranks: the ZeRO stages."""
-ROWS = (("packed", 10**6), ("packed", 60), ("left", 90), ("right", 300), ("left", 10**6))
-"""Layout and budget in tokens."""
+ROWS = (
+    ("packed", 10**6, "sdpa"),
+    ("packed", 60, "sdpa"),
+    ("packed", 150, "flash_attention_2"),
+    ("left", 90, "sdpa"),
+    ("right", 300, "sdpa"),
+    ("left", 10**6, "sdpa"),
+)
+"""Layout, budget in tokens, and the attention whose rows are planned (the model's own is SDPA in any case)."""
 SETTINGS = [(ranks, stage, *row) for ranks in STAGES for stage in STAGES[ranks] for row in ROWS]
 
 
@@ -117,10 +124,13 @@ def run_rank(rank: int, ranks: int, port: int, folder: Path) -> None:
     found = {}
     for stage in STAGES[ranks]:
         learner = start(rank, ranks, stage, port, folder)
-        for layout, budget in ROWS:
-            section = learner.settings.learner.model_copy(update={"layout": layout, "micro_batch_tokens": budget})
-            learner.settings = replace(learner.settings, learner=section)
-            found[ranks, stage, layout, budget] = accumulate(learner, examples)
+        for row in ROWS:
+            layout, budget, attention = row
+            own = learner.settings
+            section = own.learner.model_copy(update={"layout": layout, "micro_batch_tokens": budget})
+            model = own.model.model_copy(update={"attention": attention})
+            learner.settings = replace(own, learner=section, model=model)
+            found[ranks, stage, *row] = accumulate(learner, examples)
     if rank == 0:
         torch.save(found, folder / f"ranks-{ranks}.pt")
     torch.distributed.destroy_process_group()

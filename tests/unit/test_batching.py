@@ -64,6 +64,21 @@ class TestPlan:
         plans = plan_ranks([4, 10, 3, 7, 5, 6], ranks=1, budget=20, layout="packed")
         assert plans == [[MicroPlan(((1,), (3, 2))), MicroPlan(((5, 0), (4,)))]]
 
+    @given(lengths_of_examples, st.integers(1, 4), st.integers(1, 300))
+    def test_one_row_a_micro_batch(self, lengths, ranks, budget):
+        """For flash attention: packed up to the budget, and no micro-batch with several rows."""
+        plans = plan_ranks(lengths, ranks=ranks, budget=budget, layout="packed", one_row=True)
+        real = [plan.rows for rank in plans for plan in rank if not plan.dummy]
+        assert sorted(index for rows in real for row in rows for index in row) == list(range(len(lengths)))
+        assert all(len(plan.rows) == 1 for rank in plans for plan in rank)
+        widths = [[lengths[index] for index in row] for (row,) in real]
+        assert all(sum(row) <= budget or len(row) == 1 for row in widths)
+
+    def test_one_row_by_hand(self):
+        # First fit, longest first, into rows of 20: 10 7 3 | 6 5 4.
+        plans = plan_ranks([4, 10, 3, 7, 5, 6], ranks=1, budget=20, layout="packed", one_row=True)
+        assert plans == [[MicroPlan(((1, 3, 2),)), MicroPlan(((5, 4, 0),))]]
+
     def test_dummy_is_the_shortest_example(self):
         plans = plan_ranks([50, 20, 15, 10], ranks=2, budget=20, layout="right")
         dummy = MicroPlan(((3,),), dummy=True)
@@ -88,15 +103,18 @@ class TestExamples:
             (-1.0, 0.5, 0),
             (-0.1, 0.0, 1),
         ]
-        assert {(item.prompt_ids, item.token_ids, item.length) for item in found} == {((3, 4), (5,), 3)}
+        assert all(item.prompt_ids.tolist() == [3, 4] and item.token_ids.tolist() == [5] for item in found)
+        assert {item.length for item in found} == {3}
 
     def test_segments_are_joined(self):
         turns = (Segment((5, 6), (-0.1, -0.2)), Segment((7,), (0.0,), trained=False), Segment((8,), (-0.3,)))
         talk = replace(group(1), responses=(replace(response(1.0), segments=turns),))
         (found,) = examples_of(Batch((talk,), ((1.0,),), ((1.0,),), 1))
-        assert found.token_ids == (5, 6, 7, 8)
-        assert found.sampler_logprobs == (-0.1, -0.2, 0.0, -0.3)
-        assert found.trained == (True, True, False, True)
+        assert found.token_ids.tolist() == [5, 6, 7, 8]
+        assert found.sampler_logprobs.tolist() == pytest.approx([-0.1, -0.2, 0.0, -0.3], abs=1e-7)
+        assert found.trained.tolist() == [True, True, False, True]
+        assert [values.dtype for values in (found.prompt_ids, found.token_ids)] == [np.int32] * 2
+        assert [values.dtype for values in (found.sampler_logprobs, found.trained)] == [np.float32, np.bool_]
 
 
 class TestReference:

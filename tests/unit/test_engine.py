@@ -88,7 +88,7 @@ def responses(groups):
 
 
 def token_ids(groups):
-    return [item.token_ids for item in responses(groups)]
+    return [tuple(item.token_ids.tolist()) for item in responses(groups)]
 
 
 @pytest.mark.parametrize("kind", BUILDERS)
@@ -99,7 +99,7 @@ class TestAgainstPlainForward:
         for group, item in zip(groups, REQUESTS, strict=True):
             for row, found in zip(uniforms(item, PARAMS), group.responses, strict=True):
                 tokens, logprobs = alone(plain(kind), item.prompt_ids, row, PARAMS)
-                assert found.token_ids == tokens
+                assert tuple(found.token_ids.tolist()) == tokens
                 assert found.logprobs == pytest.approx(logprobs, abs=1e-4)
 
     def test_case_is_worth_it(self, kind):
@@ -133,7 +133,7 @@ class TestAgainstPlainForward:
             settings = {"do_sample": False, "max_new_tokens": PARAMS.max_new_tokens, "pad_token_id": 0}
             output = plain(kind).generate(ids, attention_mask=torch.ones_like(ids), **settings)[0]
             (found,) = group.responses
-            assert found.token_ids == tuple(output[len(item.prompt_ids) :].tolist())
+            assert found.token_ids.tolist() == output[len(item.prompt_ids) :].tolist()
             with torch.no_grad():
                 expected = token_logprobs(plain(kind), item.prompt_ids, found.token_ids)
             assert found.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
@@ -216,7 +216,7 @@ class TestFinish:
     def test_shorter_limit_cuts_the_same_responses(self, limit):
         whole = token_ids(engine().generate(REQUESTS, PARAMS))
         cut = responses(engine().generate(REQUESTS, replace(PARAMS, max_new_tokens=limit)))
-        assert [item.token_ids for item in cut] == [ids[:limit] for ids in whole]
+        assert [tuple(item.token_ids.tolist()) for item in cut] == [ids[:limit] for ids in whole]
         expected = ["stop" if item.token_ids[-1] in END_IDS else "length" for item in cut]
         assert [item.finish for item in cut] == expected
 
@@ -245,7 +245,7 @@ class TestStopTexts:
         for item, free in zip(found, self.whole(), strict=True):
             prefixes = range(1, len(free.token_ids) + 1)
             hits = [n for n in prefixes if any(text in tokenizer.decode(free.token_ids[:n]) for text in stops)]
-            assert item.token_ids == (free.token_ids[: hits[0]] if hits else free.token_ids)
+            assert item.token_ids.tolist() == (free.token_ids[: hits[0]] if hits else free.token_ids).tolist()
             if hits and hits[0] < len(free.token_ids):
                 stopped += 1
                 assert item.finish == "stop"

@@ -7,10 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional
 
 from agapo.errors import UserError
 from agapo.model import logprobs as module
-from agapo.model.logprobs import LogProbModel, check_head, logprobs_and_entropy
+from agapo.model.logprobs import HeadLogProbs, LogProbModel, check_head, logprobs_and_entropy
 from tests.builders import tiny_exaone, tiny_gpt2, tiny_qwen, token_logprobs
 
 TOKENS, WIDTH, VOCABULARY = 7, 6, 11
@@ -67,14 +68,51 @@ class TestValues:
         assert chosen.dtype == entropy.dtype == torch.float32
 
 
-def test_never_more_than_a_chunk_of_logits_at_once(head, hidden, monkeypatch):
+@pytest.fixture
+def logits_sizes(monkeypatch):
+    """How many rows of logits each product with the head's weight has made."""
+    sizes, linear = [], functional.linear
+
+    def counted(states, *others):
+        sizes.append(len(states))
+        return linear(states, *others)
+
+    monkeypatch.setattr(functional, "linear", counted)
+    return sizes
+
+
+def test_never_more_than_a_chunk_of_logits_at_once(head, hidden, logits_sizes, monkeypatch):
     monkeypatch.setattr(module, "CHUNK_ELEMENTS", 3 * VOCABULARY)
-    sizes = []
-    head.register_forward_hook(lambda _, __, output: sizes.append(len(output)))
     found, _ = logprobs_and_entropy(head, hidden, TARGETS)
-    assert sizes == [3, 3, 1]
+    assert logits_sizes == [3, 3, 1]
     found.sum().backward()
-    assert sorted(sizes) == [1, 1, 3, 3, 3, 3], "each chunk is run once more in the backward"
+    assert sorted(logits_sizes) == [1, 1, 3, 3, 3, 3], "each chunk is run once more in the backward"
+
+
+@pytest.mark.usefixtures("chunked")
+def test_entropy_is_left_out_where_nobody_asks(head, hidden, monkeypatch):
+    whole, _ = logprobs_and_entropy(head, hidden, TARGETS)
+    monkeypatch.setattr(torch.Tensor, "exp", lambda _: pytest.fail("a second pass over the vocabulary"))
+    chosen, entropy = logprobs_and_entropy(head, hidden, TARGETS, entropy=False)
+    assert torch.equal(chosen, whole)
+    assert entropy.shape == (0,)
+
+
+def test_weight_is_read_once_a_micro_batch(head, hidden, monkeypatch):
+    """Under ZeRO-3 each read, and each call of the head, is a gather over all ranks."""
+    monkeypatch.setattr(module, "CHUNK_ELEMENTS", VOCABULARY)
+    reads, calls, read = [], [], head.get_parameter
+    monkeypatch.setattr(head, "get_parameter", lambda name: reads.append(name) or read(name))
+    head.register_forward_hook(lambda *_: calls.append(1))
+    HeadLogProbs()(head, hidden, TARGETS, 1.0, True)[0].sum().backward()
+    assert (reads, calls) == (["weight"], [])
+
+
+def test_head_with_a_bias():
+    head = nn.Linear(WIDTH, VOCABULARY)
+    states = torch.randn(TOKENS, WIDTH, generator=torch.Generator().manual_seed(1))
+    expected = head(states).double().log_softmax(dim=-1)[torch.arange(TOKENS), TARGETS]
+    torch.testing.assert_close(logprobs_and_entropy(head, states, TARGETS)[0].double(), expected, rtol=0, atol=1e-6)
 
 
 @given(st.floats(0.01, 50.0))

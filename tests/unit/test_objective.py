@@ -136,11 +136,38 @@ class TestImportance:
         objective = Objective(importance="sequence", importance_cap=100)
         close(token_gradient(SAMPLED + self.SHIFT, batch(mask=mask), objective), expected)
 
+    def test_geometric_level_is_the_mean_over_the_response(self):
+        ratios = torch.tensor([0.3 / 3, 1.2, 1.1 / 4], dtype=torch.float64).exp()
+        objective = Objective(importance="geometric", importance_cap=100)
+        close(token_gradient(SAMPLED + self.SHIFT, batch(), objective), -(ADVANTAGES * ratios)[RESPONSE] / 3)
+
+    def test_geometric_level_counts_trained_tokens_only(self):
+        mask = torch.tensor([1, 0, 1, 0, 1, 1, 1, 0], dtype=torch.float64)
+        ratios = torch.tensor([0.6 / 2, 0.0, 0.5 / 3], dtype=torch.float64).exp()
+        objective = Objective(importance="geometric", importance_cap=100)
+        expected = -(ADVANTAGES * ratios)[RESPONSE] * mask / 3
+        close(token_gradient(SAMPLED + self.SHIFT, batch(mask=mask), objective), expected)
+
+    @given(st.integers(1, 3000), st.floats(-0.5, 0.5))
+    def test_geometric_level_does_not_depend_on_the_length(self, length, shift):
+        """Where the product overflows or vanishes."""
+        nothing = torch.zeros(length, dtype=torch.float64)
+        tokens = TokenBatch(nothing.long(), 1, nothing + 1, nothing, nothing, nothing, nothing, nothing)
+        found = importance_weights(nothing + shift, tokens, Objective(importance="geometric", importance_cap=1.3))
+        torch.testing.assert_close(found, nothing + min(math.exp(shift), 1.3), rtol=1e-9, atol=0)
+
     def test_none(self):
         objective = Objective(importance="none")
         close(token_gradient(SAMPLED + self.SHIFT, batch(), objective), -ADVANTAGES[RESPONSE] / 3)
 
-    @pytest.mark.parametrize(("level", "ratios"), [("token", SHIFT), ("sequence", [0.3] * 3 + [1.2] + [1.1] * 4)])
+    @pytest.mark.parametrize(
+        ("level", "ratios"),
+        [
+            ("token", SHIFT),
+            ("sequence", [0.3] * 3 + [1.2] + [1.1] * 4),
+            ("geometric", [0.1] * 3 + [1.2] + [1.1 / 4] * 4),
+        ],
+    )
     def test_truncated_at_the_cap_from_above_only(self, level, ratios):
         expected = [min(math.exp(ratio), 1.5) for ratio in ratios]
         found = importance_weights(self.SHIFT, batch(), Objective(importance=level, importance_cap=1.5))
@@ -160,6 +187,12 @@ class TestImportance:
         _, sums = policy_loss(SAMPLED + self.SHIFT, batch(), Objective(importance_cap=1.5), 3.0)
         assert sums["ratio_max"].item() == pytest.approx(math.exp(1.2))
         assert sums["ratio_outside"].item() == 3  # e^0.5, e^1.2 and e^0.6 are above 1.5
+
+    @pytest.mark.parametrize(("level", "outside"), [("sequence", 5), ("geometric", 1)])
+    def test_shares_are_those_of_the_level(self, level, outside):
+        # Products e^0.3, e^1.2, e^1.1 of 3, 1 and 4 tokens; means e^0.1, e^1.2, e^0.275.
+        _, sums = policy_loss(SAMPLED + self.SHIFT, batch(), Objective(importance=level, importance_cap=1.5), 3.0)
+        assert sums["ratio_outside"].item() == outside
 
 
 class TestOffPolicy:

@@ -29,5 +29,5 @@ def test_pieces_are_the_whole(
     pieces = engine.generate(requests, params)
     for one, other in zip(whole, pieces, strict=True):
         for left, right in zip(one.responses, other.responses, strict=True):
-            assert left.token_ids == right.token_ids
+            assert left.token_ids.tolist() == right.token_ids.tolist()
             assert left.logprobs == pytest.approx(right.logprobs, abs=1e-5)

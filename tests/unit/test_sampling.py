@@ -122,4 +122,4 @@ class TestShuffle:
         ]
         for before, after in zip(marked, shuffle_rewards(marked, "seed"), strict=True):
             assert after.prompt == before.prompt
-            assert [one.token_ids for one in after.responses] == [one.token_ids for one in before.responses]
+            assert [one.segments for one in after.responses] == [one.segments for one in before.responses]

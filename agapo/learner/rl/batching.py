@@ -23,11 +23,14 @@ Layout = Literal["packed", "right", "left"]
 class Example:
     """One response as the learner sees it: P prompt tokens, then T response tokens."""
 
-    prompt_ids: tuple[int, ...]
-    token_ids: tuple[int, ...]
-    sampler_logprobs: tuple[float, ...]
-    trained: tuple[bool, ...]
-    """[T] False for context such as a tool's result."""
+    prompt_ids: np.ndarray
+    """[P] int32."""
+    token_ids: np.ndarray
+    """[T] int32."""
+    sampler_logprobs: np.ndarray
+    """[T] float32."""
+    trained: np.ndarray
+    """[T] bool, False for context such as a tool's result."""
     advantage: float
     kl_weight: float
     group: int
@@ -71,15 +74,17 @@ class MicroPlan:
 def examples_of(batch: Batch) -> list[Example]:
     """Return the batch's responses, group by group."""
     return [
-        _example(item.prompt_ids, response, advantage, weight, index)
+        _example(prompt_ids, response, advantage, weight, index)
         for index, item in enumerate(batch.groups)
+        # One array for the group: records that share it are pickled with one copy.
+        for prompt_ids in [np.array(item.prompt_ids, np.int32)]
         for response, advantage, weight in zip(
             item.responses, batch.advantages[index], batch.kl_weights[index], strict=True
         )
     ]
 
 
-def _example(prompt_ids: tuple[int, ...], response: Response, advantage: float, weight: float, group: int) -> Example:
+def _example(prompt_ids: np.ndarray, response: Response, advantage: float, weight: float, group: int) -> Example:
     return Example(
         prompt_ids=prompt_ids,
         token_ids=response.token_ids,
@@ -111,20 +116,28 @@ def _with_baselines(group: list[Example], estimator: SequenceEstimator) -> list[
     for row, item in enumerate(group):
         count = len(item.token_ids)
         assert item.reference_logprobs is not None
-        ratio[row, :count] = torch.tensor(np.asarray(item.sampler_logprobs) - item.reference_logprobs)
+        ratio[row, :count] = torch.tensor(item.sampler_logprobs.astype(np.float64) - item.reference_logprobs)
         mask[row, :count] = torch.tensor(item.trained)
     valid = torch.tensor([item.kl_weight > 0 for item in group])
     baseline = kl_baseline(ratio, mask, valid, estimator).float().numpy()
     return [replace(item, kl_baseline=baseline[row, : len(item.token_ids)]) for row, item in enumerate(group)]
 
 
-def plan_ranks(lengths: Sequence[int], *, ranks: int, budget: int, layout: Layout) -> list[list[MicroPlan]]:
+def needs_one_row(attention: str) -> bool:
+    """Whether packed sequences must lie in one row: in several, transformers gives flash attention no boundaries."""
+    return attention.startswith("flash_attention")
+
+
+def plan_ranks(
+    lengths: Sequence[int], *, ranks: int, budget: int, layout: Layout, one_row: bool = False
+) -> list[list[MicroPlan]]:
     """Return each rank's micro-batches: all examples once, balanced by tokens, the same number on each rank.
 
-    `budget` is the tokens a micro-batch may have (an example longer than it gets one alone). Ranks with fewer
-    micro-batches get dummies: under ZeRO-2 and 3 ranks that differ in their number crash or hang.
+    `budget` is the tokens a micro-batch may have (an example longer than it gets one alone); with `one_row`, packed
+    micro-batches are one row each. Ranks with fewer micro-batches get dummies: under ZeRO-2 and 3 ranks that differ
+    in their number crash or hang.
     """
-    plans = [_plan_rank(lengths, share, budget, layout) for share in _share(lengths, ranks)]
+    plans = [_plan_rank(lengths, share, budget, layout, one_row) for share in _share(lengths, ranks)]
     most = max(len(plan) for plan in plans)
     shortest = min(range(len(lengths)), key=lengths.__getitem__)
     filler = MicroPlan(rows=((shortest,),), dummy=True)
@@ -146,7 +159,9 @@ def _longest_first(indices: Sequence[int], lengths: Sequence[int]) -> list[int]:
     return sorted(indices, key=lambda index: (-lengths[index], index))
 
 
-def _plan_rank(lengths: Sequence[int], share: list[int], budget: int, layout: Layout) -> list[MicroPlan]:
+def _plan_rank(lengths: Sequence[int], share: list[int], budget: int, layout: Layout, one_row: bool) -> list[MicroPlan]:
+    if layout == "packed" and one_row:
+        return [MicroPlan((row,)) for row in pack_rows(share, lengths, budget, whole_budget=True)]
     rows = pack_rows(share, lengths, budget) if layout == "packed" else [(index,) for index in share]
     plans: list[MicroPlan] = []
     pending: list[tuple[int, ...]] = []
@@ -161,13 +176,16 @@ def _plan_rank(lengths: Sequence[int], share: list[int], budget: int, layout: La
     return [*plans, MicroPlan(tuple(pending))] if pending else plans
 
 
-def pack_rows(share: Sequence[int], lengths: Sequence[int], budget: int) -> list[tuple[int, ...]]:
+def pack_rows(
+    share: Sequence[int], lengths: Sequence[int], budget: int, *, whole_budget: bool = False
+) -> list[tuple[int, ...]]:
     """Put examples into rows as long as the longest of them (`budget` at most), first fit, longest first.
 
-    A longer row would waste less at its end, but attention over a row costs its length squared.
+    A longer row would waste less at its end, but attention over a row costs its length squared. Where it does not
+    (flash attention), rows take `whole_budget`.
     """
     ordered = _longest_first(share, lengths)
-    capacity = min(lengths[ordered[0]], budget) if ordered else 0
+    capacity = min(lengths[ordered[0]], budget) if ordered and not whole_budget else budget
     rows: list[list[int]] = []
     room: list[int] = []
     for index in ordered:
@@ -188,22 +206,23 @@ def collate(examples: Sequence[Example], plan: MicroPlan, layout: Layout, device
     width = max(sum(examples[index].length for index in row) for row in plan.rows)
     starts = _starts(examples, plan, layout, width)
     ids, positions, mask = _rows(chosen, starts, len(plan.rows), width)
-    predictors = [index for item, start in zip(chosen, starts, strict=True) for index in _predictors(item, start)]
+    predictors = np.concatenate([_predictors(item, start) for item, start in zip(chosen, starts, strict=True)])
+    targets = np.concatenate([item.token_ids for item in chosen]).astype(np.int64)
     return MicroBatch(
         input_ids=ids.to(device),
         position_ids=positions.to(device),
         attention_mask=None if layout == "packed" else mask.to(device),
-        predictors=torch.tensor(predictors, device=device),
-        targets=torch.tensor([token for item in chosen for token in item.token_ids], device=device),
+        predictors=torch.from_numpy(predictors).to(device),
+        targets=torch.from_numpy(targets).to(device),
         tokens=_token_batch(chosen, plan.dummy, device),
         examples=order,
         dummy=plan.dummy,
     )
 
 
-def _predictors(item: Example, start: int) -> range:
+def _predictors(item: Example, start: int) -> np.ndarray:
     first = start + len(item.prompt_ids) - 1
-    return range(first, first + len(item.token_ids))
+    return np.arange(first, first + len(item.token_ids))
 
 
 def _starts(examples: Sequence[Example], plan: MicroPlan, layout: Layout, width: int) -> list[int]:
@@ -227,7 +246,7 @@ def _rows(chosen: Sequence[Example], starts: Sequence[int], rows: int, width: in
     mask = torch.zeros(rows * width, dtype=torch.long)
     for item, start in zip(chosen, starts, strict=True):
         place = slice(start, start + item.length)
-        ids[place] = torch.tensor(item.prompt_ids + item.token_ids)
+        ids[place] = torch.from_numpy(np.concatenate([item.prompt_ids, item.token_ids]))
         positions[place] = torch.arange(item.length)
         mask[place] = 1
     return ids.view(rows, width), _count_padding(positions, mask, rows, width), mask.view(rows, width)
@@ -245,7 +264,7 @@ def _token_batch(chosen: Sequence[Example], dummy: bool, device: str) -> TokenBa
     def spread(values: list[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32).repeat_interleave(counts).to(device)
 
-    def join(values: list[np.ndarray | None]) -> Tensor:
+    def join(values: Sequence[np.ndarray | None]) -> Tensor:
         zeros = [np.zeros(int(count), np.float32) for count in counts]
         filled = [zero if value is None else value for value, zero in zip(values, zeros, strict=True)]
         return torch.from_numpy(np.concatenate(filled)).float().to(device)
@@ -253,8 +272,8 @@ def _token_batch(chosen: Sequence[Example], dummy: bool, device: str) -> TokenBa
     return TokenBatch(
         response=torch.arange(len(chosen)).repeat_interleave(counts).to(device),
         responses=len(chosen),
-        mask=join([np.asarray(item.trained, np.float32) * (not dummy) for item in chosen]),
-        sampler_logprobs=join([np.asarray(item.sampler_logprobs, np.float32) for item in chosen]),
+        mask=join([item.trained & (not dummy) for item in chosen]),
+        sampler_logprobs=join([item.sampler_logprobs for item in chosen]),
         reference_logprobs=join([item.reference_logprobs for item in chosen]),
         advantages=spread([item.advantage for item in chosen]),
         kl_weights=spread([item.kl_weight for item in chosen]),

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from agapo.algorithm.objective import policy_loss
 from agapo.errors import UserError
 from agapo.learner.deepspeed_config import deepspeed_config, skip_compiled_extension
-from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, plan_ranks
+from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, needs_one_row, plan_ranks
+from agapo.learner.rl.row_check import check_packed_rows
 from agapo.learner.rl.settings import TAG, LearnerSettings
 from agapo.model.loading import load_model
 from agapo.model.logprobs import LogProbModel, check_head
@@ -41,10 +42,12 @@ class LearnerRank:
         self.deepspeed: Any = deepspeed
         model = self._load_model()
         check_head(model)
+        if settings.learner.layout == "packed":
+            check_packed_rows(model, settings.model.attention)
         self.policy: nn.Module = model
         self.engine, _, _, _ = self.deepspeed.initialize(
             model=LogProbModel(model),
-            config=self._deepspeed_config(0.0 if self._clips_itself else settings.learner.max_grad_norm),
+            config=self._deepspeed_config(0.0 if self._clips_itself else settings.max_grad_norm),
             model_parameters=list(model.parameters()),
             optimizer=self._optimizer,
         )
@@ -115,11 +118,11 @@ class LearnerRank:
         return {name: float(value) for name, value in totals.items()}
 
     def _loss(self, micro: MicroBatch, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
-        logprobs, entropy = self._logprobs(self.engine, micro)
+        logprobs, entropy = self._logprobs(self.engine, micro, entropy=True)
         loss, sums = policy_loss(logprobs, micro.tokens, self.settings.objective, denominator)
         return loss, sums | {"loss": loss.detach(), "entropy": (entropy * micro.tokens.mask).sum()}
 
-    def _logprobs(self, model: Any, micro: MicroBatch) -> tuple[Tensor, Tensor]:
+    def _logprobs(self, model: Any, micro: MicroBatch, *, entropy: bool) -> tuple[Tensor, Tensor]:
         return model(
             micro.input_ids,
             micro.position_ids,
@@ -127,6 +130,7 @@ class LearnerRank:
             micro.predictors,
             micro.targets,
             self.settings.temperature,
+            entropy,
         )
 
     def _stop_if_not_finite(self, loss: Tensor) -> None:
@@ -143,7 +147,7 @@ class LearnerRank:
         for group in self.engine.optimizer.param_groups:
             group["lr"] = learning_rate
         if self._clips_itself:
-            norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.learner.max_grad_norm))
+            norm = float(nn.utils.clip_grad_norm_(self.policy.parameters(), self.settings.max_grad_norm))
             _require_finite(norm)
             self.engine.step()
             return norm
@@ -162,7 +166,7 @@ class LearnerRank:
     def _share_logprobs(self, model: Any, examples: Sequence[Example]) -> Iterator[tuple[int, np.ndarray]]:
         for plan in self._plans(examples):
             micro = collate(examples, plan, self.settings.learner.layout, self.settings.device)
-            logprobs, _ = self._logprobs(model, micro)
+            logprobs, _ = self._logprobs(model, micro, entropy=False)
             if micro.dummy:
                 continue
             counts = [len(examples[index].token_ids) for index in micro.examples]
@@ -172,7 +176,9 @@ class LearnerRank:
     def _plans(self, examples: Sequence[Example]) -> list[MicroPlan]:
         own = self.settings.learner
         lengths = [item.length for item in examples]
-        return plan_ranks(lengths, ranks=self.ranks, budget=own.micro_batch_tokens, layout=own.layout)[self.rank]
+        one_row = needs_one_row(self.settings.model.attention)
+        budget, layout = own.micro_batch_tokens, own.layout
+        return plan_ranks(lengths, ranks=self.ranks, budget=budget, layout=layout, one_row=one_row)[self.rank]
 
     def layout(self) -> WeightLayout:
         """Return where each parameter lies in the flat buffer."""

@@ -33,6 +33,11 @@ class LearnerSettings:
         return "cuda" if self.learner.gpus_per_rank else "cpu"
 
     @property
+    def max_grad_norm(self) -> float:
+        """The norm that gradients are cut to: what the recipe has or comes to; 1 where a rank is made without one."""
+        return self.learner.max_grad_norm or 1.0
+
+    @property
     def bfloat16(self) -> bool:
         """Whether the weights are bfloat16, with float32 copies in the optimizer."""
         return self.model.dtype == "bfloat16"

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.text import Text
 
@@ -122,14 +123,14 @@ def _row(prompt: Prompt, visit: int, response: Response) -> dict[str, Any]:
         "reward_error": response.reward_error,
         "finish": response.finish,
         "tokens": len(response.token_ids),
-        "logprob": sum(response.logprobs),
-        "token_ids": list(response.token_ids),
+        "logprob": sum(response.logprobs.tolist()),
+        "token_ids": response.token_ids.tolist(),
     }
 
 
 def _response(row: Mapping[str, Any]) -> Response:
     return Response(
-        segments=(Segment(tuple(row["token_ids"]), ()),),
+        segments=(Segment(np.array(row["token_ids"]), np.array([])),),
         text=row["response"],
         finish=row["finish"],
         weights_version=0,

@@ -35,7 +35,8 @@ from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.pool import RolloutPool
 from agapo.rollouts.sampling import JudgingError, sample_and_score
 from agapo.schema import Batch, Group, Prompt
-from agapo.stages.rl.metrics import Clock, Collected, learn_metrics, rollout_metrics
+from agapo.stages.rl.clipping import ClipWatch
+from agapo.stages.rl.metrics import Clock, Collected, advantage_metrics, learn_metrics, rollout_metrics
 from agapo.stages.running.export import Exporter
 from agapo.stages.running.system import sampling_params
 from agapo.tracking import MetricsLogger, RunDirectory, StepProgress
@@ -92,6 +93,7 @@ class RLLoop:
     progress: Progress
     began: float
     """When the clock would have started (`time.monotonic`), had the run never been stopped."""
+    clipping: ClipWatch = field(default_factory=ClipWatch)
 
     @property
     def wall_s(self) -> float:
@@ -210,7 +212,9 @@ class RLLoop:
     def _update(self, examples: list[Example], denominator: float) -> dict[str, float]:
         sums = self.learner.update(examples, denominator=denominator, learning_rate=self.learning_rate)
         self.progress.updates += 1
-        self.progress.clipped_updates += sums["grad_norm"] > self.recipe.learner.max_grad_norm
+        self.progress.clipped_updates += sums["grad_norm"] > self.recipe.max_grad_norm
+        if warning := self.clipping.warning(sums["grad_norm"], self.recipe.max_grad_norm):
+            self.view.announce(warning)
         return sums | {"responses": len(examples)}
 
     @property
@@ -237,7 +241,7 @@ class RLLoop:
         self.progress.step += 1
         self.progress.cursor += collected.prompts
         step = self.progress.step
-        metrics = rollout_metrics(collected, self.recipe) | learn_metrics(sums)
+        metrics = rollout_metrics(collected, self.recipe) | advantage_metrics(batch) | learn_metrics(sums)
         metrics |= {
             "policy/learning_rate": learning_rate,
             "policy/clipped_steps": self.progress.clipped_updates / max(1, self.progress.updates),

@@ -1,4 +1,4 @@
-"""A step's figures, by W&B group: reward/ group/ kl/ policy/ rollout/ time/."""
+"""A step's figures, by W&B group: reward/ group/ advantage/ kl/ policy/ rollout/ time/."""
 
 import time
 from collections import Counter
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from agapo.evaluation.figures import term_means
 from agapo.recipe import RLRecipe
-from agapo.schema import Group, Prompt, Response
+from agapo.schema import Batch, Group, Prompt, Response
 
 
 class Clock:
@@ -98,6 +98,11 @@ def rollout_metrics(collected: Collected, recipe: RLRecipe) -> dict[str, float]:
         "rollout/truncated": _mean([float(r.finish == "length") for r in responses]),
         "rollout/tokens": float(sum(lengths)),
     }
+
+
+def advantage_metrics(batch: Batch) -> dict[str, float]:
+    """Return the largest |advantage|: normalised over the batch, a lone group with a difference gets a huge one."""
+    return {"advantage/max": max((abs(value) for row in batch.advantages for value in row), default=0.0)}
 
 
 def learn_metrics(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -113,7 +113,7 @@ def start_learner(recipe: RLRecipe, model_path: str) -> LearnerGroup:
         objective=objective_of(recipe),
         temperature=recipe.rollout.temperature,
         model=recipe.model,
-        learner=recipe.learner,
+        learner=recipe.learner.model_copy(update={"max_grad_norm": recipe.max_grad_norm}),
         threads=threads_for(recipe.learner.threads, recipe.learner.ranks),
     )
     return LearnerGroup(settings)

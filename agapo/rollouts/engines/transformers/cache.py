@@ -1,17 +1,22 @@
-"""A key-value cache that loses finished rows without being copied.
+"""A key-value cache whose memory follows its live rows, and on sliding layers its window.
 
 Rows are sequences, left-padded so that all of them write the same column. When some finish, the last live rows
-move into their places (a few rows are copied, not the cache) and the batch becomes shorter. Layers with sliding
-attention hand out just the window's columns.
+move into their places (a few rows are copied, not the cache) and the batch becomes shorter; once half of the rows
+are gone, their memory is given back. Layers with sliding attention keep and hand out just the window's columns.
 """
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+SLACK = 64
+"""Columns allocated beyond those at hand, at least, so that few tokens move what is there."""
+
 
 class LayerSlab(CacheLayerMixin):
-    """One layer's keys and values [rows, heads, capacity, head_dim], of which `length` columns are filled."""
+    """One layer's keys and values [rows, heads, capacity, head_dim].
+
+    `length` counts the columns that were ever written; those from `start` on are held, at 0, 1, … of the slab.
+    """
 
     def __init__(self, window: int | None, most: int):
         super().__init__()
@@ -19,13 +24,14 @@ class LayerSlab(CacheLayerMixin):
         self.most = most
         self.rows = 0
         self.length = 0
+        self.start = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate room for the rows at hand and some columns beyond them."""
         self.rows = key_states.shape[0]
-        capacity = min(self.most, key_states.shape[2] + 64)
-        self.keys = key_states.new_zeros(*key_states.shape[:2], capacity, key_states.shape[3])
-        self.values = value_states.new_zeros(*value_states.shape[:2], capacity, value_states.shape[3])
+        capacity = min(self.most, key_states.shape[2] + SLACK)
+        self.keys = key_states.new_empty(*key_states.shape[:2], capacity, key_states.shape[3])
+        self.values = value_states.new_empty(*value_states.shape[:2], capacity, value_states.shape[3])
         self.is_initialized = True
 
     def update(
@@ -35,12 +41,15 @@ class LayerSlab(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None and self.values is not None
-        start, self.length = self.length, self.length + key_states.shape[2]
-        self._reserve(self.length)
-        self.keys[: self.rows, :, start : self.length] = key_states
-        self.values[: self.rows, :, start : self.length] = value_states
-        first = self.first_column(key_states.shape[2])
-        return self.keys[: self.rows, :, first : self.length], self.values[: self.rows, :, first : self.length]
+        queries = key_states.shape[2]
+        if self.length + queries - self.start > self.keys.shape[2]:
+            self._move(self._roomy(queries))
+        filled, end = self.length - self.start, self.length - self.start + queries
+        self.keys[: self.rows, :, filled:end] = key_states
+        self.values[: self.rows, :, filled:end] = value_states
+        self.length += queries
+        first = self.first_column(queries) - self.start
+        return self.keys[: self.rows, :, first:end], self.values[: self.rows, :, first:end]
 
     def first_column(self, queries: int) -> int:
         """Return the first column that the last `queries` columns may look at."""
@@ -48,36 +57,42 @@ class LayerSlab(CacheLayerMixin):
             return 0
         return max(0, self.length - queries - self.window + 1)
 
-    def _reserve(self, columns: int) -> None:
+    def _roomy(self, queries: int) -> int:
+        """Return a capacity for `queries` columns more: twice what is there, or a quarter more than a window."""
+        held = self.length - self.first_column(0)
+        spare = held + queries if self.window is None else min(held + queries, self.window // 4)
+        return min(self.most, held + queries + max(SLACK, spare))
+
+    def _move(self, capacity: int, times: int = 1) -> None:
+        """Hold the live rows, `times` copies of each, and the columns still looked at, in memory of their own."""
         assert self.keys is not None and self.values is not None
-        if columns <= self.keys.shape[2]:
-            return
-        extra = min(self.most, 2 * columns) - self.keys.shape[2]
-        self.keys = torch.nn.functional.pad(self.keys, (0, 0, 0, extra))
-        self.values = torch.nn.functional.pad(self.values, (0, 0, 0, extra))
+        first, end = self.first_column(0) - self.start, self.length - self.start
+        self.keys = _moved(self.keys[: self.rows, :, first:end], capacity, times)
+        self.values = _moved(self.values[: self.rows, :, first:end], capacity, times)
+        self.rows *= times
+        self.start += first
 
     def repeat_rows(self, times: int) -> None:
         """Give each row `times` copies, next to each other: the group shares the prompt's prefill."""
-        assert self.keys is not None and self.values is not None
-        self.keys = self.keys[: self.rows].repeat_interleave(times, dim=0)
-        self.values = self.values[: self.rows].repeat_interleave(times, dim=0)
-        self.rows *= times
+        self._move(self._roomy(1), times)
 
     def move_rows(self, holes: Tensor, movers: Tensor, rows: int) -> None:
         """Put rows `movers` into `holes`, and keep the first `rows`."""
         assert self.keys is not None and self.values is not None
         if len(holes):
-            first = self.first_column(1)
-            self.keys[holes, :, first : self.length] = self.keys[movers, :, first : self.length]
-            self.values[holes, :, first : self.length] = self.values[movers, :, first : self.length]
+            first, end = self.first_column(0) - self.start, self.length - self.start
+            self.keys[holes, :, first:end] = self.keys[movers, :, first:end]
+            self.values[holes, :, first:end] = self.values[movers, :, first:end]
         self.rows = rows
+        if 0 < 2 * rows <= self.keys.shape[0]:
+            self._move(self._roomy(1))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return (columns, offset) as transformers' mask functions want them."""
         return self.length + query_length, 0
 
     def get_seq_length(self) -> int:
-        """Return the number of filled columns."""
+        """Return the number of columns that were ever written, held or not."""
         return self.length
 
     def get_max_length(self) -> int:
@@ -102,6 +117,14 @@ class DecodeCache(Cache):
         """See `LayerSlab.move_rows`."""
         for slab in self.slabs:
             slab.move_rows(holes, movers, rows)
+
+
+def _moved(states: Tensor, capacity: int, times: int) -> Tensor:
+    """Return a copy of the states [rows, heads, columns, head_dim] as [rows · times, heads, capacity, head_dim]."""
+    rows, heads, columns, width = states.shape
+    moved = states.new_empty(rows * times, heads, capacity, width)
+    moved.view(rows, times, heads, capacity, width)[:, :, :, :columns] = states[:, None]
+    return moved
 
 
 def layer_windows(config: object) -> list[int | None]:

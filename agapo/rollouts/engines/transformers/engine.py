@@ -64,7 +64,7 @@ class TransformersEngine:
             )
         visible = tokens[:-1] if tokens and tokens[-1] in self.end_ids else tokens
         return Response(
-            segments=(Segment(tuple(tokens), tuple(logprobs)),),
+            segments=(Segment(np.array(tokens), np.array(logprobs)),),
             # Special tokens stay in: some models mark thinking with them, and rewards must see it.
             text=str(self.tokenizer.decode(visible, skip_special_tokens=False)),
             finish=finish,

@@ -1,0 +1,65 @@
+"""Whether a packed micro-batch gives what each of its sequences gives alone, tried on the loaded model.
+
+Sequences of a row are told apart by their position ids alone. An attention that does not look at them, or looks only
+in a single row, lets them see each other, and every gradient is silently wrong.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from agapo.errors import UserError
+from agapo.learner.rl.batching import Example, MicroPlan, collate, needs_one_row
+from agapo.model.logprobs import LogProbModel
+
+LENGTHS = (24, 21, 20, 17)
+"""Tokens of the made-up sequences."""
+ROWS, ONE_ROW = ((0, 3), (1, 2)), ((0, 1, 2, 3),)
+SLACK = 1e-3
+"""Nats that are nobody's fault, even in float32."""
+
+
+@torch.no_grad()
+def check_packed_rows(model: PreTrainedModel, attention: str) -> None:
+    """Raise UserError when sequences of a packed micro-batch do not give the log-probabilities that they give alone.
+
+    Nothing can reach the first sequence of a row, so how far that one is off shows what rounding does; the others may
+    be off four times as far, or by the dtype's precision. `attention` is the recipe's `model.attention`.
+    """
+    examples = made_up_examples(model.config.get_text_config().vocab_size)
+    rows = ONE_ROW if needs_one_row(attention) else ROWS
+    alone = [_logprobs(model, examples, ((index,),))[0] for index in range(len(examples))]
+    together = _logprobs(model, examples, rows)
+    order = [index for row in rows for index in row]
+    off = {index: float((found - alone[index]).abs().mean()) for index, found in zip(order, together, strict=True)}
+    first = max(off[row[0]] for row in rows)
+    others = max(off[index] for row in rows for index in row[1:])
+    precision = torch.finfo(model.dtype).eps * float(torch.cat(alone).abs().mean())
+    if not (first <= max(SLACK, 4 * precision) and others <= max(SLACK, precision, 4 * first)):
+        raise UserError(
+            f"model.attention: '{attention}' with {type(model).__name__} lets the sequences of a packed row see each "
+            f"other (log-probabilities are off by {max(first, others):.2g} nats); set learner.layout=right, which "
+            "packs nothing, or model.attention=sdpa"
+        )
+
+
+def made_up_examples(vocabulary: int) -> list[Example]:
+    """Return examples of random tokens; a prompt is a quarter of each."""
+    draw = np.random.default_rng(0)
+    return [_made_up(draw.integers(0, vocabulary, size).astype(np.int32)) for size in LENGTHS]
+
+
+def _made_up(ids: np.ndarray) -> Example:
+    prompt, tokens = np.split(ids, [len(ids) // 4])
+    return Example(prompt, tokens, np.zeros(len(tokens), np.float32), np.ones(len(tokens), np.bool_), 0.0, 0.0, 0)
+
+
+def _logprobs(model: PreTrainedModel, examples: Sequence[Example], rows: tuple[tuple[int, ...], ...]) -> list[Tensor]:
+    """Return log π [T] of each example of a micro-batch, in its order."""
+    micro = collate(examples, MicroPlan(rows), "packed", str(model.device))
+    inputs = (micro.input_ids, micro.position_ids, micro.attention_mask, micro.predictors, micro.targets)
+    found, _ = LogProbModel(model)(*inputs, 1.0, entropy=False)
+    return list(found.split([len(examples[index].token_ids) for index in micro.examples]))
