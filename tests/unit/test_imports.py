@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LEVELS = [
-    {"errors", "schema", "resolve"},
+    {"errors", "signals", "schema", "resolve"},
     {"recipe", "chat", "sandbox", "algorithm", "model", "cluster"},
     {"curation", "tracking"},
     {"rewarding", "rollouts", "learner"},

@@ -6,11 +6,16 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import RayActorError
 
-from agapo.cluster import fetch
+from agapo.cluster import fetch, how_it_died
+from agapo.errors import ProcessDied
 from agapo.learner.rl.batching import Example
 from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.weights import WeightLayout
+
+RELIEF = "lower learner.micro_batch_tokens, or set model.gradient_checkpointing"
+"""What makes a rank take less memory."""
 
 
 class RankActor:
@@ -46,17 +51,27 @@ class LearnerGroup:
             "runtime_env": {"env_vars": environment},
         }
         self._ranks: list[Any] = [ray.remote(RankActor).options(**options).remote() for _ in range(ranks)]
-        address, port = fetch(self._ranks[0].endpoint.remote())
+        address, port = self._fetch(self._ranks[0].endpoint.remote())
         self._starting = [
             actor.start.remote(settings, rank, ranks, address, port) for rank, actor in enumerate(self._ranks)
         ]
 
     def wait_ready(self) -> None:
         """Return once every rank has loaded the policy."""
-        fetch(self._starting)
+        self._fetch(self._starting)
 
     def _all(self, method: str, *args: Any, **kwargs: Any) -> list[Any]:
-        return fetch([actor.call.remote(method, *args, **kwargs) for actor in self._ranks])
+        return self._fetch([actor.call.remote(method, *args, **kwargs) for actor in self._ranks])
+
+    def _fetch(self, references: Any) -> Any:
+        """Return the ranks' answers. Raises ProcessDied, naming the rank, as soon as one is gone."""
+        try:
+            return fetch(references, relief=RELIEF)
+        except RayActorError as error:
+            died = [str(rank) for rank, actor in enumerate(self._ranks) if actor._actor_id.hex() == error.actor_id]
+            raise ProcessDied(
+                f"learner rank {', '.join(died) or '?'} died ({how_it_died(error)}); often memory: {RELIEF}"
+            ) from None
 
     def load_reference(self) -> None:
         """Load the frozen reference policy on every rank."""
@@ -76,12 +91,12 @@ class LearnerGroup:
 
     def layout(self) -> WeightLayout:
         """Return where each parameter lies in the flat buffer."""
-        return fetch(self._ranks[0].call.remote("layout"))
+        return self._fetch(self._ranks[0].call.remote("layout"))
 
     def weights(self) -> Any:
         """Return a reference to the policy's weights as one flat buffer."""
         references = [actor.call.remote("weights") for actor in self._ranks]
-        fetch(references[1:])
+        self._fetch(references[1:])
         return references[0]
 
     def save(self, directory: Any) -> None:

@@ -29,6 +29,7 @@ from agapo.recipe.evaluation import AccuracyConfig
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
 from agapo.schema import Prompt
+from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.start import start_recipe, starting_model
 from agapo.stages.running.system import make_evaluator, start_rollouts
@@ -39,7 +40,7 @@ from agapo.tracking.progress import format_duration
 def run_eval(recipe: EvalRecipe, recipe_path: Path) -> None:
     """Evaluate, or print the finished evaluation again. Raises UserError where the needle test is not green."""
     model = starting_model(recipe, green=False)
-    with RunDirectory.open(recipe, recipe_path) as run:
+    with RunDirectory.open(recipe, recipe_path) as run, told_in_a_line(run):
         if run.finished:
             _require_same_model(run, recipe)
         else:

@@ -16,6 +16,7 @@ from agapo.model.loading import load_tokenizer
 from agapo.recipe import RLRecipe
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.stages.rl.loop import Progress, RLLoop, resume, use_export
+from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.export import Exporter
 from agapo.stages.running.finish import common_summary, finish, report_finished, say_finished
 from agapo.stages.running.interrupt import StopRequest
@@ -27,7 +28,7 @@ from agapo.tracking import MetricsLogger, RunDirectory, StepProgress, final_summ
 def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
     """Run the RL stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
     model_path = starting_model(recipe)
-    with RunDirectory.open(recipe, recipe_path) as run:
+    with RunDirectory.open(recipe, recipe_path) as run, told_in_a_line(run):
         keep_start(run, model_path)
         # More steps than a finished run has made: it goes on.
         if run.finished and (read_json(run.summary) or {}).get("steps", 0) >= recipe.steps:

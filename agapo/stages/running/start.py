@@ -5,16 +5,19 @@ stays behind.
 """
 
 import hashlib
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 from agapo.errors import INTERRUPTED, Interrupted, UserError
 from agapo.evaluation.needle import require_green_start
-from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, fingerprint, load_recipe
+from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.base import recipe_stage
-from agapo.tracking import RunDirectory, is_finished, read_json, stored_fingerprint, write_json_atomic
-from agapo.tracking.run_directory import describe_changes
+from agapo.signals import handled_by, note
+from agapo.tracking import RunDirectory, is_finished, read_json, write_json_atomic
+from agapo.tracking.ownership import describe_other_version
 
 MAKERS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe}
 BEFORE = {"rl": "sft", "dpo": "rl"}
@@ -42,14 +45,13 @@ def _made(recipe: Recipe, start: Path) -> Path:
     if not is_finished(maker.run_directory):
         command = [sys.executable, "-m", "agapo", maker.stage, str(start), f"run.output={recipe.run.output}"]
         status = _wait_for(command)
-        if status == INTERRUPTED:
+        if status in INTERRUPTED:
             raise Interrupted
         if status:
             raise UserError(
                 f"model.start: the {maker.stage.upper()} run that makes the start failed; see above ({start})"
             )
-    elif stored_fingerprint(maker.run_directory) != fingerprint(maker):
-        changes = describe_changes(maker.run_directory, maker)
+    elif changes := describe_other_version(maker.run_directory, maker):
         raise UserError(
             f"model.start: {maker.run_directory} was made by another version of {start} ({changes}); "
             "delete it to make it anew, or give its model as model.path"
@@ -75,13 +77,19 @@ def last_finished(recipe: Recipe) -> Path:
 
 
 def _wait_for(command: list[str]) -> int:
-    """Run a command and return its exit status. Ctrl-C goes to it as well, and it may have something to save."""
+    """Run a command and return its exit status. It may have something to save when it is stopped, and is waited for.
+
+    A terminal's Ctrl-C goes to it as well; a SIGTERM is passed on.
+    """
     with subprocess.Popen(command) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                continue
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            note(number)
+            if number == signal.SIGTERM:
+                process.terminate()
+
+        with handled_by(pass_on):
+            return process.wait()
 
 
 def start_recipe(recipe: Recipe) -> Recipe:
