@@ -14,6 +14,7 @@ from agapo.learner.rl.group import LearnerGroup
 from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import load_tokenizer
 from agapo.recipe import RLRecipe
+from agapo.recipe.rl import rollout_warnings
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.stages.rl.loop import Progress, RLLoop, resume, use_export
 from agapo.stages.running.deaths import told_in_a_line
@@ -74,6 +75,8 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     view = stack.enter_context(StepProgress(recipe.steps, progress.step, name="rl"))
     view.announce(_headline(recipe, run, progress))
     view.announce(describe_questions(questions, render))
+    for warning in rollout_warnings(recipe.rollout):
+        view.announce(f"warning: {warning}")
     evaluator = make_evaluator(pool, scorer, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed)
     stream = training_stream(recipe, questions)
     return RLLoop(
