@@ -56,7 +56,7 @@ def has_step(run: Path, step: int) -> bool:
 
 def test_sigterm_saves_and_a_killed_rank_is_a_line(recipe_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "rl" / "small"
-    arguments = ("rl", recipe_file, f"run.output={tmp_path}", "steps=1000", "evaluation.every=0")
+    arguments = ("rl", recipe_file, f"run.output={tmp_path}", "steps=1000", "evaluation.every=0", "rollout.top_p=0.95")
 
     stopped = Started(*arguments)
     stopped.wait_for(lambda: has_step(run, 2))
@@ -66,6 +66,7 @@ def test_sigterm_saves_and_a_killed_rank_is_a_line(recipe_file: Path, tmp_path: 
     status, output = stopped.end()
     assert status == 143
     assert "To go on" in output
+    assert "warning: rollout.top_p 0.95" in output
     step = saved_step(run)
     assert step >= 2
     assert not has_step(run, step + 1)

@@ -51,6 +51,28 @@ class CheckpointCallback(TrainerCallback):
         wait_for_all()
 
 
+class LearningRateCallback(TrainerCallback):
+    """Lets the recipe's learning rate count where a run goes on; the checkpoint brings the one it was saved with."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        lr_scheduler: Any = None,
+        **_: Any,
+    ) -> None:
+        """Set the peak, and with it the rate of the next step. Changes nothing where the recipe is the same."""
+        if not state.global_step:
+            return
+        schedule = getattr(lr_scheduler, "scheduler", lr_scheduler)  # accelerate wraps it
+        schedule.base_lrs = [args.learning_rate for _ in schedule.base_lrs]
+        rates = [peak * share(schedule.last_epoch) for peak, share in zip(schedule.base_lrs, schedule.lr_lambdas)]
+        for group, peak, rate in zip(schedule.optimizer.param_groups, schedule.base_lrs, rates, strict=True):
+            group["initial_lr"], group["lr"] = peak, rate
+        schedule._last_lr = rates
+
+
 class ReportCallback(TrainerCallback):
     """Reports each step's metrics to the driver, and stops, saving, when the driver asks to."""
 

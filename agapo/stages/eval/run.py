@@ -50,7 +50,9 @@ def run_eval(recipe: EvalRecipe, recipe_path: Path) -> None:
                 raise Interrupted("stopped; the same command evaluates from the start") from None
         summary = report_evaluation(run)
         if "needle" in summary:
-            refuse_red(summary["needle"], run.path)
+            # The recipe's `stop` may have been changed since, to accept what was found.
+            stop = recipe.needle is not None and recipe.needle.stop
+            refuse_red({**summary["needle"], "stop": stop}, run.path)
 
 
 def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: str) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from agapo.errors import INTERRUPTED, Interrupted, UserError
 from agapo.evaluation.needle import require_green_start
@@ -35,8 +36,16 @@ def starting_model(recipe: Recipe, *, green: bool = True) -> str:
     start = recipe.model.start
     run = _made(recipe, start) if start else last_finished(recipe)
     if green:
-        require_green_start(read_json(run / "summary.json") or {}, start or run)
+        require_green_start(_as_its_recipe_says(read_json(run / "summary.json") or {}, recipe), start or run)
     return str(run / "hf")
+
+
+def _as_its_recipe_says(summary: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Return a start's summary; `needle.stop` of the recipe that makes it may have been changed since to accept it."""
+    needle = getattr(start_recipe(recipe), "needle", None) if recipe.model.start else None
+    if needle and not needle.stop and "needle" in summary:
+        return {**summary, "needle": {**summary["needle"], "stop": False}}
+    return summary
 
 
 def _made(recipe: Recipe, start: Path) -> Path:

@@ -30,7 +30,16 @@ def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
     parent = None if recipe.create else starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run, told_in_a_line(run):
         run_to_end(recipe, recipe_path, run, parent, lambda so_far: _fine_tune(recipe, run, parent, so_far))
+        heed_needle_stop(recipe, run)
         report_sft(run)
+
+
+def heed_needle_stop(recipe: SFTRecipe, run: RunDirectory) -> None:
+    """Let a finished run's `needle.stop` follow its recipe: a red grid may be accepted afterwards."""
+    summary = read_json(run.summary) or {}
+    if recipe.needle and "needle" in summary and summary["needle"]["stop"] != recipe.needle.stop:
+        summary["needle"]["stop"] = recipe.needle.stop
+        write_json_atomic(run.summary, summary)
 
 
 def report_sft(run: RunDirectory) -> None:
