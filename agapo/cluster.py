@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError
 
@@ -21,9 +22,14 @@ SAMPLING_RELIEF = "lower rollout.chunk_prompts, evaluation.chunk_prompts or roll
 """What makes sampling take less memory."""
 
 
-def _silence_ray() -> None:
-    """Ray prints a paragraph for every process that dies, whatever its log level; who is told, is told in one line."""
+def _tame_ray() -> None:
+    """Keep Ray from what its options do not govern.
+
+    It prints a paragraph for every process that dies, where a run says it in a line; and it answers SIGTERM by leaving
+    at once, where a run has something to save.
+    """
     ray_worker.print_to_stdstream = lambda *_, **__: None
+    ray_utils.set_sigterm_handler = lambda _: None
 
 
 def start_cluster(address: str | None) -> None:
@@ -49,7 +55,7 @@ def start_cluster(address: str | None) -> None:
         shipped = {"working_dir": str(Path.cwd()), "excludes": LEFT_BEHIND, "env_vars": environment}
         options |= {"address": address, "runtime_env": shipped}
         _require_reachable(address)
-    _silence_ray()
+    _tame_ray()
     try:
         with kept_from_ray():
             ray.init(**options)

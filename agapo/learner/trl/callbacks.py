@@ -67,9 +67,9 @@ class LearningRateCallback(TrainerCallback):
             return
         schedule = getattr(lr_scheduler, "scheduler", lr_scheduler)  # accelerate wraps it
         schedule.base_lrs = [args.learning_rate for _ in schedule.base_lrs]
-        rates = [peak * share(schedule.last_epoch) for peak, share in zip(schedule.base_lrs, schedule.lr_lambdas)]
-        for group, peak, rate in zip(schedule.optimizer.param_groups, schedule.base_lrs, rates, strict=True):
-            group["initial_lr"], group["lr"] = peak, rate
+        rates = [args.learning_rate * share(schedule.last_epoch) for share in schedule.lr_lambdas]
+        for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+            group["initial_lr"], group["lr"] = args.learning_rate, rate
         schedule._last_lr = rates
 
 
