@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 
 from agapo import __version__
-from agapo.errors import INTERRUPTED, Interrupted, UserError
+from agapo.errors import Interrupted, UserError
+from agapo.signals import Stopped, exit_status, handled_by, stop_at_once
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -167,7 +168,7 @@ def executor(
         raise UserError(f"no sandbox: {reason}")
     server = serve(host, port, slots)
     print(f"running programs for http://{host}:{server.server_address[1]} ({slots} at once); Ctrl-C stops", flush=True)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(Stopped):
         server.serve_forever()
 
 
@@ -179,14 +180,24 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 def main() -> None:
-    """Run the command line; a mistake of the user's is one line on stderr and exit status 1."""
+    """Run the command line; a mistake of the user's is one line on stderr and exit status 1.
+
+    Ctrl-C is status 130, and SIGTERM, which saves what Ctrl-C does, 143: a scheduler sees that its signal was heeded.
+    """
     # Read when torch loads: threads that wait sleep instead of spinning, which on shared cores is 4 times as fast.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        app()
+        with handled_by(stop_at_once):
+            app()
     except UserError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", style="red", markup=False)
         sys.exit(1)
     except Interrupted as stopped:
-        Console(stderr=True).print(str(stopped) or "stopped; the same command goes on from the last finished step")
-        sys.exit(INTERRUPTED)
+        _say_stopped(str(stopped) or "stopped; the same command goes on from the last finished step")
+    except Stopped:
+        _say_stopped("stopped; the same command goes on from what is saved")
+
+
+def _say_stopped(text: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(text)
+    sys.exit(exit_status())

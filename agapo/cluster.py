@@ -2,19 +2,34 @@
 
 import logging
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayTaskError
+from ray._private import utils as ray_utils
+from ray._private import worker as ray_worker
+from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError
 
 from agapo.errors import UserError
+from agapo.signals import kept_from_ray
 
 LEFT_BEHIND = [".venv", "outputs", ".git", "wandb", "**/*.safetensors", "**/*.jsonl.gz", "**/*.parquet"]
 """What Ray's copy of the working directory goes without, where hosts do not share it."""
 
-OUT_OF_MEMORY = "lower rollout.chunk_prompts, rollout.max_new_tokens or learner.micro_batch_tokens"
+SAMPLING_RELIEF = "lower rollout.chunk_prompts, evaluation.chunk_prompts or rollout.max_new_tokens"
+"""What makes sampling take less memory."""
+
+
+def _tame_ray() -> None:
+    """Keep Ray from what its options do not govern.
+
+    It prints a paragraph for every process that dies, where a run says it in a line; and it answers SIGTERM by leaving
+    at once, where a run has something to save.
+    """
+    ray_worker.print_to_stdstream = lambda *_, **__: None
+    ray_utils.set_sigterm_handler = lambda _: None
 
 
 def start_cluster(address: str | None) -> None:
@@ -40,8 +55,10 @@ def start_cluster(address: str | None) -> None:
         shipped = {"working_dir": str(Path.cwd()), "excludes": LEFT_BEHIND, "env_vars": environment}
         options |= {"address": address, "runtime_env": shipped}
         _require_reachable(address)
+    _tame_ray()
     try:
-        ray.init(**options)
+        with kept_from_ray():
+            ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"cluster.address: cannot start or join Ray ({reason})") from error
@@ -82,12 +99,20 @@ def cluster_nodes() -> list[str]:
 
 def stop_cluster() -> None:
     """Leave the cluster; one that `start_cluster` started ends."""
-    if ray.is_initialized():
-        ray.shutdown()
+    if not ray.is_initialized():
+        return
+    if node := ray_worker._global_node:
+        # They were started deaf to SIGTERM (`kept_from_ray`), for which Ray would wait a second each.
+        kill = node.kill_all_processes
+        node.kill_all_processes = lambda **_: kill(check_alive=False, allow_graceful=False)
+    ray.shutdown()
 
 
-def fetch(reference: Any, timeout: float | None = None) -> Any:
-    """Return the value(s) of object reference(s); a UserError raised in a worker is raised here as itself."""
+def fetch(reference: Any, timeout: float | None = None, *, relief: str = SAMPLING_RELIEF) -> Any:
+    """Return the value(s) of object reference(s); a UserError raised in a worker is raised here as itself.
+
+    `relief` says what takes less memory, for a worker that has run out of its GPU's.
+    """
     try:
         return ray.get(reference, timeout=timeout)
     except RayTaskError as error:
@@ -95,8 +120,26 @@ def fetch(reference: Any, timeout: float | None = None) -> Any:
         if isinstance(cause, UserError):
             raise UserError(str(cause)) from None
         if type(cause).__name__ == "OutOfMemoryError":
-            raise UserError(f"out of GPU memory; {OUT_OF_MEMORY} ({str(cause).splitlines()[0]})") from None
+            raise UserError(f"out of GPU memory; {relief} ({str(cause).splitlines()[0]})") from None
         raise
+
+
+def death_in(error: BaseException) -> str | None:
+    """Return why a process of Ray's is gone, where that is what an error says; None for what a worker's code raised."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return how_it_died(cause) if isinstance(cause, RayError) else None
+
+
+def how_it_died(error: BaseException) -> str:
+    """Return why a process of Ray's is gone, in a few words, from what Ray says about it at length."""
+    text = str(error)
+    if isinstance(error, OutOfMemoryError) or "low on memory" in text or "OUT_OF_MEMORY" in text:
+        return "Ray ended it since the host was out of memory"
+    if isinstance(error, LocalRayletDiedError | NodeDiedError) or "node has" in text or "owner has died" in text:
+        return "its host, or Ray on it, is gone"
+    if exited := re.search(r"exit code (\d+)|exit_code=(\d+)", text):
+        return f"it exited with status {exited[1] or exited[2]}"
+    return "it was killed, as the system does where memory runs out"
 
 
 def threads_for(wanted: int, workers: int) -> int:

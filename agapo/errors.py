@@ -5,9 +5,13 @@ class UserError(Exception):
     """Something the user can mend. The message is one line: the place, what is wrong, the mend."""
 
 
+class ProcessDied(UserError):
+    """A process of the run's is gone, which no new start inside the run mends: the same command goes on."""
+
+
 class Interrupted(Exception):
-    """The user asked to stop (Ctrl-C). Raised only where no finished step can be lost."""
+    """The user asked to stop (Ctrl-C, SIGTERM). Raised only where no finished step can be lost."""
 
 
-INTERRUPTED = 130
-"""The exit status of a run that was stopped by Ctrl-C."""
+INTERRUPTED = (130, 143)
+"""The exit statuses of a run that was stopped, by Ctrl-C or by SIGTERM."""

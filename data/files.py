@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agapo.errors import UserError
+from agapo.hub import missing_way
 from data.layouts import CHATS, PAIRS, Unreadable, chat_of, read_columns, thinks, tools_of, with_system
 
 TEST_SHARE = 8
@@ -279,12 +280,14 @@ def _parsed(line: bytes) -> Any:
 
 
 def _from_hub(name: str, config: str | None, split: str) -> Iterator[tuple[int, Any]]:
+    why = missing_way()
     from datasets import load_dataset  # slow to import, and not needed for local files
 
     try:
         rows = load_dataset(name, config, split=split)
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = f"{why}, and it is not in the cache" if why else reason
         raise UserError(
             f"data.source: cannot load '{name}' from the hub ({reason}); set data.path to a file"
         ) from error

@@ -21,6 +21,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from agapo.errors import UserError
+from agapo.hub import missing_way
 from agapo.model.rope import extend_context
 
 # A bar for every weight shard read or written drowns a run's own progress; the hub's download bars stay.
@@ -131,10 +132,16 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def _require(path: str | Path) -> None:
-    """A hub name is `organisation/name` or `name`; anything else that does not exist is a missing folder."""
+    """A hub name is `organisation/name` or `name`; anything else that does not exist is a missing folder.
+
+    The way to the hub is looked for before it is asked: without one its libraries would try again for a minute.
+    """
+    if Path(path).is_dir():
+        return
     looks_local = Path(path).is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1
-    if looks_local and not Path(path).is_dir():
+    if looks_local:
         raise UserError(f"model.path: {path}: no such folder; run the stage that makes it, or give a hub name")
+    missing_way()
 
 
 def _load_error(what: str, path: str | Path, error: Exception) -> UserError:
@@ -143,6 +150,8 @@ def _load_error(what: str, path: str | Path, error: Exception) -> UserError:
     else:
         mend = "check the name and the network, or download it and give its folder"
     reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if not Path(path).is_dir() and (why := missing_way()):
+        reason = f"{why}, and it is not in the cache"
     return UserError(f"model.path: cannot load the {what} '{path}' ({reason.rstrip('.')}); {mend}")
 
 

@@ -4,22 +4,19 @@ The schema part imports no torch. The rest says what it could not look at (a mod
 rather than passing over it.
 """
 
-import os
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from rich.console import Console
 from rich.table import Table
 
 from agapo.curation.pairs import reused_count
 from agapo.errors import UserError
+from agapo.hub import missing_way
 from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.base import recipe_stage
 from agapo.recipe.dpo import PairsConfig
-from agapo.recipe.rl import require_terms
+from agapo.recipe.rl import require_terms, rollout_warnings
 from agapo.resolve import resolve
 
 if TYPE_CHECKING:
@@ -35,7 +32,7 @@ def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None
     recipe = load_recipe(kind, path, overrides)
     rows: Rows = [("recipe", f"{path}: every key is known and in range")]
     if not schema_only:
-        _without_network()
+        missing_way()
     if not schema_only and isinstance(recipe, EvalRecipe):
         from agapo.preflight.evaluation import check_evaluation
 
@@ -60,18 +57,6 @@ def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None
     Console().print(table)
 
 
-def _without_network() -> None:
-    """Where there is no way to the hub, say so to its libraries, which would try again for half a minute each time."""
-    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    if getproxies() or not endpoint.hostname:
-        return
-    try:
-        socket.create_connection((endpoint.hostname, endpoint.port or 443), timeout=5).close()
-    except OSError:
-        # Read when they are imported: after this.
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-
 def _names(recipe: Trained) -> Rows:
     """Import every function that the recipe names, and ask the rewards whether they can work here."""
     from agapo.rewarding.start import check_rewards
@@ -93,8 +78,7 @@ def _arithmetic(recipe: RLRecipe) -> Rows:
         ("a step", f"{recipe.prompts_per_step} prompts × {own.group_size} = {responses} responses, {chunks} chunks"),
         ("tokens a step", f"at most {tokens:,} through the learner, {recipe.learner.ranks} ranks"),
     ]
-    if own.top_p < 1:
-        rows.append(("warning", "rollout.top_p < 1 samples from another support than the log-probabilities describe"))
+    rows += [("warning", text) for text in rollout_warnings(own)]
     if own.actors > chunks:
         rows.append(("warning", f"rollout.actors {own.actors}: only {chunks} chunks a step, so some actors idle"))
     return rows

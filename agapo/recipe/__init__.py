@@ -1,8 +1,9 @@
 """Typed recipes: what to run, as YAML, checked before any model is loaded. Imports no torch."""
 
-from agapo.recipe.base import Recipe, fingerprint, load_recipe
+from agapo.recipe.base import Recipe, load_recipe
 from agapo.recipe.dpo import DPORecipe
 from agapo.recipe.evaluation import EvalRecipe
+from agapo.recipe.keys import fingerprint
 from agapo.recipe.rl import RLRecipe
 from agapo.recipe.sft import SFTRecipe
 

@@ -5,8 +5,6 @@ Every mistake becomes one line that names the file, the key and, where there is 
     recipes/rl/tiny.yaml: learner.learning_rat: unknown key; did you mean 'learning_rate'?
 """
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -186,30 +184,6 @@ class Recipe(Strict):
 
 R = TypeVar("R", bound=Recipe)
 V = TypeVar("V")
-
-FOR_THE_MACHINE = ("training.gpu_gib", "training.max_restarts")
-UNHASHED = ("run.name", "run.output", "tracking", "checkpoint", "cluster", *FOR_THE_MACHINE)
-"""Keys that may differ between a run and its continuation; RL may also go on for more `steps`."""
-
-FREE_BEFORE_TRAINING = {"dpo": ("pairs", "training", "guards")}
-"""By stage: what may still change while nothing is trained. The sampled responses stay, and are paired anew."""
-
-
-def may_differ(stage: str) -> tuple[str, ...]:
-    """Return the keys that may differ between a run of a stage and its continuation."""
-    return (*UNHASHED, "steps") if stage == "rl" else UNHASHED
-
-
-def fingerprint(recipe: Recipe) -> str:
-    """Return a hash of everything that decides what the run computes; a run directory belongs to one."""
-    content = recipe.model_dump(mode="json", by_alias=True)
-    for key in may_differ(recipe.stage):
-        *parents, last = key.split(".")
-        section = content
-        for parent in parents:
-            section = section.get(parent, {})
-        section.pop(last, None)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_recipe(kind: type[R], path: Path, overrides: list[str] | None = None) -> R:

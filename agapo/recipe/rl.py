@@ -139,6 +139,17 @@ class RolloutConfig(Strict):
     """Actor replacements a run; more says that something is wrong that a restart cannot mend."""
 
 
+def rollout_warnings(own: RolloutConfig) -> list[str]:
+    """Return what is allowed in RL's sampling, and seldom meant; `agapo check` and `agapo rl` say it."""
+    if own.top_p == 1:
+        return []
+    return [
+        f"rollout.top_p {own.top_p:g}: responses are sampled from the likeliest tokens alone, and the learner's "
+        "log-probabilities are over the whole vocabulary, so that neither gradient nor KL is of what was sampled; "
+        "set it to 1"
+    ]
+
+
 class LearnerConfig(Strict):
     """How the policy is updated."""
 

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from transformers import AutoConfig
 
-from agapo.cluster import start_cluster, stop_cluster
+from agapo.cluster import require_gpus, start_cluster, stop_cluster
 from agapo.errors import UserError
 from agapo.evaluation.questions import check_questions, load_questions, without_overlong
 from agapo.evaluation.rendering import Renderer, make_renderer
-from agapo.model.loading import load_tokenizer
+from agapo.model.loading import load_config, load_tokenizer
 from agapo.recipe import RLRecipe
 from agapo.recipe.filtering import FilterRecipe, filter_recipe
 from agapo.rewarding.scorer import Scorer
@@ -29,6 +28,7 @@ from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.pool import RolloutPool
 from agapo.rollouts.sampling import sample_and_score
 from agapo.schema import Group, Prompt
+from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
@@ -60,7 +60,7 @@ def run_filter(recipe: RLRecipe, path: Path, *, samples: int, drop_from: float, 
         option = "".join(f"--{name}: ".replace("_", "-") for name in first["loc"])
         raise UserError(f"{option}{first['msg'].removeprefix('Value error, ')}") from None
     model_path = starting_model(recipe)
-    with RunDirectory.open(own, path) as run:
+    with RunDirectory.open(own, path) as run, told_in_a_line(run):
         keep_start(run, model_path)
         if not run.finished:
             _measure_and_write(recipe, own, run, model_path)
@@ -73,7 +73,7 @@ def _measure_and_write(recipe: RLRecipe, own: FilterRecipe, run: RunDirectory, m
     recipe = fit_modes(recipe, tokenizer, make_console().print)
     render = make_renderer(tokenizer)
     questions = without_overlong(load_questions(recipe.data, recipe.evaluation), render, recipe.data)
-    check_questions(recipe, questions, render, AutoConfig.from_pretrained(model_path))
+    check_questions(recipe, questions, render, load_config(model_path, recipe.model.rope_fields))
     check_rewards(recipe.reward)
     mode = max(recipe.data.modes, key=lambda name: recipe.data.modes[name])
     prompts = [replace(prompt, mode=mode) for prompt in (*questions.train, *questions.validation)]
@@ -104,6 +104,8 @@ def _measure(
         stop = stack.enter_context(StopRequest())
         start_cluster(own.cluster.address)
         stack.callback(stop_cluster)
+        gpus = own.rollout.actors * own.rollout.gpus_per_actor
+        require_gpus(gpus, "rollout.actors × gpus_per_actor", own.cluster.address)
         scorer = start_scorer(own.reward)
         stack.callback(scorer.close)
         pool = start_rollouts(own.model, model_path, own.rollout, stop)

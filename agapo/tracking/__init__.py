@@ -13,9 +13,10 @@ from agapo.tracking.files import read_json, write_json_atomic
 from agapo.tracking.lineage import lineage_entry, lineage_of, lineage_table
 from agapo.tracking.logger import MetricsLogger
 from agapo.tracking.model_card import write_model_card
+from agapo.tracking.ownership import is_finished, stored_fingerprint
 from agapo.tracking.progress import StepProgress, make_console
 from agapo.tracking.report import before_after_table, final_summary, learning_curve, thinking_table
-from agapo.tracking.run_directory import RunDirectory, is_finished, stored_fingerprint
+from agapo.tracking.run_directory import RunDirectory
 
 __all__ = [
     "MetricsLogger",

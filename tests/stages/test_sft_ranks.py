@@ -9,10 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from agapo.cluster import start_cluster, stop_cluster
-from agapo.errors import Interrupted, UserError
+from agapo.errors import Interrupted, ProcessDied, UserError
 from agapo.learner.trl.callbacks import NAMES
 from agapo.learner.trl.fine_tuning import FineTuning, make_trainer
 from agapo.learner.trl.ray_train import Kind, run_ranks
@@ -41,13 +42,16 @@ def train(
     *,
     done: int = 0,
     should_stop: Callable[[Losses], bool] = lambda losses: False,
+    rates: Losses | None = None,
 ) -> Losses:
-    """Train in `folder`; return the loss of each step that was reported."""
+    """Train in `folder`; return the loss of each step that was reported, and put the learning rates into `rates`."""
     losses: Losses = {}
 
     def report(step: int, metrics: dict[str, float]) -> None:
         assert step not in losses
         losses[step] = metrics["train/loss"]
+        if rates is not None:
+            rates[step] = metrics["train/learning_rate"]
 
     try:
         run_ranks(
@@ -122,6 +126,55 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     assert first | rest == undisturbed
     for name, expected in weights(whole).items():
         assert torch.equal(weights(tmp_path)[name], expected), name
+
+
+@pytest.mark.parametrize(("ranks", "zero_stage", "micro_rows"), [(1, 0, 4), (2, 2, 1)])
+def test_a_run_goes_on_with_another_learning_rate(
+    cluster: None,
+    settings: FineTuning,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ranks: int,
+    zero_stage: int,
+    micro_rows: int,
+) -> None:
+    """The checkpoint brings its own, which must not win. A rate of (nearly) 0 leaves the weights where they are."""
+    monkeypatch.setattr("agapo.learner.trl.ray_train.POLL_S", 0.002)
+    own = divided(settings, ranks, zero_stage, micro_rows)
+    first = train(own, tmp_path, ranks=ranks, should_stop=lambda losses: len(losses) >= 3)
+    stopped = max(first)
+    saved = tmp_path / "checkpoints" / f"step-{stopped:06d}" / "state"
+    before = load_file(saved / "model.safetensors") if not zero_stage else None
+    rates: Losses = {}
+    train(replace(own, learning_rate=1e-20), tmp_path, ranks=ranks, done=stopped, rates=rates)
+    # Logged is the rate of the next step: linear, from the peak after 3 steps to 0 after 20.
+    expected = {step: 1e-20 * (STEPS - step) / (STEPS - 3) for step in range(stopped + 1, STEPS + 1)}
+    assert rates == pytest.approx(expected, rel=1e-6)
+    if before:
+        after = weights(tmp_path)
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_a_worker_that_dies_again_and_again_is_one_line(
+    cluster: None, settings: FineTuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agapo.learner.trl.ray_train.POLL_S", 0.002)
+
+    killed: list[int] = []
+
+    def kill_once(losses: Losses) -> bool:
+        if losses and not killed:
+            workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in "".join(p.cmdline())]
+            killed.append(workers[0].pid)
+            workers[0].kill()
+        return False
+
+    with pytest.raises(ProcessDied) as caught:
+        train(settings, tmp_path, should_stop=kill_once)
+    assert str(caught.value) == (
+        "training: rank 0 died (it was killed, as the system does where memory runs out), and no new start is left "
+        "(training.max_restarts); often memory: lower training.row_tokens"
+    )
 
 
 def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(

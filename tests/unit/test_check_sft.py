@@ -1,7 +1,6 @@
 """`agapo check` on SFT recipes: what it says of batches, dialogues, contexts and memory; the big recipes fit."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from agapo.errors import UserError
 from agapo.model.loading import create_model, export_hf
 from agapo.model.memory import GIB, training_memory
 from agapo.model.tokenizer import build_tokenizer
-from agapo.preflight import check
 from agapo.preflight import model as model_check
 from agapo.preflight.check import check_recipe
 from agapo.preflight.model import base_recipe, memory_rows, model_sizes, setup_of
@@ -192,14 +190,6 @@ def test_a_needle_beyond_the_context_is_refused(recipe_of: Any) -> None:
     recipe = recipe_of([dialogue("reasoning")], needle={"lengths": [1024, 65536]})
     with pytest.raises(UserError, match=r"needle\.lengths: 65536 tokens .* exceed the model's context of 4096"):
         check_fine_tuning(recipe)
-
-
-def test_without_a_network_the_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    check._without_network()
-    assert os.environ.pop("HF_HUB_OFFLINE") == "1"
 
 
 def test_flash_attention_wants_one_row_at_once() -> None:

@@ -110,7 +110,7 @@ class TestRunDirectory:
         assert provenance["recipe"] == str(recipe_path)
 
     def test_same_recipe_is_reopened_and_recorded(self, recipe: RLRecipe, recipe_path: Path) -> None:
-        open_and_close(recipe, recipe_path)
+        open_and_close(recipe, recipe_path).metrics.write_text("")
         longer = load_recipe(RLRecipe, recipe_path, ["steps=200"])
         run = open_and_close(longer, recipe_path)
         assert run.resumed
@@ -143,7 +143,7 @@ class TestRunDirectory:
         message = str(caught.value)
         assert message == (
             f"{recipe.run_directory}: holds a run of another recipe (run.seed: 0 → 3, "
-            "reward.terms.0.weight: 1.0 → 2.0, rollout.top_p: 1.0 → 0.9, and 1 more); "
+            "reward.terms.0.weight: 1.0 → 2.0, rollout.top_p: 1.0 → 0.9); "
             "name a new run with run.name=…, or delete the directory"
         )
         assert open_and_close(recipe, recipe_path).resumed, "a refused recipe changes nothing and holds no lock"

@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 import ray
+from ray.exceptions import RayActorError
 
-from agapo.cluster import fetch
+from agapo.cluster import fetch, how_it_died
+from agapo.errors import ProcessDied
 from agapo.learner.checkpoint import Checkpoint, Saved, deepspeed_files, require_same_shards
 from agapo.learner.rl.batching import Example
 from agapo.learner.rl.settings import TAG, LearnerSettings
 from agapo.model.weights import WeightLayout
+
+RELIEF = "lower learner.micro_batch_tokens, or set model.gradient_checkpointing"
+"""What makes a rank take less memory."""
 
 
 class RankActor:
@@ -74,45 +79,57 @@ class LearnerGroup:
             "runtime_env": {"env_vars": environment},
         }
         self._ranks: list[Any] = [ray.remote(RankActor).options(**options).remote() for _ in range(ranks)]
-        address, port = fetch(self._ranks[0].endpoint.remote())
+        address, port = self._fetch(self._ranks[0].endpoint.remote())
         self._starting = [
             actor.start.remote(settings, rank, ranks, address, port) for rank, actor in enumerate(self._ranks)
         ]
 
     def wait_ready(self) -> None:
         """Return once every rank has loaded the policy."""
-        fetch(self._starting)
+        self._fetch(self._starting)
+
+    def _fetch(self, references: Any) -> Any:
+        """Return the ranks' answers. Raises ProcessDied, naming the rank, as soon as one is gone."""
+        try:
+            return fetch(references, relief=RELIEF)
+        except RayActorError as error:
+            died = [str(rank) for rank, actor in enumerate(self._ranks) if actor._actor_id.hex() == error.actor_id]
+            raise ProcessDied(
+                f"learner rank {', '.join(died) or '?'} died ({how_it_died(error)}); often memory: {RELIEF}"
+            ) from None
 
     def load_reference(self) -> None:
         """Load the frozen reference policy on every rank."""
-        fetch([actor.load_reference.remote() for actor in self._ranks])
+        self._fetch([actor.load_reference.remote() for actor in self._ranks])
 
     def reference_logprobs(self, examples: Sequence[Example]) -> list[np.ndarray]:
         """Return log π_ref [T] of each example."""
         whole = ray.put(list(examples))
         found: dict[int, np.ndarray] = {}
-        for share in fetch([actor.reference_logprobs.remote(whole) for actor in self._ranks]):
+        for share in self._fetch([actor.reference_logprobs.remote(whole) for actor in self._ranks]):
             found |= share
         return [found[index] for index in range(len(examples))]
 
     def update(self, examples: Sequence[Example], *, denominator: float, learning_rate: float) -> dict[str, float]:
         """Make one optimizer update, and return sums over all ranks."""
         whole = ray.put(list(examples))
-        return merge_sums(fetch([actor.update.remote(whole, denominator, learning_rate) for actor in self._ranks]))
+        return merge_sums(
+            self._fetch([actor.update.remote(whole, denominator, learning_rate) for actor in self._ranks])
+        )
 
     def layout(self) -> WeightLayout:
         """Return where each parameter lies in the flat buffer."""
-        return fetch(self._ranks[0].layout.remote())
+        return self._fetch(self._ranks[0].layout.remote())
 
     def weights(self) -> Any:
         """Return a reference to the policy's weights as one flat buffer."""
         references = [actor.weights.remote() for actor in self._ranks]
-        fetch(references[1:])
+        self._fetch(references[1:])
         return references[0]
 
     def save(self, directory: Path) -> Saved:
         """Write every rank's state below `directory`, which all hosts must see; return which files that makes."""
-        fetch([actor.save.remote(directory) for actor in self._ranks])
+        self._fetch([actor.save.remote(directory) for actor in self._ranks])
         own, ranks = self._settings, len(self._ranks)
         names = deepspeed_files(own.zero_stage, ranks, bfloat16=own.bfloat16)
         return Saved(ranks, own.zero_stage, [f"{TAG}/{name}" for name in names])
@@ -121,7 +138,7 @@ class LearnerGroup:
         """Take every rank's state from a checkpoint. Raises UserError where another division of ranks wrote it."""
         own, ranks = self._settings, len(self._ranks)
         require_same_shards(checkpoint, ranks=ranks, zero_stage=own.zero_stage, section="learner")
-        fetch([actor.load.remote(checkpoint.path) for actor in self._ranks])
+        self._fetch([actor.load.remote(checkpoint.path) for actor in self._ranks])
 
 
 def merge_sums(shares: Sequence[dict[str, float]]) -> dict[str, float]:

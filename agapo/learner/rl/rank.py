@@ -233,7 +233,7 @@ def _join(rank: int, ranks: int, address: str, port: int, device: str) -> None:
 def _require_finite(norm: float) -> None:
     if not math.isfinite(norm):
         raise UserError(
-            f"the gradient's norm became {norm}; lower learner.learning_rate or the rewards' weights, "
+            f"the gradient's norm became {norm}; lower learner.learning_rate, "
             "and run again to go on from the last checkpoint"
         )
 

@@ -56,6 +56,28 @@ class CheckpointCallback(TrainerCallback):
         wait_for_all()
 
 
+class LearningRateCallback(TrainerCallback):
+    """Lets the recipe's learning rate count where a run goes on; the checkpoint brings the one it was saved with."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        lr_scheduler: Any = None,
+        **_: Any,
+    ) -> None:
+        """Set the peak, and with it the rate of the next step. Changes nothing where the recipe is the same."""
+        if not state.global_step:
+            return
+        schedule = getattr(lr_scheduler, "scheduler", lr_scheduler)  # accelerate wraps it
+        schedule.base_lrs = [args.learning_rate for _ in schedule.base_lrs]
+        rates = [args.learning_rate * share(schedule.last_epoch) for share in schedule.lr_lambdas]
+        for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+            group["initial_lr"], group["lr"] = args.learning_rate, rate
+        schedule._last_lr = rates
+
+
 class ReportCallback(TrainerCallback):
     """Reports each step's metrics to the driver, and stops, saving, when the driver asks to."""
 

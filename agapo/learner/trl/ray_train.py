@@ -19,10 +19,10 @@ from typing import Any
 import ray
 from transformers import TrainerCallback
 
-from agapo.cluster import fetch
-from agapo.errors import Interrupted, UserError
+from agapo.cluster import death_in, fetch
+from agapo.errors import Interrupted, ProcessDied, UserError
 from agapo.learner.checkpoint import latest_checkpoint
-from agapo.learner.trl.callbacks import STATE, CheckpointCallback, ReportCallback
+from agapo.learner.trl.callbacks import STATE, CheckpointCallback, LearningRateCallback, ReportCallback
 from agapo.learner.trl.fine_tuning import FineTuning, fine_tune
 
 RAY_TRAIN = "ray_train"
@@ -99,7 +99,7 @@ def run_ranks(
     thread.start()
     last = _follow(thread, mailbox, report, should_stop, done)
     if failure:
-        raise _explained(failure[0])
+        raise _explained(failure[0], kind.relief)
     if last < settings.steps:
         raise Interrupted
 
@@ -149,6 +149,7 @@ def rank_main(config: Mapping[str, Any]) -> None:
     settings, kind, mailbox = config["settings"], config["kind"], config["mailbox"]
     callbacks = [
         CheckpointCallback(settings),
+        LearningRateCallback(),
         ReportCallback(lambda step, metrics: ray.get(mailbox.post.remote(step, metrics)), kind.names),
     ]
     try:
@@ -175,8 +176,13 @@ def _one_line(error: BaseException, relief: str = "the micro-batch") -> str:
     return f"training: {type(error).__name__}: {lines[-1]}"
 
 
-def _explained(error: BaseException) -> BaseException:
+def _explained(error: BaseException, relief: str) -> UserError:
     """Return what stopped the ranks as one line; the whole of it is in Ray's log."""
     causes = getattr(error, "worker_failures", None) or {0: error}
     rank, cause = next(iter(causes.items()))
+    if how := death_in(getattr(cause, "health_check_failure", cause)):
+        return ProcessDied(
+            f"training: rank {rank} died ({how}), and no new start is left (training.max_restarts); often memory: "
+            f"lower {relief}"
+        )
     return UserError(f"training: rank {rank} failed again and again ({_one_line(cause)}); Ray's log has all of it")

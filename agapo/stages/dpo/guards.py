@@ -49,8 +49,8 @@ def print_guards(findings: Sequence[Finding], console: Console) -> None:
     print_table("Guards", ("", "is", "at most", ""), rows, console)
     if tripped := [item["guard"] for item in findings if not item["ok"]]:
         console.print(
-            f"Look at: {', '.join(tripped)}. A lower training.learning_rate or fewer epochs move the model less; "
-            "pairs.png shows what it was taught.",
+            f"Look at: {', '.join(tripped)}. A new run (run.name=…) with a smaller training.learning_rate or fewer "
+            "epochs moves the model less; pairs.png shows what it was taught.",
             style="yellow",
             soft_wrap=True,
             highlight=False,

@@ -39,6 +39,7 @@ from agapo.stages.dpo.pairing import (
     sample_responses,
     write_pairs,
 )
+from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.finish import SO_FAR, report_finished, run_to_end, spending
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.measure import before_and_after, measured, measuring
@@ -61,7 +62,7 @@ Rows = list[dict[str, Any]]
 def run_dpo(recipe: DPORecipe, recipe_path: Path) -> None:
     """Run the preference stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
     start = starting_model(recipe)
-    with RunDirectory.open(recipe, recipe_path) as run:
+    with RunDirectory.open(recipe, recipe_path) as run, told_in_a_line(run):
         keep_start(run, start)
         run_to_end(recipe, recipe_path, run, start, lambda so_far: _prefer(recipe, run, start, so_far))
         _report(run)
@@ -80,7 +81,7 @@ def run_pairs(recipe: DPORecipe, recipe_path: Path, responses: Path | None, show
         print_pairs(pairs_report(groups, paired, rows), rows, console, shown=shown)
         return
     start = starting_model(recipe)
-    with RunDirectory.open(recipe, recipe_path) as run:
+    with RunDirectory.open(recipe, recipe_path) as run, told_in_a_line(run):
         keep_start(run, start)
         if not pairs_are_made(run.path, recipe.pairs):
             with (
@@ -186,7 +187,7 @@ def _training_data(stage: _Stage, report: Mapping[str, Any]) -> int:
         mend = "raise pairs.prompts or rollout.group_size, or lower training.pairs_per_step"
         if not rows:
             mend = "look at the reasons: another pairs.policy, or prompts that the model gets right now and then"
-        # What was sampled is kept: see `agapo.recipe.base.FREE_BEFORE_TRAINING`.
+        # What was sampled is kept: see `agapo.recipe.keys.BEFORE_TRAINING`.
         raise UserError(f"pairs: {error} ({describe_pairs(report)}); {mend}") from None
     save_pairs(folder, rows, order)
     return len(order) // training.pairs_per_step
@@ -211,7 +212,7 @@ def _loop(stage: _Stage, steps: int) -> AbstractContextManager[TrainerLoop]:
         stage.recipe,
         stage.run,
         stage.start,
-        Kind(make_preference_trainer, NAMES, "training.micro_batch_pairs"),
+        Kind(make_preference_trainer, NAMES, "training.micro_batch_pairs, or set model.gradient_checkpointing"),
         steps=steps,
         doing="training",
         of=f" of {training.pairs_per_step} pairs ({training.loss})",

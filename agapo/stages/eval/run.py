@@ -29,6 +29,7 @@ from agapo.recipe.evaluation import AccuracyConfig
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
 from agapo.schema import Prompt
+from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import starting_model, weights_mark
@@ -47,14 +48,16 @@ def run_eval(recipe: EvalRecipe, recipe_path: Path) -> None:
     Raises UserError where the needle test is not green.
     """
     model = starting_model(recipe, green=False)
-    with RunDirectory.open(recipe, recipe_path) as run:
+    with RunDirectory.open(recipe, recipe_path) as run, told_in_a_line(run):
         if run.finished and not _is_of(run, model):
             _set_aside(run)
         if not run.finished:
             _evaluate(recipe, recipe_path, run, model)
         summary = report_evaluation(run)
         if "needle" in summary:
-            refuse_red(summary["needle"], run.path)
+            # The recipe's `stop` may have been changed since, to accept what was found.
+            stop = recipe.needle is not None and recipe.needle.stop
+            refuse_red({**summary["needle"], "stop": stop}, run.path)
 
 
 def _is_of(run: RunDirectory, model: str) -> bool:

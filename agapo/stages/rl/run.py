@@ -15,8 +15,10 @@ from agapo.learner.rl.group import LearnerGroup
 from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import load_tokenizer
 from agapo.recipe import RLRecipe
+from agapo.recipe.rl import rollout_warnings
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.stages.rl.loop import Progress, RLLoop, resume, unreached, use_export
+from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.export import Exporter
 from agapo.stages.running.finish import common_summary, finish, report_finished, say_finished
 from agapo.stages.running.interrupt import StopRequest
@@ -37,7 +39,7 @@ from agapo.tracking import (
 def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
     """Run the RL stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
     model_path = starting_model(recipe)
-    with RunDirectory.open(recipe, recipe_path) as run:
+    with RunDirectory.open(recipe, recipe_path) as run, told_in_a_line(run):
         keep_start(run, model_path)
         # More steps than a finished run has made: it goes on.
         if run.finished and (read_json(run.summary) or {}).get("steps", 0) >= recipe.steps:
@@ -85,6 +87,8 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     view = stack.enter_context(StepProgress(recipe.steps, progress.step, name="rl"))
     view.announce(_headline(recipe, run, progress))
     view.announce(describe_questions(questions, render))
+    for warning in rollout_warnings(recipe.rollout):
+        view.announce(f"warning: {warning}")
     evaluator = make_evaluator(pool, scorer, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed)
     stream = training_stream(recipe, questions)
     return RLLoop(

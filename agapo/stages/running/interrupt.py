@@ -1,31 +1,32 @@
-"""Ctrl-C that loses no finished step."""
+"""Ctrl-C and SIGTERM that lose no finished step."""
 
 import signal
+from contextlib import ExitStack
 from types import FrameType
-from typing import Any
+
+from agapo.signals import handled_by, note, stop_at_once
 
 
 class StopRequest:
-    """Notes the first Ctrl-C (or SIGTERM) for the loop to look at; a second Ctrl-C stops at once."""
+    """Notes the first Ctrl-C or SIGTERM for the loop to look at; a second Ctrl-C stops at once."""
 
     def __init__(self) -> None:
         self.requested = False
-        self._previous: dict[int, Any] = {}
+        self._stack = ExitStack()
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._note)
+        self._stack.enter_context(handled_by(self._note))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._stack.close()
 
     def __call__(self) -> bool:
         """Return whether a stop was asked for."""
         return self.requested
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
-            raise KeyboardInterrupt
+        if self.requested and number == signal.SIGINT:
+            stop_at_once(number)
+        note(number)
         self.requested = True

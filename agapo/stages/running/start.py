@@ -5,18 +5,22 @@ stays behind.
 """
 
 import hashlib
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from agapo.errors import INTERRUPTED, Interrupted, UserError
 from agapo.evaluation.needle import require_green_start
-from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, fingerprint, load_recipe
+from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.base import recipe_stage
-from agapo.tracking import RunDirectory, is_finished, make_console, read_json, stored_fingerprint, write_json_atomic
+from agapo.signals import handled_by, note
+from agapo.tracking import RunDirectory, is_finished, make_console, read_json, write_json_atomic
+from agapo.tracking.ownership import describe_other_version
 from agapo.tracking.progress import format_duration
-from agapo.tracking.run_directory import describe_changes
 
 MAKERS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe}
 BEFORE = {"rl": ("sft",), "dpo": ("rl",), "eval": tuple(MAKERS)}
@@ -38,7 +42,7 @@ def starting_model(recipe: Recipe, *, green: bool = True) -> str:
     run = _made(recipe, start) if start else last_finished(recipe)
     _say(f"{recipe.stage}: starts from {run / 'hf'} ({_why(recipe)})")
     if green:
-        require_green_start(read_json(run / "summary.json") or {}, start or run)
+        require_green_start(_as_its_recipe_says(read_json(run / "summary.json") or {}, recipe), start or run)
     return str(run / "hf")
 
 
@@ -55,6 +59,14 @@ def _say(line: str) -> None:
     make_console().print(line, soft_wrap=True, highlight=False)
 
 
+def _as_its_recipe_says(summary: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """Return a start's summary; `needle.stop` of the recipe that makes it may have been changed since to accept it."""
+    needle = getattr(start_recipe(recipe), "needle", None) if recipe.model.start else None
+    if needle and not needle.stop and "needle" in summary:
+        return {**summary, "needle": {**summary["needle"], "stop": False}}
+    return summary
+
+
 def _made(recipe: Recipe, start: Path) -> Path:
     """Return the run of the recipe that `model.start` names, made where it is not there."""
     maker = start_recipe(recipe)
@@ -63,15 +75,14 @@ def _made(recipe: Recipe, start: Path) -> Path:
         began = time.monotonic()
         command = [sys.executable, "-m", "agapo", maker.stage, str(start), f"run.output={recipe.run.output}"]
         status = _wait_for(command)
-        if status == INTERRUPTED:
+        if status in INTERRUPTED:
             raise Interrupted
         if status:
             raise UserError(
                 f"model.start: the {maker.stage.upper()} run that makes the start failed; see above ({start})"
             )
         _say(f"model.start: made in {format_duration(time.monotonic() - began)}")
-    elif stored_fingerprint(maker.run_directory) != fingerprint(maker):
-        changes = describe_changes(maker.run_directory, maker)
+    elif changes := describe_other_version(maker.run_directory, maker):
         raise UserError(
             f"model.start: {maker.run_directory} was made by another version of {start} ({changes}); "
             "delete it to make it anew, or give its model as model.path"
@@ -107,13 +118,19 @@ def _has_model(run: Path) -> bool:
 
 
 def _wait_for(command: list[str]) -> int:
-    """Run a command and return its exit status. Ctrl-C goes to it as well, and it may have something to save."""
+    """Run a command and return its exit status. It may have something to save when it is stopped, and is waited for.
+
+    A terminal's Ctrl-C goes to it as well; a SIGTERM is passed on.
+    """
     with subprocess.Popen(command) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:
-                continue
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            note(number)
+            if number == signal.SIGTERM:
+                process.terminate()
+
+        with handled_by(pass_on):
+            return process.wait()
 
 
 def start_recipe(recipe: Recipe) -> Recipe:

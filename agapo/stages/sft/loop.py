@@ -78,7 +78,7 @@ def sft_loop(
             should_stop=stop,
         )
         view.announce(describe(data))
-    kind = Kind(make_trainer, NAMES, "training.micro_batch_rows or training.row_tokens")
+    kind = Kind(make_trainer, NAMES, "training.micro_batch_rows, or set model.gradient_checkpointing")
     with trainer_loop(
         recipe,
         run,

@@ -15,6 +15,7 @@ from agapo.recipe import SFTRecipe
 from agapo.rewarding.start import check_rewards
 from agapo.rollouts.pool import RolloutPool
 from agapo.schema import Prompt
+from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.finish import SO_FAR, report_finished, run_to_end
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.measure import before_and_after, measured, measuring
@@ -28,9 +29,18 @@ from agapo.tracking import RunDirectory, learning_curve, make_console, read_json
 def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
     """Run the SFT stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
     parent = None if recipe.create else starting_model(recipe)
-    with RunDirectory.open(recipe, recipe_path) as run:
+    with RunDirectory.open(recipe, recipe_path) as run, told_in_a_line(run):
         run_to_end(recipe, recipe_path, run, parent, lambda so_far: _fine_tune(recipe, run, parent, so_far))
+        heed_needle_stop(recipe, run)
         report_sft(run)
+
+
+def heed_needle_stop(recipe: SFTRecipe, run: RunDirectory) -> None:
+    """Let a finished run's `needle.stop` follow its recipe: a red grid may be accepted afterwards."""
+    summary = read_json(run.summary) or {}
+    if recipe.needle and "needle" in summary and summary["needle"]["stop"] != recipe.needle.stop:
+        summary["needle"]["stop"] = recipe.needle.stop
+        write_json_atomic(run.summary, summary)
 
 
 def report_sft(run: RunDirectory) -> None:

@@ -1,0 +1,54 @@
+"""The way to the Hugging Face hub, looked for once: without one, its libraries would try for a minute each time."""
+
+import os
+import socket
+import sys
+import threading
+from functools import cache
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+PATIENCE_S = 5.0
+"""How long the hub may take to answer, the look-up of its name included."""
+
+
+@cache
+def missing_way() -> str:
+    """Return '' where the hub may be asked; else why not, having told its libraries, which then use their cache only.
+
+    With the user's `HF_HUB_OFFLINE` they know already, and what lies behind a proxy cannot be looked at from here.
+    """
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return ""
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    port = endpoint.port or (80 if endpoint.scheme == "http" else 443)
+    if getproxies() or not endpoint.hostname or _answers(endpoint.hostname, port):
+        return ""
+    _go_offline()
+    return f"there is no way to {endpoint.hostname}"
+
+
+def _answers(host: str, port: int) -> bool:
+    reached, done = threading.Event(), threading.Event()
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=PATIENCE_S).close()
+            reached.set()
+        except OSError:
+            pass
+        finally:
+            done.set()
+
+    # In a thread: the look-up of a name has no timeout of its own.
+    threading.Thread(target=connect, daemon=True).start()
+    done.wait(PATIENCE_S)
+    return reached.is_set()
+
+
+def _go_offline() -> None:
+    """Tell the libraries: by the environment those that are imported later, and the processes started later."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    for module in ("huggingface_hub.constants", "datasets.config"):
+        if module in sys.modules:
+            sys.modules[module].HF_HUB_OFFLINE = True  # pyright: ignore[reportAttributeAccessIssue]

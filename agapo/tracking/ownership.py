@@ -1,0 +1,163 @@
+"""Whose run a directory holds, and with which changed keys it may go on (`agapo.recipe.keys` has their classes)."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from agapo.errors import UserError
+from agapo.recipe import Recipe, RLRecipe, fingerprint
+from agapo.recipe.keys import BEFORE_TRAINING, SHARDED, Change, KeyClass, changes
+from agapo.tracking.files import read_json
+
+MADE_ANEW = ("start", "data")
+"""Folders that a run makes before any work, from its recipe alone."""
+
+
+def is_finished(path: Path) -> bool:
+    """Return whether the run in folder `path` came to its end; takes no lock."""
+    summary = read_json(path / "summary.json")
+    return summary is not None and summary.get("finished") is True
+
+
+def is_over(path: Path, recipe: Recipe) -> bool:
+    """Return whether there is nothing left to do: RL goes on where it is to make more steps than it has."""
+    made = (read_json(path / "summary.json") or {}).get("steps") or 0
+    return is_finished(path) and not (isinstance(recipe, RLRecipe) and recipe.steps > made)
+
+
+def stored_fingerprint(path: Path) -> str | None:
+    """Return the fingerprint of the recipe whose run lies in folder `path`, None where there is no run."""
+    provenance = read_json(path / "provenance.json")
+    return provenance.get("fingerprint") if provenance else None
+
+
+def stored_recipe(path: Path) -> dict[str, Any]:
+    """Return the resolved recipe of the run in folder `path`, empty where it cannot be read."""
+    try:
+        stored = yaml.safe_load((path / "recipe.yaml").read_text())
+    except (OSError, yaml.YAMLError):
+        return {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def next_step(path: Path) -> int | None:
+    """Return the step that the run in folder `path` makes next, from 1; None without checkpoints (a filter, say)."""
+    try:
+        latest = (path / "checkpoints" / "latest").read_text().strip()
+    except OSError:
+        return None
+    step = (read_json(path / "checkpoints" / latest / "state.json") or {}).get("step")
+    return None if step is None else int(step) + 1
+
+
+def take_over(path: Path, recipe: Recipe) -> list[Change] | None:
+    """Return the changed keys that count from now on, of the run that lies in folder `path` and goes on.
+
+    None: there is none, or nothing was done yet, and what was made from its recipe is gone. Raises UserError where the
+    keys make it another run, or the checkpoint does not fit them.
+    """
+    if not (path / "provenance.json").exists():
+        return None
+    found = _changes_by_class(path, recipe)
+    counting = [*found["identity"], *found["later"]]
+    if (counting or _differs_unseen(path, recipe)) and not _has_begun(path, recipe.stage):
+        for name in MADE_ANEW:
+            shutil.rmtree(path / name, ignore_errors=True)
+        return None
+    _refuse_other_recipe(path, recipe, found)
+    if not is_over(path, recipe):
+        _refuse_other_shards(path, recipe, found["free"])
+    return counting
+
+
+def describe_other_version(path: Path, recipe: Recipe) -> str:
+    """Return `key: old → new` of the first keys that make the run in folder `path` that of another recipe, else ''."""
+    found = _changes_by_class(path, recipe)
+    steps_apart = [change for change in found["later"] if not (recipe.stage == "rl" and change[0] == "steps")]
+    counting = [*found["identity"], *steps_apart]
+    return describe(counting) if counting or _differs_unseen(path, recipe) else ""
+
+
+def _changes_by_class(path: Path, recipe: Recipe) -> dict[KeyClass, list[Change]]:
+    found: dict[KeyClass, list[Change]] = {"identity": [], "later": [], "free": []}
+    if stored := stored_recipe(path):
+        for kind, change in changes(recipe, stored):
+            found[kind].append(change)
+    return found
+
+
+def _differs_unseen(path: Path, recipe: Recipe) -> bool:
+    """Whether the run is another's, and its recipe, which would say in what, cannot be read."""
+    return not stored_recipe(path) and stored_fingerprint(path) != fingerprint(recipe)
+
+
+def _has_begun(path: Path, stage: str) -> bool:
+    """Whether a run has left more than its recipe: what was refused before any work may be mended in place.
+
+    An evaluation that was stopped keeps nothing, and starts again.
+    """
+    if stage == "eval":
+        return is_finished(path)
+    made = ("provenance.json", "recipe.yaml", *MADE_ANEW)
+    return any(item.name not in made and not is_ours(item.name) for item in path.iterdir())
+
+
+def is_ours(name: str) -> bool:
+    """What a crash while the run was being set up can leave behind."""
+    return name == ".lock" or (name.startswith(".") and name.endswith(".tmp"))
+
+
+def _has_trained(path: Path) -> bool:
+    return is_finished(path) or ((path / "checkpoints").is_dir() and any((path / "checkpoints").iterdir()))
+
+
+def _refuse_other_recipe(path: Path, recipe: Recipe, found: dict[KeyClass, list[Change]]) -> None:
+    free = () if _has_trained(path) else BEFORE_TRAINING.get(recipe.stage, ())
+    refused = [change for change in found["identity"] if not _is_below(change[0], free)]
+    if is_over(path, recipe):
+        refused += [change for change in found["later"] if change[0] != "steps"]
+    if refused or _differs_unseen(path, recipe):
+        what = "a finished run" if is_over(path, recipe) else "a run"
+        raise UserError(
+            f"{path}: holds {what} of another recipe ({describe(refused)}); "
+            f"name a new run with run.name=…, or delete the directory"
+        )
+
+
+def _refuse_other_shards(path: Path, recipe: Recipe, free: Sequence[Change]) -> None:
+    """DeepSpeed deals the optimizer's state out to as many ranks as there are, and reads it only as it was dealt."""
+    step, dealt = next_step(path), [change for change in free if change[0] in SHARDED]
+    if step is None or not dealt or _is_whole(recipe, dealt):
+        return
+    back = ", ".join(f"{key}={_short(old)}" for key, old, _ in dealt)
+    raise UserError(
+        f"{path}: the checkpoint of step {step - 1} is dealt out to the ranks in another way ({describe(dealt)}); "
+        f"go on with {back}, or name a new run with run.name=…"
+    )
+
+
+def _is_whole(recipe: Recipe, dealt: Sequence[Change]) -> bool:
+    """Whether every rank has the whole state, so that their number does not matter."""
+    section: Any = getattr(recipe, "learner" if recipe.stage == "rl" else "training")
+    bfloat16 = recipe.stage == "rl" and recipe.model.dtype == "bfloat16"
+    return not section.zero_stage and not bfloat16 and all(key.endswith(".ranks") for key, _, _ in dealt)
+
+
+def describe(found: Sequence[Change], most: int = 3) -> str:
+    """Return `key: old → new` of the first few changes."""
+    if not found:
+        return "its fingerprint differs"
+    shown = ", ".join(f"{key}: {_short(old)} → {_short(new)}" for key, old, new in found[:most])
+    return shown + (f", and {len(found) - most} more" if len(found) > most else "")
+
+
+def _short(value: Any, most: int = 60) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _is_below(key: str, sections: Sequence[str]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
