@@ -37,7 +37,9 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     base.ClusterConfig: _keys(free="address"),
     # --- rewards and sampling ---
     rl.RewardTerm: _keys(identity="name function weight domains args", later="deadline_s"),
-    rl.RewardConfig: _keys(identity="combine verdict", later="deadline_s max_error_rate", free="workers"),
+    rl.RewardConfig: _keys(
+        identity="combine verdict correct_at truncated", later="deadline_s max_error_rate", free="workers"
+    ),
     rl.RolloutConfig: _keys(
         identity="engine group_size temperature top_p stop",
         later="max_new_tokens chunk_prompts",
@@ -55,7 +57,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
         later="every chunk_prompts",
     ),
     algorithm.AlgorithmConfig: _keys(
-        identity="preset all_wrong_penalty drop_all_correct drop_all_wrong aggregation updates_per_batch truncated "
+        identity="preset all_wrong_penalty drop_all_correct drop_all_wrong aggregation updates_per_batch "
         "shuffle_rewards"
     ),
     algorithm.RefillConfig: _keys(identity="max_extra"),

@@ -9,7 +9,8 @@ from agapo.algorithm.sampling import make_batch
 from agapo.recipe import RLRecipe, load_recipe
 from agapo.schema import Batch
 from agapo.stages.rl.clipping import WINDOW, ClipWatch
-from agapo.stages.rl.loop import Progress, RLLoop
+from agapo.stages.rl.loop import RLLoop
+from agapo.stages.rl.progress import Progress
 from agapo.stages.rl.metrics import advantage_metrics
 from tests.builders import group
 

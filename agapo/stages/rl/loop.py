@@ -11,7 +11,7 @@ and the weights, so a run that was stopped goes on as if it had not been.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from agapo.algorithm.kl import SequenceEstimator
@@ -24,7 +24,7 @@ from agapo.evaluation.evaluator import Evaluator, mean_accuracy
 from agapo.evaluation.figures import term_means
 from agapo.evaluation.questions import Questions
 from agapo.evaluation.rendering import Renderer
-from agapo.learner.checkpoint import latest_checkpoint, save_checkpoint
+from agapo.learner.checkpoint import save_checkpoint
 from agapo.learner.rl.batching import Example, examples_of, with_reference
 from agapo.learner.rl.group import LearnerGroup
 from agapo.learner.rl.settings import learning_rate_at
@@ -37,6 +37,7 @@ from agapo.rollouts.sampling import JudgingError, sample_and_score
 from agapo.schema import Batch, Group, Prompt
 from agapo.stages.rl.clipping import ClipWatch
 from agapo.stages.rl.metrics import Clock, Collected, advantage_metrics, learn_metrics, rollout_metrics
+from agapo.stages.rl.progress import Progress, unreached
 from agapo.stages.running.export import Exporter
 from agapo.stages.running.system import sampling_params
 from agapo.tracking import MetricsLogger, RunDirectory, StepProgress
@@ -44,33 +45,6 @@ from agapo.tracking.logger import question
 
 UNREACHED_AFTER = 5
 """Steps after which a verdict that nothing has reached is pointed out."""
-
-
-@dataclass
-class Progress:
-    """Where the run is: all that the main loop needs to go on, as JSON in each checkpoint."""
-
-    step: int = 0
-    """Finished steps."""
-    cursor: int = 0
-    """Prompts taken from the stream."""
-    updates: int = 0
-    """Optimizer updates: the version of the weights."""
-    clipped_updates: int = 0
-    tokens: int = 0
-    reward_errors: int = 0
-    wall_s: float = 0.0
-    wandb_id: str | None = None
-    evaluated: int = -1
-    """The last step that was evaluated."""
-    best_accuracy: float = -1.0
-    best_reward: float = 0.0
-    best_step: int = -1
-    highest_verdict: float | None = None
-    """The highest value that the verdict's term gave a sampled response."""
-    before: dict[str, float] = field(default_factory=dict)
-    start: dict[str, float] = field(default_factory=dict)
-    """What the starting model does when sampled, by mode: pass@k, pass@1, and the mean of each reward term."""
 
 
 @dataclass
@@ -332,19 +306,6 @@ class RLLoop:
             raise
 
 
-def resume(run: RunDirectory, learner: LearnerGroup) -> Progress:
-    """Put the newest checkpoint's weights into the learner; return where the run is. Without one, the start."""
-    checkpoint = latest_checkpoint(run.checkpoints)
-    if checkpoint is None:
-        run.truncate_after(-1)
-        return Progress()
-    learner.load(checkpoint)
-    known = {item.name for item in fields(Progress)}
-    progress = Progress(**{name: value for name, value in checkpoint.state.items() if name in known})
-    run.truncate_after(progress.step)
-    return progress
-
-
 def split_groups(examples: Sequence[Example], parts: int) -> list[list[Example]]:
     """Deal the examples out to `parts` updates by turns, whole groups each.
 
@@ -357,18 +318,6 @@ def use_export(pool: RolloutPool, exporter: Exporter, folder: Any, version: int)
     """Let the rollout actors sample with an exported model."""
     buffer, layout = exporter.read(folder)
     pool.set_weights(buffer, layout, version)
-
-
-def unreached(progress: Progress, correct_at: float) -> str:
-    """Return what there is to say where no sampled response was correct, although some got something; else nothing."""
-    highest = progress.highest_verdict
-    if highest is None or highest >= correct_at or highest <= 0:
-        return ""
-    return (
-        f"no response has counted as correct so far: the verdict's highest value is {highest:.4g}, and "
-        f"reward.correct_at is {correct_at:g}; accuracy says nothing, and every group counts as all wrong. For a "
-        "shaped reward set reward.correct_at, or algorithm.all_wrong_penalty=0"
-    )
 
 
 def _percentages(values: dict[str, float]) -> str:

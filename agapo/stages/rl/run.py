@@ -17,7 +17,8 @@ from agapo.model.loading import load_tokenizer
 from agapo.recipe import RLRecipe
 from agapo.recipe.rl import rollout_warnings
 from agapo.rewarding.start import check_rewards, start_scorer
-from agapo.stages.rl.loop import Progress, RLLoop, resume, unreached, use_export
+from agapo.stages.rl.loop import RLLoop, use_export
+from agapo.stages.rl.progress import Progress, resume, unreached
 from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.export import Exporter
 from agapo.stages.running.finish import common_summary, finish, report_finished, say_finished
