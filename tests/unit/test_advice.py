@@ -90,6 +90,9 @@ def changed(recipe: Recipe, key: str) -> Recipe:
 
 OTHERS = {
     "reward.max_error_rate": 0.5,
+    "learner.max_grad_norm": 5.0,
+    "learner.layout": "right",
+    "model.attention": "eager",
     "training.micro_batch_rows": 1,
     "training.micro_batch_pairs": 1,
     "run.name": "other",

@@ -10,8 +10,8 @@ from agapo.recipe import RLRecipe, load_recipe
 from agapo.schema import Batch
 from agapo.stages.rl.clipping import WINDOW, ClipWatch
 from agapo.stages.rl.loop import RLLoop
-from agapo.stages.rl.progress import Progress
 from agapo.stages.rl.metrics import advantage_metrics
+from agapo.stages.rl.progress import Progress
 from tests.builders import group
 
 
