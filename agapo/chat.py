@@ -68,7 +68,7 @@ def completion_text(completion: Completion) -> str:
     A message that went through a server or a parser has its thinking and its calls in fields of their own.
     """
     if isinstance(completion, str):
-        return completion
+        return str(completion)  # a subclass of str costs more in what is done to every character
     message = completion[-1] if completion else {}
     content, thinking = _content_text(message.get("content")), message.get("reasoning_content")
     calls = "" if "<tool_call>" in content else "\n".join(map(_written_call, _own_calls(message)))

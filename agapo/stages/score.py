@@ -21,7 +21,7 @@ from agapo.recipe import DPORecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.base import recipe_stage
 from agapo.recipe.rl import require_terms
 from agapo.rewarding.start import start_scorer
-from agapo.schema import Group, Prompt, Response, Segment
+from agapo.schema import Group, Prompt, Response
 from agapo.tracking.files import json_line, write_text_atomic
 from agapo.tracking.progress import make_console
 
@@ -85,7 +85,7 @@ def _group(line: str, place: str, number: int) -> Group:
     about = {name: row[name] for name in ("mode", "domain", "language") if row.get(name)}
     about.setdefault("mode", "reasoning" if END_THINK in completion else "non_reasoning")
     name = f"{row.get('prompt_id', f'line {number}')} {about.get('mode', '')}"
-    response = Response((Segment((), ()),), completion, "stop", weights_version=0)
+    response = Response((), completion, "stop", weights_version=0)
     return Group(Prompt(name, tuple(messages), columns=columns, **about), (), (response,))
 
 
