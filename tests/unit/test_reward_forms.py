@@ -259,8 +259,9 @@ def test_a_reward_model_judges_in_trl(chats: bool, trainer: GRPOTrainer, tmp_pat
     tokenizer = build_tokenizer()
     config = Qwen3Config(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=16, pad_token_id=tokenizer.pad_token_id, **{"num_labels": 1},
+        num_key_value_heads=1, head_dim=16, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
+    config.num_labels = 1
     Qwen3ForSequenceClassification(config).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     score = our_rewards()["preference.score"]

@@ -78,6 +78,8 @@ def sft_loop(
             should_stop=stop,
         )
         view.announce(describe(data))
+        for line in data.warnings:
+            view.announce(f"warning: {line}")
     kind = Kind(make_trainer, NAMES, "training.micro_batch_rows or training.row_tokens")
     with trainer_loop(
         recipe,
@@ -131,4 +133,5 @@ def data_summary(data: TrainingData) -> dict[str, Any]:
         "passes": round(data.passes(), 3),
         "fill": round(data.fill(), 4),
         "curation": data.report,
+        **({"warnings": data.warnings} if data.warnings else {}),
     }
