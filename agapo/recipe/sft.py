@@ -48,7 +48,7 @@ class MixConfig(Strict):
     domains: dict[str, float | dict[str, float]] = Field(default_factory=dict)
     """Shares of the domains inside each mode, for both modes at once or by mode. Empty: whatever the sources'
     weights give."""
-    max_repeats: float = Field(default=4.0, ge=1)
+    max_repeats: float = Field(default=8.0, ge=1)
     """No mode, domain or source is passed over more than so many times while the data is passed over once; what its
     share has beyond that goes to the others, and a warning says so."""
 

@@ -198,7 +198,7 @@ class TestBadRows:
         assert len(data.warnings) == 1
         assert "the modes are mixed as the data has them" in data.warnings[0]
         assert data_summary(data)["warnings"] == data.warnings
-        asked = from_file(path, mix={"modes": {"reasoning": 1.5, "non_reasoning": 1}})
+        asked = from_file(path, mix={"modes": {"reasoning": 1.5, "non_reasoning": 1}, "max_repeats": 4})
         data = prepared(tmp_path / "y", data=asked, steps=None, epochs=2.0)
         assert 7 <= np.bincount([index for row in data.rows for index in row])[0] <= 9
         assert "held to 4.0" in data.warnings[0]

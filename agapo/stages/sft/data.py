@@ -314,7 +314,7 @@ def _repeated(rows: Sequence[Sequence[int]], kinds: Sequence[Kind], codes: Seque
         )
 
 
-def _steps(stream: Iterator[tuple[int, int]], trained: list[int], recipe: SFTRecipe) -> int:
+def _steps(stream: Iterator[tuple[int, int]], trained: Sequence[int], recipe: SFTRecipe) -> int:
     """Return the steps in which `epochs` times the data's trained tokens fit, rounded up."""
     assert recipe.epochs
     wanted = recipe.epochs * sum(trained)
