@@ -37,15 +37,13 @@ def split_thinking(text: str, mode: Mode | None) -> tuple[str | None, str | None
     """Split a completion into (thinking, answer), each stripped of surrounding space.
 
     The last `</think>` is where they part, one in the arguments of a tool call left aside. Without one, a `reasoning`
-    completion is all thinking (its generation prompt had opened the block) and the answer is None, as is one that
-    begins with a `<think>` of its own; any other, in `non_reasoning` mode or where the mode is unknown (None), is all
-    answer and the thinking is None.
+    completion is all thinking (its generation prompt had opened the block) and the answer is None; in `non_reasoning`
+    mode, or where the mode is unknown (None), it is all answer and the thinking is None.
     """
     end = _thinking_end(text)
     if end is not None:
         return _bare(text[:end]), text[end + len(END_THINK) :].strip()
-    opened = mode == "reasoning" or text.lstrip().startswith(THINK)
-    return (_bare(text), None) if opened else (None, text.strip())
+    return (_bare(text), None) if mode == "reasoning" else (None, text.strip())
 
 
 def _thinking_end(text: str) -> int | None:
@@ -68,7 +66,7 @@ def completion_text(completion: Completion) -> str:
     A message that went through a server or a parser has its thinking and its calls in fields of their own.
     """
     if isinstance(completion, str):
-        return completion
+        return str(completion)  # a subclass of str costs more in what is done to every character
     message = completion[-1] if completion else {}
     content, thinking = _content_text(message.get("content")), message.get("reasoning_content")
     calls = "" if "<tool_call>" in content else "\n".join(map(_written_call, _own_calls(message)))

@@ -5,7 +5,8 @@ What cannot be reached is said to be not looked at.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -18,6 +19,7 @@ from agapo.preflight.model import base_recipe, base_tokenizer, check_model
 from agapo.recipe import SFTRecipe
 from agapo.recipe.sft import DialogueSourceConfig
 from agapo.stages.running.dialogues import read_dialogues
+from agapo.stages.sft.data import Kind, mix_order, plan_rows
 
 Rows = list[tuple[str, str]]
 SAMPLE = 300
@@ -74,12 +76,19 @@ class Sample:
     languages: Counter[str]
     lengths: list[int]
     """Tokens of each example; empty without a tokenizer."""
+    examples: list[tuple[Kind, int, int]] = field(default_factory=list)
+    """Kind, tokens and trained tokens of each example that fits a row; empty without a tokenizer."""
     malformed: int = 0
 
     @property
     def rows(self) -> int:
         """Rows that are dialogues."""
         return self.modes.total()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether these are all rows of the source."""
+        return self.rows + self.malformed < SAMPLE
 
 
 def check_dialogues(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase | None) -> Rows:
@@ -97,7 +106,10 @@ def check_dialogues(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase | None
                 raise
             complete = False
             rows.append((key, f"not looked at: {error}"))
-    return [*rows, *(("warning", text) for text in _unmixed(recipe, samples, complete=complete))]
+    odd = list(_unmixed(recipe, samples, complete=complete))
+    if complete and not odd:
+        odd += _repeats(recipe, samples)
+    return [*rows, *(("warning", text) for text in odd)]
 
 
 def look_at(recipe: SFTRecipe, name: str, tokenizer: PreTrainedTokenizerBase | None) -> Sample:
@@ -110,7 +122,11 @@ def look_at(recipe: SFTRecipe, name: str, tokenizer: PreTrainedTokenizerBase | N
         sample.domains.setdefault(row["mode"], set()).add(domain)
         sample.languages[str(row.get("language", "en"))] += 1
         if tokenizer:
-            sample.lengths += [len(ids) for ids, _ in row_examples(tokenizer, row, row["place"])]
+            found = row_examples(tokenizer, row, row["place"])
+            sample.lengths += [len(ids) for ids, _ in found]
+            kind = Kind(row["mode"], row.get("domain") or "general", name, row.get("language") or "en")
+            fits = [(ids, mask) for ids, mask in found if len(ids) <= recipe.training.row_tokens]
+            sample.examples += [(kind, len(ids), sum(mask[1:])) for ids, mask in fits]
     sample.malformed = sum(report.dropped.values())
     return sample
 
@@ -158,7 +174,7 @@ def _unmixed(recipe: SFTRecipe, samples: list[Sample], *, complete: bool) -> Ite
     for sample in samples:
         for mode, domains in sample.domains.items():
             present.setdefault(mode, set()).update(domains)
-    yield from _differences("data.mix.modes", {str(k): v for k, v in mix.modes.items()}, set(present), complete)
+    yield from _differences("data.mix.modes", mix.shares_of_modes, set(present), complete)
     for mode, domains in present.items():
         if shares := mix.domains_of(mode):
             yield from _differences(f"data.mix.domains (in {mode})", shares, domains, complete)
@@ -169,3 +185,18 @@ def _differences(key: str, shares: Mapping[str, float], present: set[str], compl
         yield f"{key}: dialogues are '{name}', which has no share; add it (0 leaves out)"
     for name in sorted(name for name, share in shares.items() if share and name not in present and complete):
         yield f"{key}: no dialogue of the sample is '{name}'"
+
+
+def _repeats(recipe: SFTRecipe, samples: list[Sample]) -> list[str]:
+    """Return what the run would warn of: of all rows, or of the first ones of its only source."""
+    examples = [example for sample in samples for example in sample.examples]
+    if not examples:
+        return []
+    kinds, lengths, trained = (list(column) for column in zip(*examples, strict=True))
+    found: dict[str, None] = {}
+    with suppress(UserError):  # a part of the mix has no dialogues among them: seen above, or too long for a row
+        if all(sample.is_whole for sample in samples):
+            return plan_rows(recipe, kinds, range(len(kinds)), lengths, trained)[1]
+        if len(samples) == 1:
+            mix_order(recipe, kinds, trained, lambda line: found.setdefault(f"first {SAMPLE} rows: {line}"))
+    return list(found)

@@ -36,7 +36,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     base.CheckpointConfig: _keys(free="every keep"),
     base.ClusterConfig: _keys(free="address"),
     # --- rewards and sampling ---
-    rl.RewardTerm: _keys(identity="name function weight domains args", later="deadline_s"),
+    rl.RewardTerm: _keys(identity="name function form weight domains args", later="deadline_s"),
     rl.RewardConfig: _keys(
         identity="combine verdict correct_at truncated", later="deadline_s max_error_rate", free="workers"
     ),
@@ -81,7 +81,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     ),
     sft.DialogueSourceConfig: _keys(identity="limit"),
     sft.DialogueDataConfig: _keys(identity="order malformed"),
-    sft.MixConfig: _keys(identity="modes domains"),
+    sft.MixConfig: _keys(identity="modes domains max_repeats"),
     sft.MeasureConfig: _keys(identity="modes test_size", later="chunk_prompts"),
     dpo.PreferenceTrainingConfig: _keys(
         identity="loss beta epochs pairs_per_step start_logprobs", free="micro_batch_pairs"

@@ -30,6 +30,9 @@ class RewardTerm(Strict):
     """Keyword arguments of the function that are the same for every response."""
     deadline_s: float | None = Field(default=None, gt=0)
     """Its own limit instead of `reward.deadline_s`."""
+    form: Literal["auto", "messages", "text"] = "auto"
+    """How it reads prompts and completions: both as lists of messages, or both as texts, as TRL has them. `auto` gives
+    it the prompt's messages and the response's text, and one of TRL's forms where it is seen to read that."""
 
     def judges(self, domain: str) -> bool:
         """Whether it is asked about responses of a domain."""

@@ -36,16 +36,28 @@ class CreateModelConfig(Strict):
         return self
 
 
+REPORT_MODES: dict[Mode, float] = {"reasoning": 1.5, "non_reasoning": 1.0}
+
+
 class MixConfig(Strict):
     """What the run is made of, in trained tokens: after the chat template, truncation and the loss mask."""
 
-    modes: dict[Mode, float] = Field(default_factory=lambda: {"reasoning": 1.5, "non_reasoning": 1.0})
-    """Shares of the modes; the report's 1.5 : 1 (arXiv 2507.11407, §2.4.1)."""
+    modes: dict[Mode, float] | None = None
+    """Shares of the modes. Without: the report's 1.5 : 1 (arXiv 2507.11407, §2.4.1), or, where one mode is so scarce
+    that it would have to be held (`max_repeats`), as the dialogues are."""
     domains: dict[str, float | dict[str, float]] = Field(default_factory=dict)
     """Shares of the domains inside each mode, for both modes at once or by mode. Empty: whatever the sources'
     weights give."""
+    max_repeats: float = Field(default=8.0, ge=1)
+    """No mode, domain or source is passed over more than so many times while the data is passed over once; what its
+    share has beyond that goes to the others, and a warning says so."""
 
-    _modes = field_validator("modes")(check_modes)
+    _modes = field_validator("modes")(lambda modes: None if modes is None else check_modes(modes))
+
+    @property
+    def shares_of_modes(self) -> dict[str, float]:
+        """The shares of the modes, given or not."""
+        return {str(mode): share for mode, share in (self.modes or REPORT_MODES).items()}
 
     def domains_of(self, mode: str) -> dict[str, float]:
         """Return the shares of the domains inside a mode; empty where the recipe leaves them to the sources."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agapo.errors import UserError
+from agapo.rewarding.forms import Form
 from agapo.rewarding.process import VerifierProcess, WorkerDied
 from agapo.rewarding.worker import Outcome, Value
 
@@ -31,13 +32,17 @@ class Term:
     """Its fixed keyword arguments."""
     deadline_s: float | None = None
     """Its own limit instead of the pool's."""
+    form: Form = "auto"
+    """How it reads chats."""
 
 
 class Lane:
     """Scores one sample at a time; to be used by one thread."""
 
     def __init__(self, terms: Mapping[str, Term], deadline_s: float, cwd: str, closing: threading.Event):
-        self._functions = {name: (term.function, term.args) for name, term in terms.items()}
+        self._functions: dict[str, tuple[str, Mapping[str, Any], Form]] = {
+            name: (term.function, term.args, term.form) for name, term in terms.items()
+        }
         self._deadlines = {name: term.deadline_s or deadline_s for name, term in terms.items()}
         self._cwd = cwd
         self._closing = closing

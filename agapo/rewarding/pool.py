@@ -39,7 +39,8 @@ class Sample:
     completion: str
     """The decoded response."""
     columns: Mapping[str, Any]
-    """What else the rewards read: `mode`, `domain`, `language` and the data row's own columns."""
+    """What else the rewards read: `mode`, `domain`, `language`, the data row's own columns, and `completion_ids`, the
+    response's token ids, for those that name it."""
     terms: tuple[str, ...] | None = None
     """The terms that are asked; None asks all that judge single responses."""
 

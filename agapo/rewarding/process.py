@@ -19,6 +19,7 @@ from typing import Any
 
 import agapo
 from agapo.errors import UserError
+from agapo.rewarding.forms import Form
 from agapo.rewarding.worker import LENGTH, Outcome, frame
 
 _START_TIMEOUT_S = 120.0
@@ -34,10 +35,12 @@ class WorkerDied(Exception):
 class VerifierProcess:
     """One worker process. To be used by one thread, the one that made it: the worker is killed when that ends."""
 
-    def __init__(self, terms: Mapping[str, tuple[str, Mapping[str, Any]]], *, cwd: str, is_closing: Callable[[], bool]):
+    def __init__(
+        self, terms: Mapping[str, tuple[str, Mapping[str, Any], Form]], *, cwd: str, is_closing: Callable[[], bool]
+    ):
         """Start the process (raises OSError where that is not possible); `wait_until_ready` comes next.
 
-        `terms` maps a term's name to 'module:function' and its fixed arguments.
+        `terms` maps a term's name to 'module:function', its fixed arguments, and the form it reads.
         """
         self._terms = dict(terms)
         self._is_closing = is_closing

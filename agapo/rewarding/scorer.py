@@ -87,7 +87,9 @@ class Scorer:
 
     def _sample(self, group: Group, response: Response) -> Sample:
         names = self._names(group, of_groups=False)
-        return Sample(_messages(group), response.text, _columns(group), names)
+        # As TRL's trainer, which some of its rewards need; responses from a file have no tokens.
+        ids = {"completion_ids": list(response.token_ids)} if response.segments else {}
+        return Sample(_messages(group), response.text, {**_columns(group), **ids}, names)
 
     def _names(self, group: Group, *, of_groups: bool) -> tuple[str, ...]:
         terms = self.reward.terms_for(group.prompt.domain)

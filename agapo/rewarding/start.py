@@ -8,7 +8,7 @@ from agapo.resolve import resolve
 from agapo.rewarding.cluster import ClusterVerifierPool
 from agapo.rewarding.pool import Term, VerifierPool
 from agapo.rewarding.scorer import Scorer
-from agapo.rewarding.worker import require_arguments
+from agapo.rewarding.worker import made_reward, makes_reward, require_arguments
 
 
 def start_scorer(reward: RewardConfig) -> Scorer:
@@ -17,7 +17,7 @@ def start_scorer(reward: RewardConfig) -> Scorer:
     Raises UserError when a reward does not import, or says that it cannot work here.
     """
     check_rewards(reward)
-    terms = {term.name: Term(term.function, term.args, term.deadline_s) for term in reward.terms}
+    terms = {term.name: Term(term.function, term.args, term.deadline_s, term.form) for term in reward.terms}
     nodes = cluster_nodes()
     if len(nodes) > 1:
         pool = ClusterVerifierPool(terms, workers=reward.workers, deadline_s=reward.deadline_s, nodes=nodes)
@@ -34,6 +34,8 @@ def check_rewards(reward: RewardConfig) -> None:
     for number, term in enumerate(reward.terms):
         function = resolve(term.function, key=f"reward.terms.{number}.function")
         require_arguments(term.name, term.function, function, term.args)
+        if makes_reward(function):
+            made_reward(term.name, term.function, function, term.args)
         check = getattr(inspect.getmodule(function), "check", None)
         if check is not None:
             known = inspect.signature(check).parameters

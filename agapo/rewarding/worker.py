@@ -3,11 +3,11 @@
 Started by `agapo.rewarding.process` as `python -m agapo.rewarding.worker PARENT_PID`. Frames are a
 length (8 bytes, big-endian) and a pickle.
 
-On standard input: first the terms, `{name: ('module:function', args)}`; then for each request two frames, the names of
-the terms that are asked, and the sample: `(prompt, completion, columns)`, or `(prompt, completions, scores, columns)`
-for the terms that judge a group. On what was standard output: `("importing", term)` before each import, then `("ready",
-group terms)` or `("failed", message)`; for each request one `(term, value, error, detail)` a term, as soon as it is
-known, so that a term that hangs takes no finished one with it.
+On standard input: first the terms, `{name: ('module:function', args, form)}`; then for each request two frames, the
+names of the terms that are asked, and the sample: `(prompt, completion, columns)`, or `(prompt, completions, scores,
+columns)` for the terms that judge a group. On what was standard output: `("importing", term)` before each import, then
+`("ready", group terms)` or `("failed", message)`; for each request one `(term, value, error, detail)` a term, as soon
+as it is known, so that a term that hangs takes no finished one with it.
 
 The sandbox for model-written code is elsewhere (`agapo.sandbox`): a reward itself is trusted, but it may hang or die.
 """
@@ -28,6 +28,7 @@ from typing import Any
 
 from agapo.errors import UserError
 from agapo.resolve import did_you_mean, resolve
+from agapo.rewarding.forms import Form, Forms
 
 LENGTH = struct.Struct(">Q")
 _PR_SET_PDEATHSIG = 1
@@ -44,16 +45,28 @@ class _Reward:
     function: Callable[..., Any]
     args: Mapping[str, Any]
     judges_groups: bool
+    forms: Forms
 
     def __call__(self, sample: tuple[Any, ...]) -> Value:
         if self.judges_groups:
             prompt, completions, scores, columns = sample
-            returned = self.function(prompt, completions, scores, **{**columns, **self.args})
+            named = {**columns, **self.args}
+            returned = self.forms.ask(
+                lambda chat, texts: self.function(chat, texts, scores, **named), prompt, completions
+            )
             return _checked(returned, len(completions))
         prompt, completion, columns = sample
-        lists = {name: [value] for name, value in columns.items()}
-        named = {**lists, **self.args, "prompts": [prompt], "completions": [completion]}
-        return _checked(self.function(**named), 1)[0]
+        named = {**{name: [value] for name, value in columns.items() if self._takes(name)}, **self.args}
+        returned = self.forms.ask(
+            lambda chat, texts: self.function(**{**named, "prompts": [chat], "completions": texts}),
+            prompt,
+            [completion],
+        )
+        return _checked(returned, 1)[0]
+
+    def _takes(self, column: str) -> bool:
+        """Token ids are no column of the data: a function that lists its columns need not list them."""
+        return column != "completion_ids" or column in inspect.signature(self.function).parameters
 
 
 def main() -> None:
@@ -87,13 +100,13 @@ def _take_standard_streams() -> tuple[int, int]:
     return requests, replies
 
 
-def _import_rewards(terms: Mapping[str, tuple[str, Mapping[str, Any]]], replies: int) -> dict[str, _Reward]:
+def _import_rewards(terms: Mapping[str, tuple[str, Mapping[str, Any], Form]], replies: int) -> dict[str, _Reward]:
     """Resolve every function; empty when one cannot be."""
     rewards: dict[str, _Reward] = {}
-    for term, (name, args) in terms.items():
+    for term, (name, args, form) in terms.items():
         _write(replies, ("importing", term))
         try:
-            rewards[term] = _reward(term, name, args)
+            rewards[term] = _reward(term, name, args, form)
         except UserError as error:
             _write(replies, ("failed", _one_line(str(error))))
             return {}
@@ -104,10 +117,34 @@ def _import_rewards(terms: Mapping[str, tuple[str, Mapping[str, Any]]], replies:
     return rewards
 
 
-def _reward(term: str, name: str, args: Mapping[str, Any]) -> _Reward:
+def _reward(term: str, name: str, args: Mapping[str, Any], form: Form) -> _Reward:
     function = resolve(name, key=f"reward '{term}'")
     require_arguments(term, name, function, args)
-    return _Reward(function, args, judges_groups="scores" in inspect.signature(function).parameters)
+    if makes_reward(function):
+        function, args = made_reward(term, name, function, args), {}
+    return _Reward(function, args, "scores" in inspect.signature(function).parameters, Forms(form, term))
+
+
+def makes_reward(function: Callable[..., Any]) -> bool:
+    """Whether a function makes a reward from its arguments, as TRL's `get_…`.
+
+    It takes neither prompts nor completions, and so could not be called as a reward.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    names = {parameter.name for parameter in parameters}
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    return not takes_any and not names & {"prompts", "completions", "prompt", "scores"}
+
+
+def made_reward(term: str, name: str, maker: Callable[..., Any], args: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return the reward that a function makes. Raises UserError where it makes none."""
+    try:
+        reward = maker(**args)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"reward '{term}': args: '{name}' makes no reward of them: {_name(error)}") from None
+    if not callable(reward):
+        raise UserError(f"reward '{term}': '{name}' takes neither prompts nor completions, and makes no function")
+    return reward
 
 
 def require_arguments(term: str, name: str, function: Callable[..., Any], args: Mapping[str, Any]) -> None:

@@ -158,12 +158,12 @@ def test_what_was_sampled_can_be_paired_otherwise_until_training_begins(recipe: 
         (run.path / "responses.jsonl").write_text("")
     others = {
         key: load_recipe(DPORecipe, path, [f"run.output={tmp_path}", override])
-        for key, override in {"training": "training.epochs=2", "rollout": "rollout.group_size=4"}.items()
+        for key, override in {"training": "training.epochs=2", "rollout": "rollout.temperature=0.5"}.items()
     }
     with RunDirectory.open(others["training"], path) as run:
         assert run.resumed
         assert yaml.safe_load(run.recipe.read_text())["training"]["epochs"] == 2
-    with pytest.raises(UserError, match=r"another recipe \(rollout.group_size: 8 → 4, training.epochs: 2.0 → 1.0\)"):
+    with pytest.raises(UserError, match=r"another recipe \(rollout.temperature: 1.0 → 0.5"):
         RunDirectory.open(others["rollout"], path)
     (run.checkpoints / "step_5").mkdir(parents=True)
     with pytest.raises(UserError, match=r"another recipe \(training.epochs: 2.0 → 1.0\)"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agapo.chat import split_thinking, template_modes
+from agapo.chat import template_modes
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe import DPORecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.stages.running.modes import fit_modes
@@ -54,10 +54,3 @@ def test_fine_tuning_keeps_its_data_and_is_measured_in_the_mode_that_there_is() 
     fitted = fit_modes(recipe, tokenizer(LLAMA))
     assert fitted.data == recipe.data
     assert fitted.evaluation.modes == ["non_reasoning"]
-
-
-@pytest.mark.parametrize("mode", ["non_reasoning", None])
-def test_a_block_that_the_model_opens_by_itself_is_thinking_until_it_closes(mode) -> None:
-    assert split_thinking("<think>\n1+1=2", mode) == ("1+1=2", None)
-    assert split_thinking("<think>1+1=2</think>2", mode) == ("1+1=2", "2")
-    assert split_thinking("2 <think>", mode) == (None, "2 <think>")

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from agapo.errors import Interrupted, UserError
@@ -186,6 +187,32 @@ class TestBadRows:
         path = rows_file(tmp_path, dialogue("q", "a"))
         with pytest.raises(UserError, match=r"data\.mix\.modes: no dialogues in mode 'reasoning'"):
             prepared(tmp_path, data=from_file(path))
+
+    def test_one_row_that_thinks_is_not_most_of_the_training(self, tmp_path):
+        """At 1.5 : 1 it would have 60 % of the trained tokens: by default the modes are mixed as they are."""
+        rows = [dialogue("q", "an answer", thinking="t"), *(dialogue(f"q{n}", "an answer") for n in range(200))]
+        path = rows_file(tmp_path, *rows)
+        data = prepared(tmp_path / "x", data=from_file(path), steps=None, epochs=2.0)
+        times = np.bincount([index for row in data.rows for index in row])
+        assert times.max() <= 3
+        assert len(data.warnings) == 1
+        assert "the modes are mixed as the data has them" in data.warnings[0]
+        assert data_summary(data)["warnings"] == data.warnings
+        asked = from_file(path, mix={"modes": {"reasoning": 1.5, "non_reasoning": 1}, "max_repeats": 4})
+        data = prepared(tmp_path / "y", data=asked, steps=None, epochs=2.0)
+        assert 7 <= np.bincount([index for row in data.rows for index in row])[0] <= 9
+        assert "held to 4.0" in data.warnings[0]
+
+    def test_a_row_that_comes_again_and_again_is_warned_of(self, tmp_path):
+        path = rows_file(tmp_path, *(dialogue("q", "a", thinking=t, domain="world") for t in ("", "t")))
+        data = prepared(tmp_path, data=from_file(path))
+        times = np.bincount([index for row in data.rows for index in row])
+        most, mode = max(times), data.kinds[data.codes[np.argmax(times)]].mode
+        assert data.warnings == [
+            f"data: 2 dialogues are trained on more than 10 times, up to {most:,} times (of 'data.files:dialogues', "
+            f"world, {mode}); add rows, or train for fewer steps"
+        ]
+        assert most > 100
 
     def test_misspelt_argument_names_the_key(self, tmp_path):
         with pytest.raises(UserError, match=r"data\.args: data\.arithmetic:dialogues got an unexpected .*'sise'"):

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agapo.curation.token_mix import Stratum, mixed
+from agapo.curation.token_mix import UNBOUND, Bound, Stratum, mixed
 from agapo.errors import UserError
 
 RATIO = {"reasoning": 1.5, "non_reasoning": 1.0}
 
 
-def take(strata, tokens, count, *, modes=RATIO, domains=None, sources=None, seed=0, shuffled=True):
+def take(strata, tokens, count, *, modes=RATIO, domains=None, sources=None, seed=0, shuffled=True, **keys):
     order = mixed(
         strata,
         tokens,
@@ -22,6 +22,7 @@ def take(strata, tokens, count, *, modes=RATIO, domains=None, sources=None, seed
         sources=sources or {},
         seed=seed,
         shuffled=shuffled,
+        **keys,
     )
     return list(islice(order, count))
 
@@ -169,3 +170,100 @@ def test_dialogues_without_a_share_are_a_mistake():
     strata = [Stratum("reasoning", "code", "s"), Stratum("non_reasoning", "code", "s")]
     with pytest.raises(UserError, match="have the mode 'non_reasoning', which has no share"):
         take(strata, [1, 1], 1, modes={"reasoning": 1})
+
+
+class TestBound:
+    """One row of 26 tokens thinks, beside 200 of 7: at 1.5 : 1 it would come 33 times in one pass."""
+
+    STRATA = (Stratum("reasoning", "m", "s"), *[Stratum("non_reasoning", "m", "s")] * 200)
+    TOKENS = (26, *[7] * 200)
+    PASS = 26 + 1400
+
+    def passes(self, bound: Bound, times: int = 20, **keys) -> tuple[float, list[str]]:
+        """How often the scarce row comes in one pass, and the warnings."""
+        warnings: list[str] = []
+        order = take(self.STRATA, self.TOKENS, 6000, bound=bound, warn=warnings.append, **keys)
+        taken = count = 0
+        for index in order:
+            if taken >= times * self.PASS:
+                return count / times, warnings
+            taken += self.TOKENS[index]
+            count += index == 0
+        raise AssertionError("too short")
+
+    def test_without_it_one_row_is_most_of_the_training(self):
+        assert self.passes(UNBOUND)[0] == pytest.approx(0.6 * self.PASS / 26, rel=0.01)
+
+    def test_a_scarce_mode_is_held(self):
+        found, warnings = self.passes(Bound(4.0))
+        assert found == pytest.approx(4.0, abs=0.1)
+        assert warnings == [
+            "data.mix.modes: 'reasoning' has 26 trained tokens, and a share of 60.0% would repeat them 32.9 times in "
+            "one pass over the data: held to 4.0 (7.3%); raise data.mix.max_repeats, or add rows"
+        ]
+
+    def test_by_default_the_modes_are_mixed_as_they_are(self):
+        found, warnings = self.passes(Bound(4.0, modes_as_they_are=True))
+        assert found == pytest.approx(1.0, abs=0.1)
+        assert len(warnings) == 1
+        assert "32.9 times in one pass over the data: the modes are mixed as the data has them" in warnings[0]
+
+    def test_a_bound_that_holds_nothing_changes_nothing(self):
+        strata, tokens = skewed(5)
+        warnings: list[str] = []
+        keys = {"domains": {"math": 5, "code": 1, "world": 0.02}}
+        bound = Bound(4.0, modes_as_they_are=True)
+        assert take(strata, tokens, 9000, **keys) == take(
+            strata, tokens, 9000, **keys, bound=bound, warn=warnings.append
+        )
+        assert not warnings
+
+    def test_what_a_scarce_domain_leaves_goes_to_the_others_by_their_shares(self):
+        """Amounts 10 : 495 : 495 of 1,000; wanted 500 : 375 : 125; held to 40, and 960 shared out 3 : 1."""
+        strata = [Stratum("reasoning", name, "s") for name in ["a", *["b"] * 99, *["c"] * 99]]
+        warnings: list[str] = []
+        tokens = [10, *[5] * 198]
+        order = take(
+            strata,
+            tokens,
+            20_000,
+            modes={"reasoning": 1},
+            domains={"a": 4, "b": 3, "c": 1},
+            bound=Bound(4.0),
+            warn=warnings.append,
+        )
+        sums = tokens_by(strata, tokens, order, "domain")
+        whole = sum(sums.values())
+        shares = [sums[name] / whole for name in "abc"]
+        assert shares == pytest.approx([0.04, 0.72, 0.24], abs=0.002)
+        assert [line.split(":")[0] for line in warnings] == ["data.mix"]
+        assert "'reasoning/a' has 10 trained tokens, and a share of 50.0%" in warnings[0]
+
+    def test_one_that_is_pushed_beyond_the_bound_is_held_too(self):
+        """Wanted 700 : 200 : 100 of amounts 10 : 60 : 930, at most 40 : 240 : 3,720; what a leaves would give b 640."""
+        strata = [Stratum("reasoning", "m", name) for name in "abc"]
+        keys = {"modes": {"reasoning": 1}, "sources": {"a": 7, "b": 2, "c": 1}}
+        order = take(strata, [10, 60, 930], 3000, **keys, bound=Bound(4.0))
+        sums = tokens_by(strata, [10, 60, 930], order, "source")
+        whole = sum(sums.values())
+        assert [sums[name] / whole for name in "abc"] == pytest.approx([0.04, 0.24, 0.72], abs=0.005)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.sampled_from("ab"), st.integers(1, 400)), min_size=1, max_size=40),
+    st.floats(1, 6),
+    st.floats(0.1, 10),
+)
+def test_no_part_is_passed_over_more_often_than_the_bound_says(rows, passes, ratio):
+    rows = [*rows, (True, "a", 7), (False, "a", 3)]
+    strata = [Stratum("reasoning" if thinks else "non_reasoning", "m", source) for thinks, source, _ in rows]
+    tokens = [count for *_, count in rows]
+    modes = {"reasoning": ratio, "non_reasoning": 1}
+    order = take(strata, tokens, 60 * len(rows), modes=modes, sources={"a": 3}, bound=Bound(passes))
+    data_passes = sum(tokens[index] for index in order) / sum(tokens)
+    for stratum in set(strata):
+        amount = sum(count for one, count in zip(strata, tokens, strict=True) if one == stratum)
+        taken = sum(tokens[index] for index in order if strata[index] == stratum)
+        # Each level may be ahead by an example.
+        assert taken <= passes * amount * data_passes + 2 * passes * max(tokens)

@@ -22,7 +22,7 @@ from agapo.chat import trained_turns
 from agapo.curation.dialogues import row_examples
 from agapo.curation.prompts import question_key
 from agapo.curation.report import CurationReport, Dropped, Finding
-from agapo.curation.token_mix import Stratum, mixed
+from agapo.curation.token_mix import Bound, Stratum, mixed
 from agapo.errors import UserError
 from agapo.learner.trl.packing import Example, flatten, pack, unflatten
 from agapo.learner.trl.token_file import PLAN, TokenWriter
@@ -35,6 +35,8 @@ from agapo.tracking.files import json_line, read_json, write_json_atomic
 log = logging.getLogger(__name__)
 
 ABOUT = "about.json"
+MANY = 10
+"""Times that a dialogue may be trained on without a warning."""
 
 
 class Kind(NamedTuple):
@@ -64,6 +66,8 @@ class TrainingData:
     rows_per_step: int
     report: dict[str, Any]
     """Rows read and left out, by source, filter and reason (`CurationReport`)."""
+    warnings: list[str]
+    """Where scarce dialogues come again and again, or are held from it."""
 
     @property
     def steps(self) -> int:
@@ -255,36 +259,62 @@ def _save(
     if not codes:
         why = ", ".join(f"{count} {name} ({reason})" for (_, name, reason), count in report.dropped.items())
         raise UserError(f"data: no dialogue is left to train on, of {report.seen.total()}: {why or 'there were none'}")
-    indices, ends = flatten(plan_rows(recipe, kinds, codes, lengths, trained))
+    rows, warnings = plan_rows(recipe, kinds, codes, lengths, trained)
+    indices, ends = flatten(rows)
     np.savez(folder / PLAN, codes=codes, lengths=lengths, trained=trained, indices=indices, ends=ends)
     curation = {name: value for name, value in report.as_dict().items() if name != "samples"}
-    write_json_atomic(folder / ABOUT, {"kinds": kinds, "files": _files(recipe), "curation": curation})
+    write_json_atomic(
+        folder / ABOUT, {"kinds": kinds, "files": _files(recipe), "curation": curation, "warnings": warnings}
+    )
 
 
 def plan_rows(
-    recipe: SFTRecipe, kinds: list[Kind], codes: list[int], lengths: list[int], trained: list[int]
-) -> list[list[int]]:
-    """Return the packed rows of the run, whole steps of them."""
-    mix, training = recipe.data.mix, recipe.training
-    strata = [Stratum(*kinds[code][:3]) for code in codes]
+    recipe: SFTRecipe, kinds: Sequence[Kind], codes: Sequence[int], lengths: Sequence[int], trained: Sequence[int]
+) -> tuple[list[list[int]], list[str]]:
+    """Return the packed rows of the run, whole steps of them, and what there is to warn of."""
+    training = recipe.training
+    warnings: dict[str, None] = {}
 
     def stream() -> Iterator[tuple[int, int]]:
-        order = mixed(
-            strata,
-            trained,
-            modes={str(mode): share for mode, share in mix.modes.items()},
-            domains=mix.domains_of,
-            sources={name: source.weight for name, source in recipe.data.parts.items()},
-            seed=recipe.run.seed,
-            shuffled=recipe.data.order == "shuffled",
-        )
+        order = mix_order(recipe, [kinds[code] for code in codes], trained, lambda line: warnings.setdefault(line))
         return ((index, lengths[index]) for index in order)
 
     steps = recipe.steps or _steps(stream(), trained, recipe)
-    return list(pack(stream(), row_tokens=training.row_tokens, rows=steps * training.rows_per_step))
+    rows = list(pack(stream(), row_tokens=training.row_tokens, rows=steps * training.rows_per_step))
+    return rows, [*warnings, *_repeated(rows, kinds, codes)]
 
 
-def _steps(stream: Iterator[tuple[int, int]], trained: list[int], recipe: SFTRecipe) -> int:
+def mix_order(
+    recipe: SFTRecipe, kinds: Sequence[Kind], trained: Sequence[int], warn: Callable[[str], object]
+) -> Iterator[int]:
+    """Return the examples' indices as the recipe mixes them, without end; kinds [N], trained [N]."""
+    mix = recipe.data.mix
+    return mixed(
+        [Stratum(*kind[:3]) for kind in kinds],
+        trained,
+        modes=mix.shares_of_modes,
+        domains=mix.domains_of,
+        sources={name: source.weight for name, source in recipe.data.parts.items()},
+        seed=recipe.run.seed,
+        shuffled=recipe.data.order == "shuffled",
+        bound=Bound(mix.max_repeats, modes_as_they_are=mix.modes is None),
+        warn=warn,
+    )
+
+
+def _repeated(rows: Sequence[Sequence[int]], kinds: Sequence[Kind], codes: Sequence[int]) -> Iterator[str]:
+    """Yield a warning where a dialogue is trained on more than `MANY` times."""
+    times = Counter(index for row in rows for index in row)
+    (index, most), *_ = times.most_common(1)
+    if most > MANY:
+        many, where = sum(count > MANY for count in times.values()), kinds[codes[index]]
+        yield (
+            f"data: {many:,} dialogues are trained on more than {MANY} times, up to {most:,} times (of "
+            f"'{where.source}', {where.domain}, {where.mode}); add rows, or train for fewer steps"
+        )
+
+
+def _steps(stream: Iterator[tuple[int, int]], trained: Sequence[int], recipe: SFTRecipe) -> int:
     """Return the steps in which `epochs` times the data's trained tokens fit, rounded up."""
     assert recipe.epochs
     wanted = recipe.epochs * sum(trained)
@@ -313,4 +343,5 @@ def _load(folder: Path, rows_per_step: int) -> TrainingData:
             rows=unflatten(plan["indices"], plan["ends"]),
             rows_per_step=rows_per_step,
             report=about["curation"],
+            warnings=about.get("warnings", []),
         )

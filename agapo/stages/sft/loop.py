@@ -78,6 +78,8 @@ def sft_loop(
             should_stop=stop,
         )
         view.announce(describe(data))
+        for line in data.warnings:
+            view.announce(f"warning: {line}")
     kind = Kind(make_trainer, NAMES, "training.micro_batch_rows, or set model.gradient_checkpointing")
     with trainer_loop(
         recipe,
@@ -130,4 +132,5 @@ def data_summary(data: TrainingData) -> dict[str, Any]:
         "passes": round(data.passes(), 3),
         "fill": round(data.fill(), 4),
         "curation": data.report,
+        **({"warnings": data.warnings} if data.warnings else {}),
     }
