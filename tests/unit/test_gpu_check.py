@@ -19,8 +19,16 @@ from benchmarks.gpu.parts import PARTS, Outcome, Part, run_part
 from benchmarks.gpu.records import Record, Recorder, markdown, read_records
 from benchmarks.gpu.setting import SMALL, Setting
 
+# Matrices this small lose by a second thread, and lose a lot on a busy machine.
+torch.set_num_threads(1)
+
 OURS = "ray deepspeed pydantic math_verify psutil rich trl datasets accelerate peft wandb matplotlib pandas"
 """What a machine with only torch, transformers and numpy lacks."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture
@@ -71,6 +79,7 @@ def test_sample_times_engine_and_generate(setting: Setting):
     assert all(record.figures["tokens/s"] > 0 for record in _records(setting))  # pyright: ignore[reportOperatorIssue]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [part for part in PARTS if part.name in ("learn", "run")], ids=lambda part: part.name)
 def test_the_parts_that_start_ranks_run_in_processes_of_their_own(part: Part, tmp_path: Path):
     # Limits are a GPU's; a busy machine with two cores starts Ray in minutes.
