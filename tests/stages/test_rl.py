@@ -180,3 +180,20 @@ def test_a_threshold_makes_a_shaped_reward_a_verdict(recipe_file: Path, tmp_path
     assert {row["correct"] for row in rows} == {True, False}
     assert all(row["correct"] == (row["reward"] >= 0.5) for row in rows)
     assert json.loads((tmp_path / "rl" / "at" / "summary.json").read_text())["warnings"] == []
+
+
+def test_two_updates_a_batch_in_bfloat16_on_two_ranks_that_go_on(recipe_file: Path, tmp_path: Path) -> None:
+    overrides = ("algorithm.updates_per_batch=2", "learner.ranks=2", "learner.zero_stage=1", "model.dtype=bfloat16")
+    run = tmp_path / "rl" / "twice"
+    large = ("learner.learning_rate=5e-3", "learner.warmup_steps=0", "evaluation.every=0")
+    for steps in (1, 2):
+        arguments = (f"run.output={tmp_path}", "run.name=twice", f"steps={steps}", *large, *overrides)
+        done = agapo("rl", recipe_file, *arguments)
+        assert done.returncode == 0, done.stderr
+    assert "going on from step 1 of 2" in done.stdout
+    state = json.loads((run / "checkpoints" / "step-000002" / "state.json").read_text())
+    assert state["updates"] == 4
+    assert (state["written"]["ranks"], state["written"]["zero_stage"]) == (2, 1)
+    assert sum("optim_states" in name for name in state["written"]["files"]) == 2
+    # The second update meets a policy that the first has moved; rounding to bfloat16 alone makes a ratio of 1.03.
+    assert all(row["policy/ratio_max"] > 1.2 for row in steps_of(run).values())

@@ -300,7 +300,7 @@ def test_offload_is_counted_in_the_host() -> None:
     )
     sizes, _ = model_sizes(base_recipe(recipe))
     assert sizes
-    # 20 bytes a parameter, shared by eight ranks.
+    # 22 bytes a parameter, shared by eight ranks.
     assert (
         dict(memory_rows(recipe, sizes))["memory of a host"] == "about 82.0 GiB for each of its ranks (656 for eight)"
     )
