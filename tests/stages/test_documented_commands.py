@@ -92,14 +92,14 @@ def of(mark: str) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("line", of("run"))
+@pytest.mark.parametrize("line", of("run"), ids=str)
 def test_what_is_to_be_run_runs(line: str, project: Path) -> None:
     shown = run(line.replace('ARGS="', f'ARGS="{SHORT} ') if line.startswith("make bench") else line, project)
     if line.startswith("make bench"):
         assert "TRL's step over agapo's:" in shown, shown[-2000:]
 
 
-@pytest.mark.parametrize("line", of("dry-run"))
+@pytest.mark.parametrize("line", of("dry-run"), ids=str)
 def test_what_trains_goes_as_far_as_it_goes_without_training(line: str, project: Path) -> None:
     rehearse(line, project)
 
