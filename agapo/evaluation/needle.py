@@ -95,17 +95,21 @@ def needle_test(
     *,
     context: int | None,
     seed: int = 0,
+    stop: Sequence[str] = (),
     prompts: Sequence[NeedlePrompt] | None = None,
     say: Say = lambda line: None,
 ) -> NeedleResult:
     """Ask the model that `pool` holds for each needle, and write `needle.json` and `needle.png` to `folder`.
 
-    `context`: the model's, in tokens. `prompts`: what `needle_prompts` gave, where it was called before the training.
+    `context`: the model's, in tokens. `stop`: texts that end a response, as in `rollout.stop`. `prompts`: what
+    `needle_prompts` gave, where it was called before the training.
     Starts and ends verifier workers of its own. Raises UserError for a grid that does not fit the model; red cells
     are the caller's part (`require_green`).
     """
     asked = prompts if prompts is not None else needle_prompts(needle, tokenizer, context=context, seed=seed)
-    params = SamplingParams(group_size=1, max_new_tokens=needle.max_new_tokens, temperature=0.0, seed=seed)
+    params = SamplingParams(
+        group_size=1, max_new_tokens=needle.max_new_tokens, temperature=0.0, seed=seed, stop=tuple(stop)
+    )
     scorer = start_scorer(needle.reward)
     try:
         groups = [

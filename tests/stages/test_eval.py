@@ -40,7 +40,7 @@ def recipe(tiny_model: Path, tmp_path: Path) -> Path:
             "lengths": [96, 160],
             "positions": [0, 1],
             "per_cell": 3,
-            "max_new_tokens": 8,
+            "max_new_tokens": 64,
             "reward": {
                 "terms": [{"name": "never", "function": "tests.fakes.rewards:constant", "args": {"value": 0.0}}],
                 "workers": 1,

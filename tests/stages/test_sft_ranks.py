@@ -128,6 +128,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
         assert torch.equal(weights(tmp_path)[name], expected), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "zero_stage", "micro_rows"), [(1, 0, 4), (2, 2, 1)])
 def test_a_run_goes_on_with_another_learning_rate(
     cluster: None,
@@ -155,6 +156,7 @@ def test_a_run_goes_on_with_another_learning_rate(
         assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_again_and_again_is_one_line(
     cluster: None, settings: FineTuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

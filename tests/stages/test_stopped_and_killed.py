@@ -9,7 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.stages.conftest import ROOT
+
+pytestmark = pytest.mark.slow
 
 STACK = ("SIGTERM received", "*** ", "Traceback", "raylet.out")
 """Marks of the stack dump of Ray's C++ handler, and of Python's."""

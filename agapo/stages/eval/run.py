@@ -124,6 +124,7 @@ def _measure(recipe: EvalRecipe, run: RunDirectory, model: str) -> dict[str, Any
                 run.path,
                 context=context,
                 seed=recipe.run.seed,
+                stop=recipe.rollout.stop,
                 prompts=needles,
                 say=make_console().print,
             )

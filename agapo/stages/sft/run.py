@@ -108,6 +108,15 @@ def _needle_test(
     if recipe.needle is None:
         return {}
     tokenizer, context = load_tokenizer(run.hf), context_of(load_config(run.hf))
-    say, seed = make_console().print, recipe.run.seed
-    found = needle_test(recipe.needle, pool, tokenizer, run.path, context=context, seed=seed, prompts=prompts, say=say)
+    found = needle_test(
+        recipe.needle,
+        pool,
+        tokenizer,
+        run.path,
+        context=context,
+        seed=recipe.run.seed,
+        stop=recipe.rollout.stop,
+        prompts=prompts,
+        say=make_console().print,
+    )
     return {"needle": found.summary}
