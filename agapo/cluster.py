@@ -108,13 +108,13 @@ def stop_cluster() -> None:
     ray.shutdown()
 
 
-def fetch(reference: Any, timeout: float | None = None, *, relief: str = SAMPLING_RELIEF) -> Any:
+def fetch(reference: Any, *, relief: str = SAMPLING_RELIEF) -> Any:
     """Return the value(s) of object reference(s); a UserError raised in a worker is raised here as itself.
 
     `relief` says what takes less memory, for a worker that has run out of its GPU's.
     """
     try:
-        return ray.get(reference, timeout=timeout)
+        return ray.get(reference)
     except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, UserError):

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agapo.learner.rl.batching import Example, Layout, MicroBatch, MicroPlan, collate, plan_ranks
+from agapo.learner.rl.batching import Example, Layout, MicroBatch, MicroPlan, collate, examples_of, plan_ranks
 from agapo.rollouts.engine import PromptRequest
-from agapo.schema import Group, Prompt
+from agapo.schema import Batch, Group, Prompt
 
 
 def requests(count: int, tokens: int, vocabulary: int, seed: int = 0) -> list[PromptRequest]:
@@ -22,20 +22,9 @@ def requests(count: int, tokens: int, vocabulary: int, seed: int = 0) -> list[Pr
 
 
 def examples_of_groups(groups: Sequence[Group]) -> list[Example]:
-    """Return what was sampled as the learner sees it, with advantages of ±1 by turns."""
-    pairs = [(group, response, n) for n, group in enumerate(groups) for response in group.responses]
-    return [
-        Example(
-            prompt_ids=np.array(group.prompt_ids, np.int32),
-            token_ids=response.token_ids,
-            sampler_logprobs=response.logprobs,
-            trained=response.trained,
-            advantage=(-1.0) ** number,
-            kl_weight=1.0,
-            group=index,
-        )
-        for number, (group, response, index) in enumerate(pairs)
-    ]
+    """Return what was sampled as the learner sees it, with advantages of 1."""
+    ones = tuple((1.0,) * len(group.responses) for group in groups)
+    return examples_of(Batch(tuple(groups), advantages=ones, kl_weights=ones, nominal_responses=sum(map(len, ones))))
 
 
 def made_up_examples(tokens: int, each: int, vocabulary: int, prompt_share: float = 0.25) -> list[Example]:

@@ -5,6 +5,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
 from agapo.cluster import start_cluster, stop_cluster
 from agapo.evaluation.needle import needle_test, print_needle, refuse_red
 from agapo.evaluation.needle_prompts import NeedlePrompt, context_of, needle_prompts
@@ -61,9 +63,10 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
             stack.callback(stop_cluster)
         require_own_gpus(recipe)
         start = start_folder(recipe, run, parent, stop)
-        recipe = fit_modes(recipe, load_tokenizer(start), make_console().print)
-        questions = _questions(recipe, start)
-        needles = _needles(recipe, start)
+        tokenizer, config = load_tokenizer(start), load_config(start, recipe.model.rope_fields)
+        recipe = fit_modes(recipe, tokenizer, make_console().print)
+        questions = _questions(recipe, tokenizer, config)
+        needles = _needles(recipe, tokenizer, config)
         with sft_loop(recipe, run, start, questions, stop) as (loop, data):
             if not recipe.cluster.address:
                 start_cluster(None)
@@ -81,24 +84,23 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
         return {**before_and_after(before, after), "steps": data.steps, **data_summary(data), **needle}
 
 
-def _questions(recipe: SFTRecipe, start: str) -> list[Prompt]:
+def _questions(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> list[Prompt]:
     return fitting_test_questions(
         recipe.prompts,
         recipe.evaluation.test_size,
         recipe.reward,
-        make_renderer(load_tokenizer(start)),
-        load_config(start, recipe.model.rope_fields),
+        make_renderer(tokenizer),
+        config,
         max_new_tokens=recipe.rollout.max_new_tokens,
         key="prompts",
     )
 
 
-def _needles(recipe: SFTRecipe, start: str) -> list[NeedlePrompt]:
+def _needles(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> list[NeedlePrompt]:
     """Return the needle test's prompts, made before the training so that what is wrong with them is known."""
     if recipe.needle is None:
         return []
-    context = context_of(load_config(start, recipe.model.rope_fields))
-    return needle_prompts(recipe.needle, load_tokenizer(start), context=context, seed=recipe.run.seed)
+    return needle_prompts(recipe.needle, tokenizer, context=context_of(config), seed=recipe.run.seed)
 
 
 def _needle_test(
