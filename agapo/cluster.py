@@ -4,6 +4,8 @@ import logging
 import os
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +34,25 @@ def _tame_ray() -> None:
     ray_utils.set_sigterm_handler = lambda _: None
 
 
-def start_cluster(address: str | None) -> None:
-    """Join the Ray cluster at `address`, or start one on this machine; nothing to do when there is one already.
+@contextmanager
+def in_cluster(address: str | None) -> Iterator[None]:
+    """Join the Ray cluster at `address`, or start one on this machine, and leave it at the end (one's own ends then).
 
-    Workers find `agapo`, `rewards` and `data` on this machine through PYTHONPATH, and on another cluster through
-    Ray's copy of the working directory. Raises UserError when the cluster cannot be reached.
+    Where this process is in a cluster already, nothing is joined, started or left. Workers find `agapo`, `rewards` and
+    `data` on this machine through PYTHONPATH, and on another cluster through Ray's copy of the working directory.
+    Raises UserError when the cluster cannot be reached.
     """
     if ray.is_initialized():
+        yield
         return
+    try:
+        _join(address)
+        yield
+    finally:
+        _leave()
+
+
+def _join(address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray lowers the priority of its workers; here they are the main work.
@@ -97,8 +110,7 @@ def cluster_nodes() -> list[str]:
     return [node["NodeID"] for node in ray.nodes() if node["Alive"]] if ray.is_initialized() else []
 
 
-def stop_cluster() -> None:
-    """Leave the cluster; one that `start_cluster` started ends."""
+def _leave() -> None:
     if not ray.is_initialized():
         return
     if node := ray_worker._global_node:

@@ -60,7 +60,7 @@ def kept_from_ray() -> Iterator[None]:
     """Keep this process's handlers while Ray starts inside, and SIGTERM from the processes that it starts.
 
     A scheduler that sends SIGTERM to all of a job's processes would otherwise end Ray, and with it what there is to
-    save. They inherit the mask, and so never see the signal: `stop_cluster` kills them.
+    save. They inherit the mask, and so never see the signal: `agapo.cluster` kills them.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

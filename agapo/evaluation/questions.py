@@ -10,10 +10,11 @@ from agapo.curation.mixing import share_out
 from agapo.curation.prompts import hold_out, read_prompts, require_own_ids
 from agapo.errors import UserError
 from agapo.evaluation.rendering import Renderer, check_lengths
-from agapo.recipe.base import DataConfig, SourceConfig
+from agapo.recipe.data import DataConfig, SourceConfig
 from agapo.recipe.dpo import DPORecipe
-from agapo.recipe.rl import EvaluationConfig, RewardConfig, RLRecipe, require_terms
-from agapo.recipe.sft import MeasureConfig
+from agapo.recipe.evaluation import EvaluationConfig, RLEvaluationConfig
+from agapo.recipe.reward import RewardConfig, require_terms
+from agapo.recipe.rl import RLRecipe
 from agapo.schema import Prompt
 
 
@@ -58,12 +59,12 @@ class Questions:
         return sum(part.overlap for part in self.parts.values())
 
 
-def load_questions(data: DataConfig, evaluation: EvaluationConfig | MeasureConfig) -> Questions:
+def load_questions(data: DataConfig, evaluation: EvaluationConfig) -> Questions:
     """Read the prompts that a recipe names, and split them; evaluation sizes are shared out by the sources' weights.
 
     Stages that choose no checkpoint hold no validation questions out.
     """
-    validation_size = evaluation.validation_size if isinstance(evaluation, EvaluationConfig) else 0
+    validation_size = evaluation.validation_size if isinstance(evaluation, RLEvaluationConfig) else 0
     weights = {name: source.weight for name, source in data.parts.items() if source.weight}
     test_sizes = share_out(evaluation.test_size, weights)
     validation_sizes = share_out(validation_size, weights) if validation_size else dict.fromkeys(weights, 0)

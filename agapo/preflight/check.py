@@ -14,9 +14,10 @@ from agapo.curation.pairs import reused_count
 from agapo.errors import UserError
 from agapo.hub import missing_way
 from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
-from agapo.recipe.base import recipe_stage
-from agapo.recipe.dpo import PairsConfig
-from agapo.recipe.rl import require_terms, rollout_warnings
+from agapo.recipe.pairs import PairsConfig
+from agapo.recipe.read import recipe_stage
+from agapo.recipe.reward import require_terms
+from agapo.recipe.rollout import rollout_warnings
 from agapo.resolve import resolve
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ from agapo.stages.running.start import start_folder
 def check_evaluation(recipe: EvalRecipe) -> list[tuple[str, str]]:
     """Return what can be known of an evaluation without its model; for `agapo check`. Raises UserError."""
     rows = []
-    if own := recipe.accuracy:
-        check_rewards(own.reward)
-        sources = [source.source for source in own.prompts.parts.values()]
+    if recipe.prompts and recipe.reward:
+        own = recipe.evaluation
+        check_rewards(recipe.reward)
+        sources = [source.source for source in recipe.prompts.parts.values()]
         for source in sources:
-            resolve(source, key="accuracy.prompts.source")
-        rows.append(("accuracy", f"{own.size} questions of {', '.join(sources)}, {len(own.modes)} modes"))
+            resolve(source, key="prompts.source")
+        rows.append(("accuracy", f"{own.test_size} questions of {', '.join(sources)}, {len(own.modes)} modes"))
     if grid := recipe.needle:
         resolve(grid.source, key="needle.source")
         check_rewards(grid.reward)

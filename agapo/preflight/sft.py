@@ -17,7 +17,7 @@ from agapo.curation.report import CurationReport
 from agapo.errors import UserError
 from agapo.preflight.model import base_recipe, base_tokenizer, check_model
 from agapo.recipe import SFTRecipe
-from agapo.recipe.sft import DialogueSourceConfig
+from agapo.recipe.dialogues import DialogueSourceConfig
 from agapo.stages.running.dialogues import read_dialogues
 from agapo.stages.sft.data import Kind, mix_order, plan_rows
 

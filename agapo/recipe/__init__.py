@@ -1,9 +1,10 @@
 """Typed recipes: what to run, as YAML, checked before any model is loaded. Imports no torch."""
 
-from agapo.recipe.base import Recipe, load_recipe
+from agapo.recipe.base import Recipe
 from agapo.recipe.dpo import DPORecipe
-from agapo.recipe.evaluation import EvalRecipe
+from agapo.recipe.eval import EvalRecipe
 from agapo.recipe.keys import fingerprint
+from agapo.recipe.read import load_recipe
 from agapo.recipe.rl import RLRecipe
 from agapo.recipe.sft import SFTRecipe
 

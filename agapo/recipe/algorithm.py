@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from agapo.algorithm.presets import PRESETS
-from agapo.recipe.base import Strict
+from agapo.recipe.section import Strict
 from agapo.resolve import did_you_mean
 
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from agapo.recipe.base import Strict
-from agapo.recipe.rl import RewardConfig
+from agapo.recipe.reward import RewardConfig
+from agapo.recipe.section import Strict
 
 
 class LengthsConfig(Strict):

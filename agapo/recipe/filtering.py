@@ -5,7 +5,11 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from agapo.recipe.base import Recipe
-from agapo.recipe.rl import DataConfig, EvaluationConfig, RewardConfig, RLRecipe, RolloutConfig
+from agapo.recipe.data import DataConfig
+from agapo.recipe.evaluation import RLEvaluationConfig
+from agapo.recipe.reward import RewardConfig
+from agapo.recipe.rl import RLRecipe
+from agapo.recipe.rollout import RolloutConfig
 
 
 class FilterRecipe(Recipe):
@@ -15,7 +19,7 @@ class FilterRecipe(Recipe):
     data: DataConfig
     reward: RewardConfig
     rollout: RolloutConfig
-    evaluation: EvaluationConfig
+    evaluation: RLEvaluationConfig
     samples: int = Field(default=8, ge=1)
     """Responses a prompt."""
     drop_from: float = Field(default=1.0, gt=0, le=1)

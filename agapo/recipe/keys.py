@@ -14,7 +14,26 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from agapo.recipe import algorithm, base, curation, dpo, evaluation, filtering, needle, rl, sft, trainer
+from agapo.recipe import (
+    algorithm,
+    base,
+    curation,
+    data,
+    dialogues,
+    eval,
+    evaluation,
+    filtering,
+    learner,
+    model,
+    needle,
+    pairs,
+    reward,
+    rl,
+    rollout,
+    run,
+    sft,
+    trainer,
+)
 from agapo.recipe.base import Recipe
 
 KeyClass = Literal["identity", "later", "free"]
@@ -27,35 +46,32 @@ def _keys(*, identity: str = "", later: str = "", free: str = "") -> dict[str, K
 
 CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     base.Recipe: _keys(identity="stage"),
-    base.RunConfig: _keys(identity="seed", free="name output"),
-    base.ModelConfig: _keys(identity="path start dtype", later="attention", free="gradient_checkpointing"),
-    base.RopeConfig: _keys(identity="type factor original_max_position_embeddings theta max_position_embeddings"),
-    base.SourceConfig: _keys(identity="source args path weight"),
-    base.DataConfig: _keys(identity="source args path modes max_prompt_tokens overlong"),
-    base.TrackingConfig: _keys(free="wandb project samples_every rollout_rows"),
-    base.CheckpointConfig: _keys(free="every keep"),
-    base.ClusterConfig: _keys(free="address"),
+    run.RunConfig: _keys(identity="seed", free="name output"),
+    model.ModelConfig: _keys(identity="path start dtype", later="attention", free="gradient_checkpointing"),
+    model.RopeConfig: _keys(identity="type factor original_max_position_embeddings theta max_position_embeddings"),
+    data.SourceConfig: _keys(identity="source args path weight"),
+    data.DataConfig: _keys(identity="source args path modes max_prompt_tokens overlong"),
+    run.TrackingConfig: _keys(free="wandb project samples_every rollout_rows"),
+    run.CheckpointConfig: _keys(free="every keep"),
+    run.ClusterConfig: _keys(free="address"),
     # --- rewards and sampling ---
-    rl.RewardTerm: _keys(identity="name function form weight domains args", later="deadline_s"),
-    rl.RewardConfig: _keys(
+    reward.RewardTerm: _keys(identity="name function form weight domains args", later="deadline_s"),
+    reward.RewardConfig: _keys(
         identity="combine verdict correct_at truncated", later="deadline_s max_error_rate", free="workers"
     ),
-    rl.RolloutConfig: _keys(
+    rollout.RolloutConfig: _keys(
         identity="engine group_size temperature top_p stop",
         later="max_new_tokens chunk_prompts",
         free="actors threads gpus_per_actor chunk_timeout_s max_restarts",
     ),
     # --- RL ---
     rl.RLRecipe: _keys(identity="prompts_per_step", later="steps"),
-    rl.LearnerConfig: _keys(
+    learner.LearnerConfig: _keys(
         identity="betas eps weight_decay",
         later="learning_rate schedule warmup_steps min_learning_rate max_grad_norm",
         free="ranks zero_stage micro_batch_tokens layout threads gpus_per_rank",
     ),
-    rl.EvaluationConfig: _keys(
-        identity="modes test_size validation_size pass_at keep",
-        later="every chunk_prompts",
-    ),
+    evaluation.RLEvaluationConfig: _keys(identity="validation_size pass_at keep", later="every"),
     algorithm.AlgorithmConfig: _keys(
         identity="preset all_wrong_penalty drop_all_correct drop_all_wrong aggregation updates_per_batch "
         "shuffle_rewards"
@@ -74,21 +90,20 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     ),
     trainer.LoRAConfig: _keys(identity="rank alpha dropout targets"),
     sft.SFTRecipe: _keys(identity="steps epochs"),
-    sft.SFTTrainingConfig: _keys(identity="rows_per_step row_tokens", free="micro_batch_rows"),
-    sft.CreateModelConfig: _keys(
+    trainer.SFTTrainingConfig: _keys(identity="rows_per_step row_tokens", free="micro_batch_rows"),
+    model.CreateModelConfig: _keys(
         identity="hidden_size intermediate_size layers heads kv_heads head_dim sliding_window sliding_window_pattern "
         "max_position_embeddings vocabulary"
     ),
-    sft.DialogueSourceConfig: _keys(identity="limit"),
-    sft.DialogueDataConfig: _keys(identity="order malformed"),
-    sft.MixConfig: _keys(identity="modes domains max_repeats"),
-    sft.MeasureConfig: _keys(identity="modes test_size", later="chunk_prompts"),
-    dpo.PreferenceTrainingConfig: _keys(
+    dialogues.DialogueSourceConfig: _keys(identity="limit"),
+    dialogues.DialogueDataConfig: _keys(identity="order malformed"),
+    dialogues.MixConfig: _keys(identity="modes domains max_repeats"),
+    trainer.PreferenceTrainingConfig: _keys(
         identity="loss beta epochs pairs_per_step start_logprobs", free="micro_batch_pairs"
     ),
-    dpo.PairsConfig: _keys(identity="prompts policy rejected longer_by min_margin correct_only"),
-    dpo.ReuseConfig: _keys(identity="share path"),
-    dpo.GuardsConfig: _keys(later="accuracy_drop chosen_drop length_growth leakage"),
+    pairs.PairsConfig: _keys(identity="prompts policy rejected longer_by min_margin correct_only"),
+    pairs.ReuseConfig: _keys(identity="share path"),
+    pairs.GuardsConfig: _keys(later="accuracy_drop chosen_drop length_growth leakage"),
     # --- curation ---
     curation.LengthsConfig: _keys(identity="unit least_answer most_answer least_thinking most_thinking"),
     curation.DegenerationConfig: _keys(identity="times code_times repetition truncated"),
@@ -96,8 +111,8 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     curation.NearDuplicatesConfig: _keys(identity="similarity same_numbers"),
     curation.DistinctConfig: _keys(identity="most similarity choose"),
     # --- measuring ---
-    evaluation.EvalRecipe: _keys(identity="data"),
-    evaluation.AccuracyConfig: _keys(identity="modes size", later="chunk_prompts"),
+    eval.EvalRecipe: _keys(identity="data"),
+    evaluation.EvaluationConfig: _keys(identity="modes test_size", later="chunk_prompts"),
     needle.NeedleConfig: _keys(
         identity="source args lengths positions per_cell modes green",
         later="max_new_tokens chunk_tokens",

@@ -4,8 +4,8 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from agapo.recipe.base import Strict, check_once
-from agapo.recipe.rl import RewardConfig, RewardTerm
+from agapo.recipe.reward import RewardConfig, RewardTerm
+from agapo.recipe.section import Strict, check_once
 from agapo.schema import Mode
 
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from agapo.recipe.base import Strict
+from agapo.recipe.section import Strict
 
 
 class LoRAConfig(Strict):
@@ -54,3 +54,67 @@ class TrainerConfig(Strict):
         if per_step % (self.ranks * (micro or 1)):
             parts = f"ranks {self.ranks}" + (f" × micro_batch_{unit} {micro}" if micro else "")
             raise ValueError(f"{unit}_per_step: {per_step} is not a multiple of {parts}")
+
+
+class SFTTrainingConfig(TrainerConfig):
+    """How the model is fine-tuned."""
+
+    learning_rate: float = Field(default=5e-3, gt=0)
+    rows_per_step: int = Field(default=8, ge=1)
+    """Packed rows a step, over all ranks."""
+    micro_batch_rows: int = Field(default=0, ge=0)
+    """Rows that a rank puts through the model at once; 0 takes its whole share of the step."""
+    row_tokens: int = Field(default=128, ge=16)
+    """Tokens a packed row, and so the longest dialogue."""
+
+    @property
+    def micro_rows(self) -> int:
+        """Rows a rank puts through the model at once."""
+        return self.micro_batch_rows or self.rows_per_step // self.ranks
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of a rank a step."""
+        return self.rows_per_step // (self.ranks * self.micro_rows)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "SFTTrainingConfig":
+        self.require_even_parts("rows", self.rows_per_step, self.micro_batch_rows)
+        return self
+
+
+class PreferenceTrainingConfig(TrainerConfig):
+    """How the model is trained on pairs."""
+
+    learning_rate: float = Field(default=5e-7, gt=0)
+    warmup_steps: int = Field(default=5, ge=0)
+    loss: Literal["simper", "dpo"] = "simper"
+    """SimPER (arXiv 2502.00883) needs no reference and no β; DPO (arXiv 2305.18290) both."""
+    beta: float = Field(default=0.1, gt=0)
+    """`dpo`: how strongly the policy is held to where it started."""
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the pairs; whole steps only."""
+    pairs_per_step: int = Field(default=32, ge=1)
+    """Pairs a step, over all ranks."""
+    micro_batch_pairs: int = Field(default=0, ge=0)
+    """Pairs that a rank puts through the model at once; 0 takes its whole share of the step."""
+    start_logprobs: bool = True
+    """Take the starting model's log-probabilities first, which DPO needs, and SimPER only to show how far it has moved;
+    false saves a forward pass over all pairs."""
+
+    @property
+    def micro_rows(self) -> int:
+        """Pairs a rank puts through the model at once."""
+        return self.micro_batch_pairs or self.pairs_per_step // self.ranks
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of a rank a step."""
+        return self.pairs_per_step // (self.ranks * self.micro_rows)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "PreferenceTrainingConfig":
+        self.require_even_parts("pairs", self.pairs_per_step, self.micro_batch_pairs)
+        if self.loss == "dpo" and not self.start_logprobs:
+            raise ValueError("start_logprobs: loss 'dpo' needs them; leave it true, or take loss 'simper'")
+        return self

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from agapo.errors import UserError
-from agapo.recipe.rl import Combination, RewardConfig, RewardTerm, Truncated
+from agapo.recipe.reward import Combination, RewardConfig, RewardTerm, Truncated
 from agapo.rewarding.pool import GroupSample, Pool, Sample, Score
 from agapo.schema import Group, Response
 

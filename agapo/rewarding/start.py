@@ -3,7 +3,7 @@
 import inspect
 
 from agapo.cluster import cluster_nodes
-from agapo.recipe.rl import RewardConfig
+from agapo.recipe.reward import RewardConfig
 from agapo.resolve import resolve
 from agapo.rewarding.cluster import ClusterVerifierPool
 from agapo.rewarding.pool import Term, VerifierPool

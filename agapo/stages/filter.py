@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agapo.cluster import require_gpus, start_cluster, stop_cluster
+from agapo.cluster import in_cluster, require_gpus
 from agapo.errors import UserError
 from agapo.evaluation.questions import check_questions, load_questions, without_overlong
 from agapo.evaluation.rendering import Renderer, make_renderer
@@ -102,13 +102,13 @@ def _measure(
         return known
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
-        start_cluster(own.cluster.address)
-        stack.callback(stop_cluster)
+        stack.enter_context(in_cluster(own.cluster.address))
         gpus = own.rollout.actors * own.rollout.gpus_per_actor
         require_gpus(gpus, "rollout.actors × gpus_per_actor", own.cluster.address)
         scorer = start_scorer(own.reward)
         stack.callback(scorer.close)
         pool = start_rollouts(own.model, model_path, own.rollout, stop)
+        stack.callback(pool.close)
         view = stack.enter_context(StepProgress(len(chunks), len(chunks) - len(left), name="filter"))
         view.announce(
             f"{len(prompts)} prompts × {own.samples} responses from {model_path}"

@@ -18,8 +18,8 @@ from rich.table import Table
 from agapo.chat import END_THINK
 from agapo.errors import UserError
 from agapo.recipe import DPORecipe, RLRecipe, SFTRecipe, load_recipe
-from agapo.recipe.base import recipe_stage
-from agapo.recipe.rl import require_terms
+from agapo.recipe.read import recipe_stage
+from agapo.recipe.reward import require_terms
 from agapo.rewarding.start import start_scorer
 from agapo.schema import Group, Prompt, Response
 from agapo.tracking.files import json_line, write_text_atomic

@@ -53,8 +53,8 @@ def start_learner(setting: Setting, model: PreTrainedModel, name: str) -> tuple[
         return PlainLearner(model, micro_batch_tokens=1, device=setting.device), "plain AdamW in bfloat16"
     from agapo.learner.rl.rank import LearnerRank
     from agapo.learner.rl.settings import LearnerSettings
-    from agapo.recipe.base import ModelConfig
-    from agapo.recipe.rl import LearnerConfig
+    from agapo.recipe.learner import LearnerConfig
+    from agapo.recipe.model import ModelConfig
 
     folder = setting.scratch / name.replace(" ", "_")
     model.save_pretrained(folder)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from agapo.cluster import cluster_nodes, start_cluster, stop_cluster
+from agapo.cluster import cluster_nodes, in_cluster
 from agapo.errors import UserError
 from agapo.rewarding.cluster import ClusterVerifierPool
 from agapo.rewarding.pool import GroupSample, Sample, Term, VerifierPool
@@ -79,9 +79,8 @@ def test_workers_killed_at_random_lose_and_change_nothing() -> None:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    start_cluster(None)
-    yield cluster_nodes()[0]
-    stop_cluster()
+    with in_cluster(None):
+        yield cluster_nodes()[0]
 
 
 def test_hosts_of_a_cluster_share_the_work_in_order(cluster: str) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import yaml
 
 from agapo.cli import main
+from agapo.cluster import in_cluster
 from agapo.model.loading import export_hf
 from agapo.model.tokenizer import build_tokenizer
 from tests.builders import tiny_exaone
@@ -58,6 +60,13 @@ def recipe_file(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[None]:
+    """One Ray for all runs that a test process makes with `agapo_here`: a new one is ten seconds' work of a core."""
+    with contextlib.chdir(ROOT), in_cluster(None):
+        yield
+
+
 def agapo(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in the repository root and return what it did."""
     command = [sys.executable, "-m", "agapo", *map(str, arguments)]
@@ -65,7 +74,7 @@ def agapo(*arguments: object, **environment: str) -> subprocess.CompletedProcess
 
 
 def agapo_here(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the command line in this process, where it starts no Ray: a new one spends ten seconds on imports."""
+    """Run the command line in this process, which has its imports done; what needs Ray takes `shared_ray`."""
     command, said, complained = ["agapo", *map(str, arguments)], StringIO(), StringIO()
     streams = (contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained))
     with contextlib.chdir(ROOT), pytest.MonkeyPatch.context() as patch, streams[0], streams[1]:

@@ -18,7 +18,8 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from agapo.learner.trl.fine_tuning import FineTuning, fine_tune, make_trainer
 from agapo.model.loading import load_tokenizer
 from agapo.recipe import SFTRecipe
-from agapo.recipe.base import CheckpointConfig, ModelConfig
+from agapo.recipe.model import ModelConfig
+from agapo.recipe.run import CheckpointConfig
 from agapo.stages.sft.data import training_data
 
 STEPS = 20

@@ -11,7 +11,9 @@ from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe import RLRecipe, load_recipe
 from agapo.stages.rl.run import run_rl
 from tests.builders import tiny_exaone
-from tests.stages.conftest import ROOT, agapo, agapo_here
+from tests.stages.conftest import ROOT, agapo_here
+
+pytestmark = pytest.mark.usefixtures("shared_ray")
 
 CASES = [
     (["learner.learning_rat=1"], "learner.learning_rat: unknown key; did you mean 'learning_rate'?"),
@@ -47,7 +49,7 @@ def test_a_mistake_is_one_line_and_status_1(recipe_file: Path, tmp_path: Path) -
 
 def test_a_reward_of_the_wrong_length_stops_before_the_first_step(recipe_file: Path, tmp_path: Path) -> None:
     reward = "reward.terms.0.function=tests.fakes.rewards:two_values"
-    done = agapo("rl", recipe_file, f"run.output={tmp_path}", reward)
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", reward)
     assert done.returncode == 1
     assert "reward.max_error_rate" in done.stderr
     assert "bad_return" in done.stderr
@@ -55,7 +57,7 @@ def test_a_reward_of_the_wrong_length_stops_before_the_first_step(recipe_file: P
 
 def test_a_loss_that_is_not_a_number_stops(recipe_file: Path, tmp_path: Path) -> None:
     overflow = ("reward.terms.0.weight=1e38", "algorithm.advantage.global=none")
-    done = agapo("rl", recipe_file, f"run.output={tmp_path}", *overflow)
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", *overflow)
     assert done.returncode == 1
     assert "error: the loss became" in done.stderr
     assert "lower learner.learning_rate" in done.stderr
@@ -67,7 +69,7 @@ def test_a_model_that_samples_nonsense_stops(recipe_file: Path, tmp_path: Path) 
     digits = tokenizer.encode("0123456789", add_special_tokens=False)
     model.model.embed_tokens.weight.data[digits] = float("nan")
     export_hf(model, tokenizer, tmp_path / "nan")
-    done = agapo("rl", recipe_file, f"run.output={tmp_path}", f"model.path={tmp_path / 'nan'}")
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", f"model.path={tmp_path / 'nan'}")
     assert done.returncode == 1
     assert "log-probabilities are not numbers (weights 0)" in done.stderr
 
@@ -76,7 +78,7 @@ def test_an_empty_data_set_is_named(recipe_file: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.touch()
     source = ("data.source=data.gsm8k:prompts", "data.args={}", f"data.path={empty}")
-    done = agapo("rl", recipe_file, f"run.output={tmp_path}", *source)
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", *source)
     assert done.returncode == 1
     assert f"{empty}" in done.stderr.replace("\n", "")
     assert "no questions" in done.stderr

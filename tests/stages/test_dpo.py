@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.stages.conftest import agapo, agapo_here, interrupt_after
 
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
 
 def recipe_file(folder: Path, model: dict[str, Any], name: str = "first", **changes: Any) -> Path:
     content: dict[str, Any] = {
@@ -126,7 +128,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(whole: Path, tiny_model: Pa
     recipe, run = recipe_file(tmp_path, {"path": str(tiny_model)}), tmp_path / "dpo" / "first"
     stopped = interrupt_after(3, run / "metrics.jsonl", "dpo", recipe, f"run.output={tmp_path}")
     assert stopped.returncode == 130, stopped.stdout
-    done = agapo("dpo", recipe, f"run.output={tmp_path}")
+    done = agapo_here("dpo", recipe, f"run.output={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "going on from step" in done.stdout
     assert "sampling" not in done.stdout
@@ -142,14 +144,14 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(whole: Path, tiny_model: Pa
 def test_pairs_alone_are_what_the_run_goes_on_with(whole: Path, tiny_model: Path, tmp_path: Path) -> None:
     recipe, run = recipe_file(tmp_path, {"path": str(tiny_model)}), tmp_path / "dpo" / "first"
     # As if sampling had been stopped in mid-line: what is there whole is kept.
-    done = agapo("pairs", recipe, f"run.output={tmp_path}")
+    done = agapo_here("pairs", recipe, f"run.output={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "48 prompts, 192 responses" in done.stdout
     text = (run / "responses.jsonl").read_text()
     assert text == (whole / "responses.jsonl").read_text()
     (run / "responses.jsonl").write_text(text[: len(text) // 2])
     (run / "pairs.jsonl").unlink()
-    again = agapo("pairs", recipe, f"run.output={tmp_path}")
+    again = agapo_here("pairs", recipe, f"run.output={tmp_path}")
     assert "of which" in again.stdout
     assert (run / "pairs.jsonl").read_text() == (whole / "pairs.jsonl").read_text()
 
@@ -184,7 +186,7 @@ def test_the_second_stage_starts_from_the_first_and_reuses_its_pairs(whole: Path
             "lora": {"rank": 4},
         },
     )
-    done = agapo("dpo", second, f"run.output={whole.parents[1]}")
+    done = agapo_here("dpo", second, f"run.output={whole.parents[1]}")
     assert done.returncode == 0, done.stderr + done.stdout
     run = whole.parent / "second"
     pairs = lines(run / "pairs.jsonl")
@@ -204,12 +206,12 @@ def test_too_few_pairs_are_said_to_be_too_few_and_more_are_added_to_them(
     whole: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     recipe = recipe_file(tmp_path, {"path": str(tiny_model)})
-    done = agapo("dpo", recipe, f"run.output={tmp_path}", "pairs.prompts=8", "training.pairs_per_step=64")
+    done = agapo_here("dpo", recipe, f"run.output={tmp_path}", "pairs.prompts=8", "training.pairs_per_step=64")
     assert done.returncode == 1
     assert "do not fill a step of 64" in done.stderr
     assert "raise pairs.prompts" in done.stderr
     # As it says, under the same name: what was sampled is kept, and what comes of it is as if it had been so at once.
-    more = agapo("dpo", recipe, f"run.output={tmp_path}")
+    more = agapo_here("dpo", recipe, f"run.output={tmp_path}")
     assert more.returncode == 0, more.stderr
     assert "of which 8 prompts are done" in more.stdout
     assert (tmp_path / "dpo" / "first" / "pairs.jsonl").read_text() == (whole / "pairs.jsonl").read_text()

@@ -10,31 +10,31 @@ from agapo.errors import UserError
 from agapo.preflight.check import check_recipe
 from agapo.recipe import EvalRecipe, load_recipe
 from agapo.stages.eval.run import run_eval
-from tests.stages.conftest import agapo
+from tests.stages.conftest import agapo_here
+
+pytestmark = pytest.mark.usefixtures("shared_ray")
 
 STOP = list("abcdefghijklmnopqrstuvwxyz")
 
 
 @pytest.fixture
 def recipe(tiny_model: Path, tmp_path: Path) -> Path:
-    """Both suites in seconds."""
+    """Accuracy and needle test in seconds."""
     content = {
         "stage": "eval",
         "model": {"path": str(tiny_model)},
         "run": {"output": str(tmp_path)},
-        "accuracy": {
-            "prompts": {
-                "sources": {
-                    "sums": {"source": "data.arithmetic:prompts", "args": {"size": 64}, "weight": 3},
-                    "needles": {
-                        "source": "tests.fakes.needles:needles",
-                        "args": {"lengths": [8], "positions": [0.5], "per_cell": 6, "seed": 1},
-                    },
-                }
-            },
-            "reward": {"terms": [{"name": "even", "function": "tests.fakes.length_reward:score"}], "workers": 1},
-            "size": 16,
+        "prompts": {
+            "sources": {
+                "sums": {"source": "data.arithmetic:prompts", "args": {"size": 64}, "weight": 3},
+                "needles": {
+                    "source": "tests.fakes.needles:needles",
+                    "args": {"lengths": [8], "positions": [0.5], "per_cell": 6, "seed": 1},
+                },
+            }
         },
+        "reward": {"terms": [{"name": "even", "function": "tests.fakes.length_reward:score"}], "workers": 1},
+        "evaluation": {"test_size": 16},
         "needle": {
             "source": "tests.fakes.needles:needles",
             "lengths": [96, 160],
@@ -54,7 +54,7 @@ def recipe(tiny_model: Path, tmp_path: Path) -> Path:
 
 
 def test_both_suites_and_a_second_time(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    done = agapo("eval", recipe, "needle.reward.terms.0.args.value=1.0")
+    done = agapo_here("eval", recipe, "needle.reward.terms.0.args.value=1.0")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "eval" / "both"
     summary = json.loads((run / "summary.json").read_text())
@@ -91,8 +91,8 @@ def test_both_suites_and_a_second_time(recipe: Path, tmp_path: Path, capsys: pyt
 
 
 def test_a_grid_that_is_not_green_ends_with_an_error_each_time_after_its_files(recipe: Path, tmp_path: Path) -> None:
-    overrides = ("accuracy=null", "needle.green=1.0")
-    done = agapo("eval", recipe, *overrides)
+    overrides = ("prompts=null", "reward=null", "needle.green=1.0")
+    done = agapo_here("eval", recipe, *overrides)
     assert done.returncode == 1
     named = "needle: 4 of 4 cells below 1: length 96 at 0 %: 0.00, length 96 at 100 %: 0.00, length 160 at"
     assert done.stderr.startswith(f"error: {named}") and done.stderr.count("\n") == 1
@@ -117,8 +117,8 @@ def test_check_looks_at_names_and_context(
 
 
 def test_a_stretched_context_takes_longer_needles_and_a_red_grid_can_be_accepted(recipe: Path, tmp_path: Path) -> None:
-    overrides = ("accuracy=null", "needle.lengths=[600]", "needle.stop=false", "model.rope.factor=4")
-    done = agapo("eval", recipe, *overrides)
+    overrides = ("prompts=null", "reward=null", "needle.lengths=[600]", "needle.stop=false", "model.rope.factor=4")
+    done = agapo_here("eval", recipe, *overrides)
     assert done.returncode == 0, done.stderr
     stored = json.loads((tmp_path / "eval" / "both" / "needle.json").read_text())
     assert stored["green"] is False and "✗" in done.stdout
@@ -128,7 +128,11 @@ def test_a_stretched_context_takes_longer_needles_and_a_red_grid_can_be_accepted
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"model": {"path": "m"}}, "give a suite: 'accuracy', 'needle' or both"),
+        (
+            {"model": {"path": "m"}, "prompts": {"source": "a.b:c"}},
+            "'prompts' and 'reward' go together",
+        ),
+        ({"model": {"path": "m"}}, r"give questions \('prompts', with a 'reward'\), the 'needle' test, or both"),
         (
             {"model": {"path": "m", "start": "a.yaml"}, "needle": {"lengths": [8]}},
             "give 'path' .* or 'start'.*, not both",
@@ -136,7 +140,7 @@ def test_a_stretched_context_takes_longer_needles_and_a_red_grid_can_be_accepted
         ({"model": {"rope": {"factor": 2}}, "needle": {"lengths": [8]}}, r"model\.rope: "),
         (
             {"model": {"path": "m"}, "needle": {"lengths": [8]}, "data": {"source": "a.b:c"}},
-            r"data: an evaluation trains on nothing: give its questions as accuracy\.prompts",
+            r"data: an evaluation trains on nothing: give its questions as 'prompts'",
         ),
         ({"model": {"path": "m"}, "needle": {"lengths": [8], "postions": [0]}}, "did you mean 'positions'"),
         ({"model": {"start": "a.yaml", "rope": {"factor": 2}}, "needle": {"lengths": [8]}}, r"model\.rope: "),

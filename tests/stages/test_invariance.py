@@ -20,7 +20,7 @@ from agapo.learner.rl.batching import Example, plan_ranks, with_reference
 from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import export_hf, load_model
 from agapo.model.tokenizer import build_tokenizer
-from agapo.recipe.rl import LearnerConfig
+from agapo.recipe.learner import LearnerConfig
 from tests.builders import example, tiny_exaone, token_logprobs
 
 BETA, CAP, NOMINAL, TEMPERATURE = 0.3, 1.05, 32, 0.8

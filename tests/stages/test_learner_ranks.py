@@ -19,8 +19,8 @@ from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import export_hf
 from agapo.model.tokenizer import build_tokenizer
 from agapo.model.weights import load_weights
-from agapo.recipe.base import ModelConfig
-from agapo.recipe.rl import LearnerConfig
+from agapo.recipe.learner import LearnerConfig
+from agapo.recipe.model import ModelConfig
 from tests.builders import example, tiny_exaone, token_logprobs
 from tests.stages.test_invariance import (
     CAP,

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from agapo.learner.trl.fine_tuning import FineTuning
 from agapo.learner.trl.preference import make_preference_trainer, save_pairs
-from agapo.recipe.dpo import PreferenceTrainingConfig
+from agapo.recipe.trainer import PreferenceTrainingConfig
 from tests.stages.rank_jobs import STEPS, TRAINING, Job, changed, common, run_jobs, sft_job
 
 Layout = tuple[int, int, int]

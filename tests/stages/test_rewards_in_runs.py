@@ -17,6 +17,8 @@ from tests.sandboxed import needs_sandbox
 from tests.stages.conftest import ROOT, agapo, agapo_here
 from tests.stages.test_rl import steps_of
 
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
 SMALL = (
     "steps=2",
     "prompts_per_step=4",
@@ -42,7 +44,7 @@ def test_tiny_mixed_goes_through_every_reward_and_reports_each_category(tiny_mod
         content["model"] = {"path": str(tiny_model)}
         recipe = tmp_path / "mixed.yaml"
         recipe.write_text(yaml.safe_dump(content))
-        done = agapo("rl", recipe, f"run.output={tmp_path}", "rollout.stop=[e]", *SMALL)
+        done = agapo_here("rl", recipe, f"run.output={tmp_path}", "rollout.stop=[e]", *SMALL)
         assert done.returncode == 0, done.stderr
         assert server.prompts
     run = tmp_path / "rl" / "mixed"
@@ -63,7 +65,7 @@ def test_the_filter_goes_on_where_it_was_stopped_and_rl_takes_what_it_writes(rec
         "rollout.max_new_tokens=8",
     )
     command = ("filter", recipe_file, "--samples", "4", *overrides)
-    done = agapo(*command)
+    done = agapo_here(*command)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "filter" / "small"
     summary = json.loads((folder / "summary.json").read_text())
@@ -78,7 +80,7 @@ def test_the_filter_goes_on_where_it_was_stopped_and_rl_takes_what_it_writes(rec
     (folder / "solve_rates.jsonl").write_text("".join(rates[: len(rates) // 2 + 1]))  # in the middle of a chunk
     (folder / "summary.json").unlink()
     before = (folder / "train.jsonl").read_text()
-    again = agapo(*command)
+    again = agapo_here(*command)
     assert again.returncode == 0, again.stderr
     assert "prompts are done" in again.stdout
     assert (folder / "train.jsonl").read_text() == before

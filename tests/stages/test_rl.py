@@ -11,6 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.stages.conftest import agapo, agapo_here, interrupt_after
 
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
 NOT_COMPARED = re.compile(r"^time/|tokens_per_s|^rollout/restarts")
 
 
@@ -111,7 +113,7 @@ def test_interrupted_and_resumed_equals_undisturbed(whole_run: Path, recipe_file
     assert 2 <= finished < 6
     assert sorted(steps_of(run)) == list(range(1, finished + 1))
 
-    resumed = agapo(*arguments)
+    resumed = agapo_here(*arguments)
     assert resumed.returncode == 0, resumed.stderr
     assert f"going on from step {finished}" in resumed.stdout
     assert steps_of(run) == steps_of(whole_run)
@@ -124,7 +126,7 @@ def test_interrupted_and_resumed_equals_undisturbed(whole_run: Path, recipe_file
 
 
 def test_one_actor_gives_the_run_of_two(whole_run: Path, recipe_file: Path, tmp_path: Path) -> None:
-    done = agapo("rl", recipe_file, f"run.output={tmp_path}", "run.name=one", "rollout.actors=1")
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=one", "rollout.actors=1")
     assert done.returncode == 0, done.stderr
     assert rollouts_of(tmp_path / "rl" / "one") == rollouts_of(whole_run)
 
@@ -132,7 +134,7 @@ def test_one_actor_gives_the_run_of_two(whole_run: Path, recipe_file: Path, tmp_
 def test_a_finished_run_goes_on_for_more_steps(whole_run: Path, recipe_file: Path, tmp_path: Path) -> None:
     arguments = ("rl", recipe_file, f"run.output={tmp_path}", "run.name=longer")
     for steps in (3, 6):
-        done = agapo(*arguments, f"steps={steps}")
+        done = agapo_here(*arguments, f"steps={steps}")
         assert done.returncode == 0, done.stderr
     assert rollouts_of(tmp_path / "rl" / "longer") == rollouts_of(whole_run)
     assert json.loads((tmp_path / "rl" / "longer" / "summary.json").read_text())["steps"] == 6
@@ -140,7 +142,7 @@ def test_a_finished_run_goes_on_for_more_steps(whole_run: Path, recipe_file: Pat
 
 def test_two_ranks_learn_the_same(whole_run: Path, recipe_file: Path, tmp_path: Path) -> None:
     overrides = ("learner.ranks=2", "learner.zero_stage=3", "steps=2", "evaluation.every=0")
-    done = agapo("rl", recipe_file, f"run.output={tmp_path}", "run.name=ranks", *overrides)
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=ranks", *overrides)
     assert done.returncode == 0, done.stderr
     one, two = steps_of(whole_run)[1], steps_of(tmp_path / "rl" / "ranks")[1]
     for name in ("policy/grad_norm", "policy/loss", "policy/entropy"):
@@ -148,10 +150,11 @@ def test_two_ranks_learn_the_same(whole_run: Path, recipe_file: Path, tmp_path: 
 
 
 def test_a_shaped_reward_exports_what_it_trained_and_says_that_nothing_was_correct(
-    recipe_file: Path, tiny_model: Path, tmp_path: Path
+    recipe_file: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     shaped = ("reward.terms.0.function=tests.fakes.length_reward:shaped", "evaluation.every=1", "steps=6")
-    done = agapo("rl", recipe_file, f"run.output={tmp_path}", "run.name=shaped", *shaped, COLUMNS="200")
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=shaped", *shaped)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "rl" / "shaped"
     summary = json.loads((run / "summary.json").read_text())
@@ -174,7 +177,7 @@ def test_a_shaped_reward_exports_what_it_trained_and_says_that_nothing_was_corre
 
 def test_a_threshold_makes_a_shaped_reward_a_verdict(recipe_file: Path, tmp_path: Path) -> None:
     shaped = ("reward.terms.0.function=tests.fakes.length_reward:shaped", "reward.correct_at=0.5", "steps=1")
-    done = agapo("rl", recipe_file, f"run.output={tmp_path}", "run.name=at", *shaped, "evaluation.every=0")
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=at", *shaped, "evaluation.every=0")
     assert done.returncode == 0, done.stderr
     rows = [json.loads(row) for row in rollouts_of(tmp_path / "rl" / "at")]
     assert {row["correct"] for row in rows} == {True, False}
@@ -188,7 +191,7 @@ def test_two_updates_a_batch_in_bfloat16_on_two_ranks_that_go_on(recipe_file: Pa
     large = ("learner.learning_rate=5e-3", "learner.warmup_steps=0", "evaluation.every=0")
     for steps in (1, 2):
         arguments = (f"run.output={tmp_path}", "run.name=twice", f"steps={steps}", *large, *overrides)
-        done = agapo("rl", recipe_file, *arguments)
+        done = agapo_here("rl", recipe_file, *arguments)
         assert done.returncode == 0, done.stderr
     assert "going on from step 1 of 2" in done.stdout
     state = json.loads((run / "checkpoints" / "step-000002" / "state.json").read_text())

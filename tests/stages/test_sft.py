@@ -11,7 +11,9 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.stages.conftest import agapo, interrupt_after
+from tests.stages.conftest import agapo, agapo_here, interrupt_after
+
+pytestmark = pytest.mark.usefixtures("shared_ray")
 
 RECIPE: dict[str, Any] = {
     "stage": "sft",
@@ -74,7 +76,9 @@ def test_a_run_leaves_what_it_promises(whole: Path) -> None:
 
 
 def test_a_finished_run_prints_its_result_again(whole: Path) -> None:
-    done = agapo("sft", whole.parents[1] / "small.yaml", f"run.output={whole.parents[1]}", "tracking.wandb=offline")
+    done = agapo_here(
+        "sft", whole.parents[1] / "small.yaml", f"run.output={whole.parents[1]}", "tracking.wandb=offline"
+    )
     assert done.returncode == 0
     assert "Finished 40 steps" in done.stdout
 
@@ -86,7 +90,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(whole: Path, tmp_path: Path) 
     stopped = interrupt_after(8, run / "metrics.jsonl", *arguments)
     assert stopped.returncode == 130, stopped.stdout
     before = losses_of(run)
-    done = agapo(*arguments)
+    done = agapo_here(*arguments)
     assert done.returncode == 0, done.stderr + done.stdout
     assert f"going on from step {max(before)} of 40" in done.stdout
     assert losses_of(run) == losses_of(whole)
@@ -103,7 +107,7 @@ def test_a_second_round_starts_from_the_first_and_lora_is_merged(whole: Path, tm
         "steps": 5,
         "training": RECIPE["training"] | {"lora": lora},
     }
-    done = agapo("sft", recipe_file(tmp_path, "round2", **second), f"run.output={whole.parents[1]}")
+    done = agapo_here("sft", recipe_file(tmp_path, "round2", **second), f"run.output={whole.parents[1]}")
     assert done.returncode == 0, done.stderr + done.stdout
     run = whole.parents[1] / "sft" / "round2"
     summary = json.loads((run / "summary.json").read_text())
@@ -129,7 +133,7 @@ def test_a_second_round_starts_from_the_first_and_lora_is_merged(whole: Path, tm
 def test_mistakes_are_one_line_before_anything_is_trained(
     tmp_path: Path, changes: tuple[str, ...], message: str
 ) -> None:
-    done = agapo("sft", recipe_file(tmp_path), f"run.output={tmp_path}", *changes)
+    done = agapo_here("sft", recipe_file(tmp_path), f"run.output={tmp_path}", *changes)
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr

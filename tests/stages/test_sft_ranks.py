@@ -1,7 +1,7 @@
 """Training through Ray Train: across a stop, a killed worker, and what no new start can mend."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,22 +12,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from agapo.cluster import start_cluster, stop_cluster
 from agapo.errors import Interrupted, ProcessDied, UserError
 from agapo.learner.trl.callbacks import NAMES
 from agapo.learner.trl.fine_tuning import FineTuning, make_trainer
 from agapo.learner.trl.ray_train import Kind, run_ranks
-from agapo.recipe.base import CheckpointConfig
+from agapo.recipe.run import CheckpointConfig
 from tests.stages.rank_jobs import STEPS, changed, sft_job
 
 Losses = dict[int, float]
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    start_cluster(None)
-    yield
-    stop_cluster()
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +68,7 @@ Run = tuple[Losses, Path]
 
 @pytest.fixture(scope="module")
 def whole_run(
-    cluster: None, settings: FineTuning, tmp_path_factory: pytest.TempPathFactory
+    shared_ray: None, settings: FineTuning, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[int, int, int], Run]:
     """Give (losses, folder) of an undisturbed run by ranks, ZeRO stage and rows a micro-batch; each is made once."""
 
@@ -131,7 +123,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
 @pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "zero_stage", "micro_rows"), [(1, 0, 4), (2, 2, 1)])
 def test_a_run_goes_on_with_another_learning_rate(
-    cluster: None,
+    shared_ray: None,
     settings: FineTuning,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -158,7 +150,7 @@ def test_a_run_goes_on_with_another_learning_rate(
 
 @pytest.mark.slow
 def test_a_worker_that_dies_again_and_again_is_one_line(
-    cluster: None, settings: FineTuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared_ray: None, settings: FineTuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agapo.learner.trl.ray_train.POLL_S", 0.002)
 
@@ -201,7 +193,9 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(
         assert torch.equal(weights(tmp_path)[name], expected), name
 
 
-def test_what_a_new_start_cannot_mend_is_not_tried_again(cluster: None, settings: FineTuning, tmp_path: Path) -> None:
+def test_what_a_new_start_cannot_mend_is_not_tried_again(
+    shared_ray: None, settings: FineTuning, tmp_path: Path
+) -> None:
     settings = changed(settings, max_restarts=3)
     with pytest.raises(UserError, match=r"loss became (nan|inf)"):
         train(changed(settings, learning_rate=1e30, max_grad_norm=1e30), tmp_path)

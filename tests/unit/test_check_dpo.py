@@ -14,7 +14,7 @@ from agapo.preflight import model as model_check
 from agapo.preflight.check import check_recipe
 from agapo.preflight.model import base_recipe, check_model, longest_sequence, model_sizes, setup_of
 from agapo.recipe import DPORecipe, RLRecipe, load_recipe
-from agapo.recipe.dpo import GuardsConfig
+from agapo.recipe.pairs import GuardsConfig
 from agapo.stages.dpo.guards import guard_findings
 from agapo.stages.running.start import keep_start, last_finished, starting_model
 from agapo.tracking import RunDirectory, lineage_of

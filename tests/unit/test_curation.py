@@ -18,7 +18,7 @@ from agapo.curation.report import CurationReport, Finding, shorten
 from agapo.errors import UserError
 from agapo.recipe import SFTRecipe
 from agapo.recipe.curation import CurationConfig
-from agapo.recipe.rl import RewardConfig
+from agapo.recipe.reward import RewardConfig
 from agapo.rewarding.pool import Term, VerifierPool
 from agapo.rewarding.scorer import Scorer
 from agapo.stages.curate import verify_by

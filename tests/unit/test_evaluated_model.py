@@ -19,7 +19,7 @@ from tests.conftest import finished_run
 def path(tmp_path: Path) -> Path:
     prompts = {"source": "data.arithmetic:prompts"}
     reward = {"terms": [{"name": "answer", "function": "rewards.math_answer:score"}]}
-    content = {"stage": "eval", "model": {}, "accuracy": {"prompts": prompts, "reward": reward}}
+    content = {"stage": "eval", "model": {}, "prompts": prompts, "reward": reward}
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(content))
     return path

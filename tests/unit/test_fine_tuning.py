@@ -14,8 +14,9 @@ from trl.trainer.sft_config import SFTConfig
 from agapo.learner.trl.fine_tuning import FineTuning, sharding, trainable_model, training_arguments
 from agapo.model.loading import export_hf
 from agapo.model.tokenizer import build_tokenizer
-from agapo.recipe.base import CheckpointConfig, ModelConfig
-from agapo.recipe.sft import SFTTrainingConfig
+from agapo.recipe.model import ModelConfig
+from agapo.recipe.run import CheckpointConfig
+from agapo.recipe.trainer import SFTTrainingConfig
 from tests.builders import tiny_exaone
 
 

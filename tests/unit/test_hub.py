@@ -11,7 +11,7 @@ import pytest
 from agapo.errors import UserError
 from agapo.hub import missing_way
 from agapo.model.loading import load_config, load_tokenizer
-from agapo.recipe.rl import RolloutConfig, rollout_warnings
+from agapo.recipe.rollout import RolloutConfig, rollout_warnings
 from data.files import _from_hub
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")

@@ -15,8 +15,8 @@ from agapo.errors import UserError
 from agapo.evaluation.questions import load_questions, without_overlong
 from agapo.evaluation.rendering import make_renderer
 from agapo.model.tokenizer import build_tokenizer
-from agapo.recipe.base import DataConfig
-from agapo.recipe.rl import EvaluationConfig
+from agapo.recipe.data import DataConfig
+from agapo.recipe.evaluation import RLEvaluationConfig
 from agapo.schema import Prompt
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcde"), st.floats(0.1, 10), min_size=1)
@@ -70,7 +70,7 @@ MIXED: dict[str, Any] = {
 
 
 def test_questions_of_several_sources() -> None:
-    questions = load_questions(DataConfig.model_validate(MIXED), EvaluationConfig(test_size=40, validation_size=20))
+    questions = load_questions(DataConfig.model_validate(MIXED), RLEvaluationConfig(test_size=40, validation_size=20))
     assert {name: (len(part.validation), len(part.test)) for name, part in questions.parts.items()} == {
         "math": (15, 30),
         "code": (5, 10),
@@ -81,7 +81,7 @@ def test_questions_of_several_sources() -> None:
 def test_overlong_prompts_are_left_out_where_the_recipe_says_so() -> None:
     data = DataConfig.model_validate({**MIXED, "max_prompt_tokens": 18, "overlong": "drop"})
     render = make_renderer(build_tokenizer())
-    questions = load_questions(data, EvaluationConfig(test_size=40, validation_size=20))
+    questions = load_questions(data, RLEvaluationConfig(test_size=40, validation_size=20))
     left = without_overlong(questions, render, data)
     assert 0 < len(left.train) < len(questions.train)
     assert max(len(render(prompt)) for prompt in (*left.train, *left.validation, *left.test)) <= 18

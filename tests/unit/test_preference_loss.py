@@ -28,8 +28,9 @@ from agapo.learner.trl.preference import (
 )
 from agapo.model.loading import export_hf
 from agapo.model.tokenizer import build_tokenizer
-from agapo.recipe.base import CheckpointConfig, ModelConfig
-from agapo.recipe.dpo import PreferenceTrainingConfig
+from agapo.recipe.model import ModelConfig
+from agapo.recipe.run import CheckpointConfig
+from agapo.recipe.trainer import PreferenceTrainingConfig
 from tests.builders import tiny_exaone, token_logprobs
 
 Ids = Sequence[int]

@@ -51,7 +51,7 @@ def test_every_section_of_the_table_is_of_a_recipe() -> None:
         (SFTRecipe, "training.lora", "identity"),
         (SFTRecipe, "needle.reward.workers", "free"),
         (DPORecipe, "training.learning_rate", "later"),
-        (EvalRecipe, "accuracy.chunk_prompts", "later"),
+        (EvalRecipe, "evaluation.chunk_prompts", "later"),
         (RLRecipe, "learner.gone", "identity"),
     ],
 )

@@ -21,7 +21,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 import rewards
 from agapo.errors import UserError
 from agapo.model.tokenizer import build_tokenizer
-from agapo.recipe.rl import RewardConfig
+from agapo.recipe.reward import RewardConfig
 from agapo.rewarding.forms import Form, Forms
 from agapo.rewarding.pool import GroupSample, Sample, Score, Term, VerifierPool
 from agapo.rewarding.start import start_scorer

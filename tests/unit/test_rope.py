@@ -15,7 +15,7 @@ from agapo.errors import UserError
 from agapo.model.loading import export_hf, load_config, load_model
 from agapo.model.rope import extend_context
 from agapo.model.tokenizer import build_tokenizer
-from agapo.recipe.base import RopeConfig
+from agapo.recipe.model import RopeConfig
 from tests.builders import tiny_exaone, tiny_gpt2, tiny_qwen
 
 IDS = torch.arange(20, 60)[None]

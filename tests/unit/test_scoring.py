@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from agapo.errors import UserError
-from agapo.recipe.rl import RewardConfig, require_terms
+from agapo.recipe.reward import RewardConfig, require_terms
 from agapo.rewarding.pool import Term, VerifierPool
 from agapo.rewarding.scorer import Scorer, total
 from agapo.schema import Group, Prompt, Response, Segment

@@ -140,6 +140,11 @@ class LearnerGroup:
         require_same_shards(checkpoint, ranks=ranks, zero_stage=own.zero_stage, section="learner")
         self._fetch([actor.load.remote(checkpoint.path) for actor in self._ranks])
 
+    def close(self) -> None:
+        """End the ranks: in a cluster that goes on they would stay."""
+        for actor in self._ranks:
+            ray.kill(actor)
+
 
 def merge_sums(shares: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return the sums over ranks; maxima stay maxima, and the gradient norm is already that of all ranks."""

@@ -6,8 +6,8 @@ from typing import Literal
 
 from agapo.algorithm.objective import Objective
 from agapo.learner.deepspeed_config import stage_run
-from agapo.recipe.base import ModelConfig
-from agapo.recipe.rl import LearnerConfig
+from agapo.recipe.learner import LearnerConfig
+from agapo.recipe.model import ModelConfig
 
 TAG = "state"
 """Folder of the ranks' files, inside a checkpoint."""

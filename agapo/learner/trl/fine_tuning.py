@@ -21,10 +21,9 @@ from agapo.learner.deepspeed_config import deepspeed_config, skip_compiled_exten
 from agapo.learner.trl.packing import collate, packed_rows, unflatten
 from agapo.learner.trl.token_file import PLAN, TokenFile
 from agapo.model.loading import load_model, load_tokenizer, replace_folder
-from agapo.recipe.base import CheckpointConfig, ModelConfig
-from agapo.recipe.dpo import PreferenceTrainingConfig
-from agapo.recipe.sft import SFTTrainingConfig
-from agapo.recipe.trainer import LoRAConfig
+from agapo.recipe.model import ModelConfig
+from agapo.recipe.run import CheckpointConfig
+from agapo.recipe.trainer import LoRAConfig, PreferenceTrainingConfig, SFTTrainingConfig
 
 UNFINISHED = ".unfinished"
 """Folder below the checkpoints where transformers writes one before it is moved to its place."""

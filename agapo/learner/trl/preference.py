@@ -24,7 +24,7 @@ from agapo.algorithm.preference import dpo_loss, simper_loss
 from agapo.learner.trl.fine_tuning import FineTuning, adapter_config, plain_model, prepare, quieten
 from agapo.learner.trl.packing import IGNORED, Example, collate, join, pack
 from agapo.model.loading import load_tokenizer
-from agapo.recipe.dpo import PreferenceTrainingConfig
+from agapo.recipe.trainer import PreferenceTrainingConfig
 
 PAIRS = "pairs"
 """Folder in the data's, with the pairs as an Arrow data set: `prompt_ids`, `chosen_ids`, `rejected_ids`."""

@@ -9,6 +9,7 @@ last checkpoint. Steps that are made again have the same numbers, and are report
 """
 
 import logging
+import pickle
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from agapo.errors import Interrupted, ProcessDied, UserError
 from agapo.learner.checkpoint import latest_checkpoint
 from agapo.learner.trl.callbacks import STATE, CheckpointCallback, LearningRateCallback, ReportCallback
 from agapo.learner.trl.fine_tuning import FineTuning, fine_tune
+from agapo.learner.trl.mailbox import Mailbox, begin
 
 RAY_TRAIN = "ray_train"
 """Folder in the run's own where Ray Train keeps notes."""
@@ -33,30 +35,6 @@ POLL_S = 0.2
 
 Report = Callable[[int, dict[str, float]], None]
 """Takes a step (counted from 1) and its metrics."""
-
-
-class Mailbox:
-    """Where rank 0 leaves each step's metrics, and learns whether to stop."""
-
-    def __init__(self) -> None:
-        self._news: list[tuple[int, dict[str, float]]] = []
-        self._stop = False
-        self._problem = ""
-
-    def post(self, step: int, metrics: dict[str, float]) -> bool:
-        """Leave metrics; return whether the run should stop."""
-        self._news.append((step, metrics))
-        return self._stop
-
-    def fail(self, problem: str) -> None:
-        """Say what the user has to mend; the first rank's word counts."""
-        self._problem = self._problem or problem
-
-    def collect(self, stop: bool) -> tuple[list[tuple[int, dict[str, float]]], str]:
-        """Return (what is new, the problem if there is one), and take over whether to stop."""
-        self._stop = self._stop or stop
-        news, self._news = self._news, []
-        return news, self._problem
 
 
 @dataclass(frozen=True)
@@ -131,8 +109,8 @@ def _trainer(settings: FineTuning, kind: Kind, mailbox: Any, storage: Path) -> A
     cpu_only = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "false"}
     environment = {} if on_gpu else cpu_only
     return TorchTrainer(
-        rank_main,
-        train_loop_config={"settings": settings, "kind": kind, "mailbox": mailbox},
+        begin,
+        train_loop_config={"job": pickle.dumps((rank_main, settings, kind)), "mailbox": mailbox},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=own.ranks, use_gpu=on_gpu, resources_per_worker=resources),
         run_config=RunConfig(
@@ -144,9 +122,8 @@ def _trainer(settings: FineTuning, kind: Kind, mailbox: Any, storage: Path) -> A
     )
 
 
-def rank_main(config: Mapping[str, Any]) -> None:
+def rank_main(settings: FineTuning, kind: Kind, mailbox: Any) -> None:
     """Be one rank. What a new start would not mend goes to the driver; after all else, Ray Train starts it anew."""
-    settings, kind, mailbox = config["settings"], config["kind"], config["mailbox"]
     callbacks = [
         CheckpointCallback(settings),
         LearningRateCallback(),

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from agapo.recipe.dpo import GuardsConfig
+from agapo.recipe.pairs import GuardsConfig
 from agapo.tracking.progress import print_table
 
 Finding = dict[str, Any]

@@ -30,7 +30,7 @@ from agapo.curation.rows import PairRow, ResponseRow, is_row, read_rows
 from agapo.errors import UserError
 from agapo.evaluation.rendering import Renderer
 from agapo.recipe import DPORecipe
-from agapo.recipe.dpo import PairsConfig
+from agapo.recipe.pairs import PairsConfig
 from agapo.rewarding.scorer import Scorer
 from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.pool import RolloutPool

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agapo.cluster import start_cluster, stop_cluster
+from agapo.cluster import in_cluster
 from agapo.curation.pairs import row_prompt, training_order
 from agapo.curation.rows import PairRow, read_rows
 from agapo.errors import UserError
@@ -124,8 +124,7 @@ def _prepared(recipe: DPORecipe, run: RunDirectory, start: str) -> Iterator[_Sta
         check_questions(recipe, questions, render, load_config(start, recipe.model.rope_fields))
         earlier = earlier_pairs(recipe)
         _check_rendering(start, earlier)
-        start_cluster(recipe.cluster.address)
-        stack.callback(stop_cluster)
+        stack.enter_context(in_cluster(recipe.cluster.address))
         require_own_gpus(recipe)
         yield _Stage(recipe, run, start, questions, render, earlier, stop)
 

@@ -1,4 +1,4 @@
-"""`agapo eval`: a model goes through the suites of a recipe, and nothing is trained.
+"""`agapo eval`: a model is measured as a recipe says, and nothing is trained.
 
     model ──► rollout actors ──► accuracy: greedy, by mode, domain and language   ──► summary.json
                              └─► needle: found again, by length and position      ──► needle.json, needle.png
@@ -16,7 +16,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from agapo.cluster import require_gpus, start_cluster, stop_cluster
+from agapo.cluster import in_cluster, require_gpus
 from agapo.errors import Interrupted
 from agapo.evaluation.figures import accuracy_table, mode_figures, print_accuracy
 from agapo.evaluation.needle import needle_test, print_needle, refuse_red
@@ -25,7 +25,7 @@ from agapo.evaluation.questions import fitting_test_questions
 from agapo.evaluation.rendering import Renderer, make_renderer
 from agapo.model.loading import load_config, load_tokenizer
 from agapo.recipe import EvalRecipe
-from agapo.recipe.evaluation import AccuracyConfig
+from agapo.recipe.reward import RewardConfig
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
 from agapo.schema import Prompt
@@ -77,7 +77,7 @@ def _set_aside(run: RunDirectory) -> None:
 
 
 def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: str) -> None:
-    """Run the suites and write the summary."""
+    """Measure, and write the summary."""
     started = time.monotonic()
     chosen = "" if recipe.model.path or recipe.model.start else ", of the last finished run"
     _say(f"Evaluating {model}{chosen}.")
@@ -98,7 +98,7 @@ def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: s
 
 
 def _measure(recipe: EvalRecipe, run: RunDirectory, model: str) -> dict[str, Any]:
-    """Return the suites' figures. What can be wrong is found before Ray starts."""
+    """Return the figures. What can be wrong is found before Ray starts."""
     tokenizer = load_tokenizer(model)
     recipe = fit_modes(recipe, tokenizer, make_console().print)
     config = load_config(model, recipe.model.rope_fields)
@@ -108,14 +108,13 @@ def _measure(recipe: EvalRecipe, run: RunDirectory, model: str) -> dict[str, Any
     figures: dict[str, Any] = {}
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
-        start_cluster(recipe.cluster.address)
-        stack.callback(stop_cluster)
+        stack.enter_context(in_cluster(recipe.cluster.address))
         gpus = recipe.rollout.actors * recipe.rollout.gpus_per_actor
         require_gpus(gpus, "rollout.actors × gpus_per_actor", recipe.cluster.address)
         pool = start_rollouts(recipe.model, model, recipe.rollout, stop)
         stack.callback(pool.close)
-        if recipe.accuracy:
-            figures["accuracy"] = _accuracy(recipe, recipe.accuracy, questions, pool, render)
+        if recipe.reward:
+            figures["accuracy"] = _accuracy(recipe, recipe.reward, questions, pool, render)
         if recipe.needle:
             result = needle_test(
                 recipe.needle,
@@ -133,25 +132,25 @@ def _measure(recipe: EvalRecipe, run: RunDirectory, model: str) -> dict[str, Any
 
 
 def _questions(recipe: EvalRecipe, render: Renderer, config: PreTrainedConfig) -> list[Prompt]:
-    own = recipe.accuracy
-    if own is None:
+    if not (recipe.prompts and recipe.reward):
         return []
-    check_rewards(own.reward)
+    check_rewards(recipe.reward)
     return fitting_test_questions(
-        own.prompts,
-        own.size,
-        own.reward,
+        recipe.prompts,
+        recipe.evaluation.test_size,
+        recipe.reward,
         render,
         config,
         max_new_tokens=recipe.rollout.max_new_tokens,
-        key="accuracy.prompts",
+        key="prompts",
     )
 
 
 def _accuracy(
-    recipe: EvalRecipe, own: AccuracyConfig, questions: Sequence[Prompt], pool: RolloutPool, render: Renderer
+    recipe: EvalRecipe, reward: RewardConfig, questions: Sequence[Prompt], pool: RolloutPool, render: Renderer
 ) -> dict[str, Any]:
-    scorer = start_scorer(own.reward)
+    own = recipe.evaluation
+    scorer = start_scorer(reward)
     try:
         evaluator = make_evaluator(pool, scorer, render, recipe.rollout, own.chunk_prompts, recipe.run.seed)
         found = evaluator.accuracy(questions, own.modes)

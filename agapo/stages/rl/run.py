@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agapo.algorithm.objective import Objective
-from agapo.cluster import fetch, require_gpus, start_cluster, stop_cluster, threads_for
+from agapo.cluster import fetch, in_cluster, require_gpus, threads_for
 from agapo.errors import Interrupted
 from agapo.evaluation.figures import measures
 from agapo.evaluation.questions import check_questions, describe_questions, load_questions, without_overlong
@@ -15,8 +15,10 @@ from agapo.learner.rl.group import LearnerGroup
 from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import load_tokenizer
 from agapo.recipe import RLRecipe
-from agapo.recipe.rl import rollout_warnings
+from agapo.recipe.rollout import rollout_warnings
+from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import check_rewards, start_scorer
+from agapo.rollouts.pool import RolloutPool
 from agapo.stages.rl.loop import RLLoop, use_export
 from agapo.stages.rl.progress import Progress, resume, unreached
 from agapo.stages.running.deaths import told_in_a_line
@@ -68,20 +70,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     exporter = Exporter(model_path, recipe.model.dtype, recipe.model.rope_fields)
     check_questions(recipe, questions, render, exporter.model.config)
     check_rewards(recipe.reward)
-    stop = stack.enter_context(StopRequest())
-    start_cluster(recipe.cluster.address)
-    stack.callback(stop_cluster)
-    own, rollout = recipe.learner, recipe.rollout
-    gpus = own.ranks * own.gpus_per_rank + rollout.actors * rollout.gpus_per_actor
-    require_gpus(gpus, "learner.gpus_per_rank, rollout.gpus_per_actor", recipe.cluster.address)
-    scorer = start_scorer(recipe.reward)
-    stack.callback(scorer.close)
-    pool = start_rollouts(recipe.model, model_path, recipe.rollout, stop)
-    learner = start_learner(recipe, model_path)
-    pool.wait_ready()
-    learner.wait_ready()
-    if recipe.algorithm.kl.coefficient:
-        learner.load_reference()
+    scorer, pool, learner = _start_workers(recipe, model_path, stack)
     progress = resume(run, learner)
     logger = MetricsLogger(run, recipe, progress.wandb_id, run.resumed)
     stack.push(lambda kind, *_: logger.close(1 if kind else 0))
@@ -109,6 +98,26 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
         progress=progress,
         began=started - progress.wall_s,
     )
+
+
+def _start_workers(recipe: RLRecipe, model_path: str, stack: ExitStack) -> tuple[Scorer, RolloutPool, LearnerGroup]:
+    """Return verifiers, rollout actors and learner ranks, each with its model loaded."""
+    stop = stack.enter_context(StopRequest())
+    stack.enter_context(in_cluster(recipe.cluster.address))
+    own, rollout = recipe.learner, recipe.rollout
+    gpus = own.ranks * own.gpus_per_rank + rollout.actors * rollout.gpus_per_actor
+    require_gpus(gpus, "learner.gpus_per_rank, rollout.gpus_per_actor", recipe.cluster.address)
+    scorer = start_scorer(recipe.reward)
+    stack.callback(scorer.close)
+    pool = start_rollouts(recipe.model, model_path, recipe.rollout, stop)
+    stack.callback(pool.close)
+    learner = start_learner(recipe, model_path)
+    stack.callback(learner.close)
+    pool.wait_ready()
+    learner.wait_ready()
+    if recipe.algorithm.kl.coefficient:
+        learner.load_reference()
+    return scorer, pool, learner
 
 
 def start_learner(recipe: RLRecipe, model_path: str) -> LearnerGroup:

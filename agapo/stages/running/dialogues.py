@@ -9,7 +9,7 @@ from agapo.curation.prompts import read_rows
 from agapo.curation.report import CurationReport, Finding
 from agapo.errors import Interrupted, UserError
 from agapo.recipe import SFTRecipe
-from agapo.recipe.base import SourceConfig
+from agapo.recipe.data import SourceConfig
 
 SHOWN_MISTAKES = 5
 """So many malformed rows of a source are named before it is refused."""

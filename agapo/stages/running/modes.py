@@ -10,7 +10,7 @@ from agapo.recipe import Recipe
 from agapo.schema import Mode
 
 R = TypeVar("R", bound=Recipe)
-ASKED = ("evaluation", "accuracy", "needle")
+ASKED = ("evaluation", "needle")
 """Sections with a list of modes that the model is asked in."""
 
 

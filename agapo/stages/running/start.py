@@ -16,7 +16,7 @@ from typing import Any
 from agapo.errors import INTERRUPTED, Interrupted, UserError
 from agapo.evaluation.needle import require_green_start
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
-from agapo.recipe.base import recipe_stage
+from agapo.recipe.read import recipe_stage
 from agapo.signals import handled_by, note
 from agapo.tracking import RunDirectory, is_finished, make_console, read_json, write_json_atomic
 from agapo.tracking.ownership import describe_other_version

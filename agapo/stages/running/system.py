@@ -8,9 +8,10 @@ from agapo.curation.prompts import PromptStream
 from agapo.evaluation.evaluator import Evaluator
 from agapo.evaluation.questions import Questions
 from agapo.evaluation.rendering import Renderer
-from agapo.recipe.base import ModelConfig
 from agapo.recipe.dpo import DPORecipe
-from agapo.recipe.rl import RLRecipe, RolloutConfig
+from agapo.recipe.model import ModelConfig
+from agapo.recipe.rl import RLRecipe
+from agapo.recipe.rollout import RolloutConfig
 from agapo.recipe.sft import SFTRecipe
 from agapo.rewarding.scorer import Scorer
 from agapo.rollouts.actor import EngineSettings

@@ -14,7 +14,7 @@ from agapo.learner.trl.fine_tuning import UNFINISHED, FineTuning
 from agapo.learner.trl.ray_train import RAY_TRAIN, Kind, run_ranks
 from agapo.model.loading import export_hf, load_model, load_tokenizer
 from agapo.recipe import DPORecipe, SFTRecipe
-from agapo.recipe.base import ModelConfig
+from agapo.recipe.model import ModelConfig
 from agapo.stages.running.interrupt import StopRequest
 from agapo.tracking import MetricsLogger, RunDirectory, StepProgress, read_json
 from agapo.tracking.files import read_json_lines

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from agapo.cluster import start_cluster, stop_cluster
+from agapo.cluster import in_cluster
 from agapo.evaluation.needle import needle_test, print_needle, refuse_red
 from agapo.evaluation.needle_prompts import NeedlePrompt, context_of, needle_prompts
 from agapo.evaluation.questions import fitting_test_questions
@@ -59,8 +59,7 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         if recipe.cluster.address:
-            start_cluster(recipe.cluster.address)
-            stack.callback(stop_cluster)
+            stack.enter_context(in_cluster(recipe.cluster.address))
         require_own_gpus(recipe)
         start = start_folder(recipe, run, parent, stop)
         tokenizer, config = load_tokenizer(start), load_config(start, recipe.model.rope_fields)
@@ -69,8 +68,7 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
         needles = _needles(recipe, tokenizer, config)
         with sft_loop(recipe, run, start, questions, stop) as (loop, data):
             if not recipe.cluster.address:
-                start_cluster(None)
-                stack.callback(stop_cluster)
+                stack.enter_context(in_cluster(None))
             before = earlier.get("before")
             if before is None:
                 with measuring(recipe, start, stop) as evaluator:

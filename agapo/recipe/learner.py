@@ -1,0 +1,36 @@
+"""The section `learner` of an RL recipe: how the policy is updated."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from agapo.recipe.section import Strict
+
+
+class LearnerConfig(Strict):
+    """How the policy is updated."""
+
+    ranks: int = Field(default=1, ge=1)
+    """Data-parallel DeepSpeed ranks."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO: 1 shards the optimizer, 2 the gradients too, 3 the weights too; in bfloat16 0 runs as 1."""
+    learning_rate: float = Field(default=1e-6, gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(default=5, ge=0)
+    min_learning_rate: float = Field(default=0.0, ge=0)
+    """Where `linear` and `cosine` end."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float | None = Field(default=None, gt=0)
+    """A larger gradient is shortened to this norm. By default 1 where `algorithm.aggregation` divides by tokens, and
+    `rollout.max_new_tokens` where it is `sequence`: a sum over tokens is exactly so many times the `token` gradient,
+    and is shortened at the same point. A bound that nearly every step meets makes all steps equally long, a step of
+    few groups as long as a full one."""
+    micro_batch_tokens: int = Field(default=16384, ge=16)
+    """Tokens a rank puts through the model at once."""
+    layout: Literal["packed", "right", "left"] = "packed"
+    """How sequences become rows: several a row without padding, or one a row padded on a side."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads a rank; 0 shares this machine's cores among the ranks."""
+    gpus_per_rank: float = Field(default=0.0, ge=0)
