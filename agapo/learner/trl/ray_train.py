@@ -9,6 +9,7 @@ last checkpoint. Steps that are made again have the same numbers, and are report
 """
 
 import logging
+import os
 import pickle
 import threading
 import time
@@ -29,6 +30,10 @@ from agapo.learner.trl.mailbox import Mailbox, begin
 
 RAY_TRAIN = "ray_train"
 """Folder in the run's own where Ray Train keeps notes."""
+
+RAY_TRAIN_WITHOUT = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5"}
+"""What Ray Train does without: a process that asks for warnings of preemption, which no rank here answers; and 2 s between
+looks at whether the ranks are done."""
 
 POLL_S = 0.2
 """How often the driver looks for news."""
@@ -104,6 +109,8 @@ def _trainer(settings: FineTuning, kind: Kind, mailbox: Any, storage: Path) -> A
     from ray.train.torch import TorchConfig, TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+    for name, value in RAY_TRAIN_WITHOUT.items():
+        os.environ.setdefault(name, value)
     own, on_gpu = settings.training, settings.on_gpu
     resources = {"CPU": 0.1} | ({"GPU": own.gpus_per_rank} if on_gpu else {})
     cpu_only = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "false"}
