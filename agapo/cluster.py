@@ -154,6 +154,13 @@ def how_it_died(error: BaseException) -> str:
     return "it was killed, as the system does where memory runs out"
 
 
+def free_endpoint() -> tuple[str, int]:
+    """Return this host's address in the cluster and a port that is free, for ranks to meet at."""
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return ray.util.get_node_ip_address(), listener.getsockname()[1]
+
+
 def threads_for(wanted: int, workers: int) -> int:
     """Return the CPU threads of each of `workers` processes: as wanted, or this machine's cores shared out."""
     return wanted or max(1, (os.cpu_count() or 1) // workers)

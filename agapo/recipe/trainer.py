@@ -18,7 +18,7 @@ class LoRAConfig(Strict):
 
 
 class TrainerConfig(Strict):
-    """How a model is trained by TRL on Ray Train workers."""
+    """How a model is trained by TRL."""
 
     learning_rate: float = Field(gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
@@ -26,7 +26,7 @@ class TrainerConfig(Strict):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     ranks: int = Field(default=1, ge=1)
-    """Data-parallel workers (Ray Train)."""
+    """Data-parallel ranks."""
     gpus_per_rank: float = Field(default=0.0, ge=0)
     gpu_gib: float | None = Field(default=None, gt=0)
     """Memory of a GPU, which `agapo check` compares its estimate with; nothing else reads it."""

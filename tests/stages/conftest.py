@@ -32,7 +32,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def recipe_file(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An RL recipe whose run takes seconds, with mixed groups, a KL term and two rollout actors."""
+    """An RL recipe whose run takes seconds, with mixed groups and a KL term."""
     content = {
         "stage": "rl",
         "model": {"path": str(tiny_model)},
@@ -43,7 +43,6 @@ def recipe_file(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         "algorithm": {"kl": {"coefficient": 0.05}},
         # A random model seldom ends by itself; a stop text that is a common character ends it after some tokens.
         "rollout": {
-            "actors": 2,
             "group_size": 4,
             "max_new_tokens": 64,
             "stop": list("abcdefghijklmnopqrstuvwxyz"),

@@ -1,6 +1,6 @@
 """Several trainings one after another in the same processes, one a rank: starting them costs more than training.
 
-Without Ray, whose part other tests see to; the process group is made as Ray Train makes it.
+Without Ray, whose part other tests see to; the process group is made as there.
 """
 
 import json

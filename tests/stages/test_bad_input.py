@@ -34,6 +34,8 @@ def test_named_before_anything_starts(
     recipe_file: Path, tmp_path: Path, overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
+    # As in a process of its own, which is in no cluster yet.
+    monkeypatch.setattr("agapo.cluster.ray.is_initialized", lambda: False)
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         run_rl(load_recipe(RLRecipe, recipe_file, [f"run.output={tmp_path}", *overrides]), recipe_file)
     assert "\n" not in str(caught.value)

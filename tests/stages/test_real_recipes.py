@@ -8,8 +8,10 @@ import pytest
 from agapo.model.loading import create_model, export_hf
 from agapo.model.tokenizer import build_tokenizer
 from tests.builders import tiny_qwen
-from tests.stages.conftest import ROOT, agapo
+from tests.stages.conftest import ROOT, agapo_here
 from tests.stages.test_rl import rollouts_of, steps_of
+
+pytestmark = pytest.mark.usefixtures("shared_ray")
 
 SMALL = ("evaluation.test_size=4", "evaluation.validation_size=4", "tracking.wandb=disabled")
 
@@ -25,7 +27,7 @@ def default_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_gsm8k_smoke_runs_on_real_rows(real_data: Path, default_model: Path, tmp_path: Path) -> None:
     overrides = (f"data.path={real_data / 'gsm8k'}", f"model.path={default_model}", f"run.output={tmp_path}", *SMALL)
-    done = agapo("rl", ROOT / "recipes/rl/gsm8k_smoke.yaml", *overrides)
+    done = agapo_here("rl", ROOT / "recipes/rl/gsm8k_smoke.yaml", *overrides)
     assert done.returncode == 0, done.stderr
     steps = steps_of(tmp_path / "rl" / "gsm8k_smoke")
     assert sorted(steps) == [1, 2, 3]
@@ -49,7 +51,7 @@ def test_qwen3_in_bfloat16_with_zero_and_checkpointing(recipe_file: Path, tmp_pa
         "steps=2",
         "evaluation.every=2",
     )
-    done = agapo("rl", recipe_file, *overrides, *SMALL)
+    done = agapo_here("rl", recipe_file, *overrides, *SMALL)
     assert done.returncode == 0, done.stderr
     steps = steps_of(tmp_path / "rl" / "small")
     # In bfloat16 the sampler and the learner differ by rounding, and no more.

@@ -13,6 +13,7 @@ from tests.stages.conftest import agapo, agapo_here, interrupt_after
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 
+WHOLE = ("rollout.actors=2", "tracking.wandb=offline")
 NOT_COMPARED = re.compile(r"^time/|tokens_per_s|^rollout/restarts")
 
 
@@ -37,9 +38,9 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def whole_run(recipe_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 6 steps that nobody disturbed."""
+    """A run of 6 steps on two actors that nobody disturbed."""
     output = tmp_path_factory.mktemp("whole")
-    done = agapo("rl", recipe_file, f"run.output={output}", "run.name=whole", "tracking.wandb=offline")
+    done = agapo("rl", recipe_file, f"run.output={output}", "run.name=whole", *WHOLE)
     assert done.returncode == 0, done.stderr
     return output / "rl" / "whole"
 
@@ -86,9 +87,7 @@ def test_the_export_answers_in_both_modes(whole_run: Path) -> None:
 
 def test_a_finished_run_is_not_done_again(whole_run: Path, recipe_file: Path) -> None:
     before = (whole_run / "metrics.jsonl").read_bytes()
-    done = agapo_here(
-        "rl", recipe_file, f"run.output={whole_run.parents[1]}", "run.name=whole", "tracking.wandb=offline"
-    )
+    done = agapo_here("rl", recipe_file, f"run.output={whole_run.parents[1]}", "run.name=whole", *WHOLE)
     assert done.returncode == 0
     assert "Held-out accuracy" in done.stdout
     assert (whole_run / "metrics.jsonl").read_bytes() == before
@@ -125,13 +124,9 @@ def test_interrupted_and_resumed_equals_undisturbed(whole_run: Path, recipe_file
     assert all(name.endswith(state["wandb_id"]) for name in directories)
 
 
-def test_one_actor_gives_the_run_of_two(whole_run: Path, recipe_file: Path, tmp_path: Path) -> None:
-    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=one", "rollout.actors=1")
-    assert done.returncode == 0, done.stderr
-    assert rollouts_of(tmp_path / "rl" / "one") == rollouts_of(whole_run)
-
-
-def test_a_finished_run_goes_on_for_more_steps(whole_run: Path, recipe_file: Path, tmp_path: Path) -> None:
+def test_one_actor_gives_the_run_of_two_and_a_finished_run_goes_on_for_more_steps(
+    whole_run: Path, recipe_file: Path, tmp_path: Path
+) -> None:
     arguments = ("rl", recipe_file, f"run.output={tmp_path}", "run.name=longer")
     for steps in (3, 6):
         done = agapo_here(*arguments, f"steps={steps}")

@@ -1,4 +1,4 @@
-"""Training through Ray Train: across a stop, a killed worker, and what no new start can mend."""
+"""Training on Ray actors: across a stop, a killed worker, and what no new start can mend."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from agapo.errors import Interrupted, ProcessDied, UserError
 from agapo.learner.trl.callbacks import NAMES
 from agapo.learner.trl.fine_tuning import FineTuning, make_trainer
-from agapo.learner.trl.ray_train import Kind, run_ranks
+from agapo.learner.trl.ranks import Kind, run_ranks
 from agapo.recipe.run import CheckpointConfig
 from tests.stages.rank_jobs import STEPS, changed, sft_job
 
@@ -49,7 +49,6 @@ def train(
         run_ranks(
             replace(settings, checkpoints=folder / "checkpoints", weights=folder / "hf"),
             Kind(make_trainer, NAMES, "training.row_tokens"),
-            storage=folder,
             done=done,
             report=report,
             should_stop=lambda: should_stop(losses),
@@ -106,7 +105,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     zero_stage: int,
     micro_rows: int,
 ) -> None:
-    monkeypatch.setattr("agapo.learner.trl.ray_train.POLL_S", 0.002)
+    monkeypatch.setattr("agapo.learner.trl.ranks.POLL_S", 0.002)
     undisturbed, whole = whole_run(ranks, zero_stage, micro_rows)
     own = divided(settings, ranks, zero_stage, micro_rows)
     first = train(own, tmp_path, should_stop=lambda losses: len(losses) >= 3)
@@ -132,14 +131,14 @@ def test_a_run_goes_on_with_another_learning_rate(
     micro_rows: int,
 ) -> None:
     """The checkpoint brings its own, which must not win. A rate of (nearly) 0 leaves the weights where they are."""
-    monkeypatch.setattr("agapo.learner.trl.ray_train.POLL_S", 0.002)
+    monkeypatch.setattr("agapo.learner.trl.ranks.POLL_S", 0.002)
     own = divided(settings, ranks, zero_stage, micro_rows)
-    first = train(own, tmp_path, ranks=ranks, should_stop=lambda losses: len(losses) >= 3)
+    first = train(own, tmp_path, should_stop=lambda losses: len(losses) >= 3)
     stopped = max(first)
     saved = tmp_path / "checkpoints" / f"step-{stopped:06d}" / "state"
     before = load_file(saved / "model.safetensors") if not zero_stage else None
     rates: Losses = {}
-    train(replace(own, learning_rate=1e-20), tmp_path, ranks=ranks, done=stopped, rates=rates)
+    train(changed(own, learning_rate=1e-20), tmp_path, done=stopped, rates=rates)
     # Logged is the rate of the next step: linear, from the peak after 3 steps to 0 after 20.
     expected = {step: 1e-20 * (STEPS - step) / (STEPS - 3) for step in range(stopped + 1, STEPS + 1)}
     assert rates == pytest.approx(expected, rel=1e-6)
@@ -152,13 +151,13 @@ def test_a_run_goes_on_with_another_learning_rate(
 def test_a_worker_that_dies_again_and_again_is_one_line(
     shared_ray: None, settings: FineTuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agapo.learner.trl.ray_train.POLL_S", 0.002)
+    monkeypatch.setattr("agapo.learner.trl.ranks.POLL_S", 0.002)
 
     killed: list[int] = []
 
     def kill_once(losses: Losses) -> bool:
         if losses and not killed:
-            workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in "".join(p.cmdline())]
+            workers = [p for p in psutil.Process().children(recursive=True) if "TrainerRank" in "".join(p.cmdline())]
             killed.append(workers[0].pid)
             workers[0].kill()
         return False
@@ -175,13 +174,13 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(
     alone: Run, settings: FineTuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are made again by a new one, with the same numbers, and reported once."""
-    monkeypatch.setattr("agapo.learner.trl.ray_train.POLL_S", 0.002)
+    monkeypatch.setattr("agapo.learner.trl.ranks.POLL_S", 0.002)
     killed: list[int] = []
     often = replace(changed(settings, max_restarts=2), checkpoint=CheckpointConfig(every=2))
 
     def kill_once(losses: Losses) -> bool:
         if len(losses) >= 4 and not killed:
-            workers = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in "".join(p.cmdline())]
+            workers = [p for p in psutil.Process().children(recursive=True) if "TrainerRank" in "".join(p.cmdline())]
             killed.append(workers[0].pid)
             workers[0].kill()
         return False

@@ -1,6 +1,5 @@
 """The learner's ranks as Ray actors, driven as one."""
 
-import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayActorError
 
-from agapo.cluster import fetch, how_it_died
+from agapo.cluster import fetch, free_endpoint, how_it_died
 from agapo.errors import ProcessDied
 from agapo.learner.checkpoint import Checkpoint, Saved, deepspeed_files, require_same_shards
 from agapo.learner.rl.batching import Example
@@ -25,9 +24,7 @@ class RankActor:
 
     def endpoint(self) -> tuple[str, int]:
         """Return an address and a free port on this host, for the ranks to meet at."""
-        with socket.socket() as listener:
-            listener.bind(("", 0))
-            return ray.util.get_node_ip_address(), listener.getsockname()[1]
+        return free_endpoint()
 
     def start(self, settings: LearnerSettings, rank: int, ranks: int, address: str, port: int) -> None:
         """Make the rank; returns when all ranks have met."""

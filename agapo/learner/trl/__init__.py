@@ -1,1 +1,1 @@
-"""TRL's trainers for fine-tuning and preferences, as Ray Train workers."""
+"""TRL's trainers for fine-tuning and preferences, on Ray actors."""

@@ -1,6 +1,6 @@
 """One rank of a TRL trainer: the model under DeepSpeed, the packed rows, checkpoints, and the way metrics take home.
 
-Runs inside a Ray Train worker (`ray_train.py`), which has set up the process group. ZeRO 0 goes without DeepSpeed,
+Runs inside a Ray actor (`ranks.py`), which has joined the process group. ZeRO 0 goes without DeepSpeed,
 as plain data parallelism; 1 to 3 shard. Whatever the stage, ranks and micro-batches, a step's loss is the mean over
 the trained tokens of all its rows.
 """

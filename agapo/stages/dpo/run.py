@@ -1,6 +1,6 @@
 """The preference stage: what the model itself says, judged and paired, and trained on with SimPER or DPO.
 
-    measure ──► sample ──► pairs ──► TRL's DPOTrainer, a Ray Train worker a rank ──► hf/ ──► measure, guards
+    measure ──► sample ──► pairs ──► TRL's DPOTrainer, a Ray actor a rank ──► hf/ ──► measure, guards
 
 EXAONE 4.0 (arXiv 2507.11407, §2.4.3) does this twice, for brevity and then for people's preferences: two recipes, the
 second starting from the first. Everything that a stopped run has done is there when it goes on: the measures before,
@@ -21,7 +21,7 @@ from agapo.evaluation.evaluator import Evaluator
 from agapo.evaluation.questions import Questions, check_questions, load_questions, without_overlong
 from agapo.evaluation.rendering import Renderer, make_renderer
 from agapo.learner.trl.preference import NAMES, make_preference_trainer, save_pairs
-from agapo.learner.trl.ray_train import Kind
+from agapo.learner.trl.ranks import Kind
 from agapo.model.loading import load_config, load_tokenizer
 from agapo.recipe import DPORecipe
 from agapo.rewarding.start import check_rewards

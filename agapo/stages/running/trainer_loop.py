@@ -1,4 +1,4 @@
-"""Training by TRL on Ray Train workers, as the SFT and preference stages do it: run, report, go on, export."""
+"""Training by TRL on ranks, as the SFT and preference stages do it: run, report, go on, export."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +11,7 @@ from agapo.cluster import threads_for
 from agapo.learner.checkpoint import latest_checkpoint, require_same_shards
 from agapo.learner.trl.callbacks import STATE
 from agapo.learner.trl.fine_tuning import UNFINISHED, FineTuning
-from agapo.learner.trl.ray_train import RAY_TRAIN, Kind, run_ranks
+from agapo.learner.trl.ranks import Kind, run_ranks
 from agapo.model.loading import export_hf, load_model, load_tokenizer
 from agapo.recipe import DPORecipe, SFTRecipe
 from agapo.recipe.model import ModelConfig
@@ -45,13 +45,11 @@ class TrainerLoop:
         run_ranks(
             self.settings,
             self.kind,
-            storage=self.run.path,
             done=self.done,
             report=self.report,
             should_stop=stop,
         )
-        for scratch in (self.run.path / RAY_TRAIN, self.run.checkpoints / UNFINISHED):
-            shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(self.run.checkpoints / UNFINISHED, ignore_errors=True)
         if self.settings.training.lora:
             merge_adapter(self.start, self.settings.weights, self.run.hf, self.recipe.model)
 

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: dialogues of both modes in, a Hugging Face folder out.
 
-    sources ──► training data (checked, curated, tokenised, mixed, packed) ──► TRL's SFTTrainer, a Ray Train
-    worker a rank ──► hf/ ──► accuracy and thinking by mode, before and after
+    sources ──► training data (checked, curated, tokenised, mixed, packed) ──► TRL's SFTTrainer, a Ray actor
+    a rank ──► hf/ ──► accuracy and thinking by mode, before and after
 
 What can be wrong with the data is found before a worker starts. A run that was stopped goes on from its last
 checkpoint with the same rows, and ends with the same weights as one that was not.
@@ -20,7 +20,7 @@ from agapo.curation.report import CurationReport
 from agapo.learner.checkpoint import latest_checkpoint
 from agapo.learner.trl.callbacks import NAMES
 from agapo.learner.trl.fine_tuning import make_trainer
-from agapo.learner.trl.ray_train import Kind
+from agapo.learner.trl.ranks import Kind
 from agapo.model.loading import create_model, export_hf, load_tokenizer
 from agapo.model.tokenizer import build_tokenizer, train_tokenizer
 from agapo.recipe import SFTRecipe

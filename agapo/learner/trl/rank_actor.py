@@ -1,0 +1,47 @@
+"""The two Ray actors of a TRL training: a rank, and what passes between rank 0 and the driver.
+
+Nothing heavy is imported here: an actor's process imports this file whole, and the mailbox's needs no torch.
+"""
+
+import os
+import pickle
+from collections.abc import Mapping
+from typing import Any
+
+from agapo.cluster import free_endpoint
+
+
+class Mailbox:
+    """Where rank 0 leaves each step's metrics, and learns whether to stop. It outlives a rank that dies."""
+
+    def __init__(self) -> None:
+        self._news: list[tuple[int, dict[str, float]]] = []
+        self._stop = False
+
+    def post(self, step: int, metrics: dict[str, float]) -> bool:
+        """Leave metrics; return whether the run should stop."""
+        self._news.append((step, metrics))
+        return self._stop
+
+    def collect(self, stop: bool) -> list[tuple[int, dict[str, float]]]:
+        """Return what is new, and take over whether to stop."""
+        self._stop = self._stop or stop
+        news, self._news = self._news, []
+        return news
+
+
+class TrainerRank:
+    """A process for one rank."""
+
+    def endpoint(self) -> tuple[str, int]:
+        """Return an address and a free port on this host, for the ranks to meet at."""
+        return free_endpoint()
+
+    def fit(self, job: bytes, group: Mapping[str, str], mailbox: Any) -> str:
+        """Train to the last step; return what the user has to mend, and nothing where all is well.
+
+        `job` is a pickled (main, settings, kind); `group` has the variables by which a process group is joined.
+        """
+        os.environ |= group
+        main, settings, kind = pickle.loads(job)
+        return main(settings, kind, mailbox)

@@ -1,0 +1,168 @@
+"""TRL trainers on Ray actors, a rank each: one cluster serves every stage.
+
+    driver ── fit ──► a TrainerRank a rank ── fine_tune()
+       ▲                 │ each step
+       └── Mailbox ◄─────┘ metrics of rank 0; back comes whether to stop
+
+When a rank dies, all are started anew, a bounded number of times, and go on from the last checkpoint. Steps that are
+made again have the same numbers, and are reported once.
+"""
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayActorError, RayTaskError
+from transformers import TrainerCallback
+
+from agapo.cluster import fetch, how_it_died
+from agapo.errors import Interrupted, ProcessDied, UserError
+from agapo.learner.checkpoint import latest_checkpoint
+from agapo.learner.trl.callbacks import STATE, CheckpointCallback, LearningRateCallback, ReportCallback
+from agapo.learner.trl.fine_tuning import FineTuning, fine_tune
+from agapo.learner.trl.rank_actor import Mailbox, TrainerRank
+
+POLL_S = 0.2
+"""How often the driver looks for news."""
+MEETING = timedelta(minutes=30)
+"""A rank that waits longer for the others gives up."""
+
+Report = Callable[[int, dict[str, float]], None]
+"""Takes a step (counted from 1) and its metrics."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What tells one stage's training from another's."""
+
+    make_trainer: Callable[[Any, list[TrainerCallback]], Any]
+    """Makes a rank's trainer from its settings."""
+    names: Mapping[str, str]
+    """The trainer's name of each metric, and ours."""
+    relief: str
+    """The recipe's keys that make a micro-batch smaller, for who runs out of memory."""
+
+
+def run_ranks(
+    settings: FineTuning,
+    kind: Kind,
+    *,
+    done: int,
+    report: Report,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Train to the last step on `training.ranks` ranks, on from the newest checkpoint.
+
+    `report` gets each step after `done`. Raises Interrupted after saving when `should_stop()` became true, and
+    UserError when the ranks cannot go on.
+    """
+    mailbox: Any = ray.remote(Mailbox).options(num_cpus=0).remote()
+
+    def look() -> None:
+        nonlocal done
+        for step, metrics in fetch(mailbox.collect.remote(should_stop())):
+            if step > done:
+                report(step, metrics)
+                done = step
+
+    starts = 0
+    while not _finished(settings, kind, mailbox, look, last=starts == settings.training.max_restarts):
+        starts += 1
+    if done < settings.steps:
+        raise Interrupted
+
+
+def _finished(settings: FineTuning, kind: Kind, mailbox: Any, look: Callable[[], None], *, last: bool) -> bool:
+    """Start the ranks, and return whether they came to their end: False where one died or failed.
+
+    In the `last` try, that is raised. Raises UserError for what a new start would not mend.
+    """
+    ranks = _start(settings)
+    try:
+        address, port = fetch(ranks[0].endpoint.remote())
+        job = pickle.dumps((rank_main, settings, kind))
+        groups = [_group(rank, len(ranks), address, port) for rank in range(len(ranks))]
+        running = [actor.fit.remote(job, group, mailbox) for actor, group in zip(ranks, groups, strict=True)]
+        while running:
+            ended, running = ray.wait(running, timeout=POLL_S)
+            look()
+            if problem := "".join(fetch(ended)[:1]):
+                raise UserError(problem)
+    except (RayActorError, RayTaskError) as error:
+        if last:
+            raise _explained(error, ranks, kind.relief) from None
+        return False
+    finally:
+        for actor in ranks:
+            ray.kill(actor)
+    return True
+
+
+def _start(settings: FineTuning) -> list[Any]:
+    own, on_gpu = settings.training, settings.on_gpu
+    cpu_only = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "false"}
+    options = {
+        "num_cpus": 0.1,
+        "num_gpus": own.gpus_per_rank,
+        "runtime_env": {"env_vars": {} if on_gpu else cpu_only},
+    }
+    return [ray.remote(TrainerRank).options(**options).remote() for _ in range(own.ranks)]
+
+
+def _group(rank: int, ranks: int, address: str, port: int) -> dict[str, str]:
+    """Return what accelerate and DeepSpeed read; Ray shows a rank no other GPU than its own, which is its number 0."""
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(ranks),
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": "1",
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(port),
+    }
+
+
+def rank_main(settings: FineTuning, kind: Kind, mailbox: Any) -> str:
+    """Be one rank. Returns what a new start would not mend, as a line for the user; raises all else."""
+    callbacks = [
+        CheckpointCallback(settings),
+        LearningRateCallback(),
+        ReportCallback(lambda step, metrics: ray.get(mailbox.post.remote(step, metrics)), kind.names),
+    ]
+    try:
+        torch.distributed.init_process_group("nccl" if settings.on_gpu else "gloo", timeout=MEETING)
+        trainer = kind.make_trainer(settings, callbacks)
+    except Exception as error:
+        return _one_line(error, kind.relief)
+    try:
+        newest = latest_checkpoint(settings.checkpoints)
+        fine_tune(trainer, settings, newest.path / STATE if newest else None)
+    except Exception as error:
+        if not isinstance(error, UserError) and type(error).__name__ != "OutOfMemoryError":
+            raise
+        return _one_line(error, kind.relief)
+    return ""
+
+
+def _one_line(error: BaseException, relief: str) -> str:
+    """Return an error as one line; what Ray wraps around it is left out."""
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, UserError):
+        return str(error)
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"out of GPU memory ({lines[0]}); lower {relief}"
+    return f"training: {type(error).__name__}: {lines[-1]}"
+
+
+def _explained(error: RayActorError | RayTaskError, ranks: list[Any], relief: str) -> UserError:
+    """Return what stopped the ranks as one line; the whole of it is in Ray's log."""
+    if isinstance(error, RayTaskError):
+        return UserError(f"a rank failed again and again ({_one_line(error.cause, relief)}); Ray's log has all of it")
+    died = [str(rank) for rank, actor in enumerate(ranks) if actor._actor_id.hex() == error.actor_id]
+    return ProcessDied(
+        f"training: rank {', '.join(died) or '?'} died ({how_it_died(error)}), and no new start is left "
+        f"(training.max_restarts); often memory: lower {relief}"
+    )
