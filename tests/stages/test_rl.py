@@ -9,6 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from agapo.evaluation.questions import load_questions
+from agapo.recipe import RLRecipe, load_recipe
+from agapo.stages.running.system import training_stream
 from tests.stages.conftest import agapo, agapo_here, interrupt_after
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
@@ -59,7 +62,7 @@ def test_a_run_leaves_what_it_promises(whole_run: Path, tiny_model: Path) -> Non
     assert list((whole_run / "wandb").glob("offline-run-*"))
 
 
-def test_every_step_is_logged_and_learns(whole_run: Path) -> None:
+def test_every_step_is_logged(whole_run: Path) -> None:
     steps = steps_of(whole_run)
     assert sorted(steps) == [1, 2, 3, 4, 5, 6]
     assert len(rollouts_of(whole_run)) >= 6 * 4 * 4
@@ -67,6 +70,38 @@ def test_every_step_is_logged_and_learns(whole_run: Path) -> None:
     assert steps[6]["kl/sequence"] != 0
     assert any(row["group/mixed"] > 0 for row in steps.values())
     assert all(row["policy/ratio_max"] == pytest.approx(1, abs=1e-3) for row in steps.values())
+
+
+def test_dropped_groups_are_refilled_and_no_prompt_is_lost_or_asked_twice(whole_run: Path, recipe_file: Path) -> None:
+    steps = steps_of(whole_run)
+    dropped = [row["group/dropped"] for row in steps.values()]
+    assert sum(dropped) == sum(row["group/refilled"] for row in steps.values()) > 1
+    asked: dict[tuple[str, int], int] = {}
+    for row in map(json.loads, rollouts_of(whole_run)):
+        asked[row["prompt_id"], row["visit"]] = asked.get((row["prompt_id"], row["visit"]), 0) + 1
+    recipe = load_recipe(RLRecipe, recipe_file)
+    stream = training_stream(recipe, load_questions(recipe.data, recipe.evaluation))
+    expected = [(prompt.id, visit) for prompt, visit in stream.take(0, 6 * 4 + int(sum(dropped)))]
+    assert list(asked) == expected
+    assert set(asked.values()) == {4}
+
+
+def test_it_learns_without_truncated_responses_and_with_the_kl_of_all_groups(recipe_file: Path, tmp_path: Path) -> None:
+    learning = ("steps=12", "prompts_per_step=8", "learner.learning_rate=5e-3", "learner.warmup_steps=0")
+    rare = ("reward.truncated=masked", "rollout.max_new_tokens=12", "algorithm.kl={coefficient: 1e-3, groups: all}")
+    short = ("reward.terms.0.function=tests.fakes.length_reward:short", "evaluation.every=0")
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=learns", *learning, *rare, *short)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "rl" / "learns"
+    rows = [json.loads(row) for row in rollouts_of(run)]
+    assert {row["finish"] for row in rows} == {"stop", "length"}
+    assert all((row["reward"] is None) == (row["finish"] == "length") for row in rows)
+    steps = list(steps_of(run).values())
+    # Dropped groups have part in the KL alone.
+    assert sum(row["group/dropped"] for row in steps) > 0
+    assert all(row["kl/sequence"] > 0 for row in steps[3:])
+    share = [[row["reward"] or 0.0 for row in rows if row["step"] in when] for when in ((1, 2, 3), (10, 11, 12))]
+    assert sum(share[1]) / len(share[1]) > sum(share[0]) / len(share[0]) + 0.15
 
 
 def test_the_export_answers_in_both_modes(whole_run: Path) -> None:
