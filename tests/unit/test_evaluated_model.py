@@ -56,7 +56,7 @@ def test_it_is_the_last_finished_run_of_any_stage(
     runs = [finished_run(path.parent, stage, "tiny", age) for stage, age in (("sft", 30), ("rl", 20))]
     assert evaluate(path)["model"] == str(runs[1] / "hf")
     shown = capsys.readouterr().out
-    assert f"Evaluating {runs[1] / 'hf'}, of the last finished run." in shown
+    assert f"eval: measures {runs[1] / 'hf'} (the last finished SFT or RL or DPO run" in shown
     assert f"Evaluated {runs[1] / 'hf'} in" in shown
 
     evaluate(path)

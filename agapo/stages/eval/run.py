@@ -79,8 +79,6 @@ def _set_aside(run: RunDirectory) -> None:
 def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: str) -> None:
     """Measure, and write the summary."""
     started = time.monotonic()
-    chosen = "" if recipe.model.path or recipe.model.start else ", of the last finished run"
-    _say(f"Evaluating {model}{chosen}.")
     summary: dict[str, Any] = {
         "stage": "eval",
         "finished": True,

@@ -35,12 +35,13 @@ def starting_model(recipe: Recipe, *, green: bool = True) -> str:
     Raises UserError where that run fails, was made by another version of its recipe, or, if `green`, has a needle
     test that should be green and is not; or where there is no finished run to start from.
     """
+    does = "measures" if recipe.stage == "eval" else "starts from"
     if recipe.model.path:
-        _say(f"{recipe.stage}: starts from {recipe.model.path} (model.path)")
+        _say(f"{recipe.stage}: {does} {recipe.model.path} (model.path)")
         return recipe.model.path
     start = recipe.model.start
     run = _made(recipe, start) if start else last_finished(recipe)
-    _say(f"{recipe.stage}: starts from {run / 'hf'} ({_why(recipe)})")
+    _say(f"{recipe.stage}: {does} {run / 'hf'} ({_why(recipe)})")
     if green:
         require_green_start(_as_its_recipe_says(read_json(run / "summary.json") or {}, recipe), start or run)
     return str(run / "hf")
