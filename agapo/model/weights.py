@@ -34,13 +34,14 @@ def weight_layout(model: nn.Module, dtype: torch.dtype) -> WeightLayout:
     return WeightLayout(tuple(parameters), shapes, dtype)
 
 
-def _whole(parameter: nn.Parameter) -> AbstractContextManager[object]:
+def whole(parameter: nn.Parameter) -> AbstractContextManager[object]:
+    """What makes a parameter whole that is not sharded: nothing."""
     return nullcontext()
 
 
 @torch.no_grad()
 def pack_weights(
-    model: nn.Module, layout: WeightLayout, gather: Callable[[nn.Parameter], AbstractContextManager[object]] = _whole
+    model: nn.Module, layout: WeightLayout, gather: Callable[[nn.Parameter], AbstractContextManager[object]] = whole
 ) -> np.ndarray:
     """Return the parameters as one uint8 array (numpy has no bfloat16).
 
@@ -52,6 +53,17 @@ def pack_weights(
         with gather(parameters[name]):
             piece.copy_(parameters[name].reshape(-1))
     return flat.view(torch.uint8).numpy()
+
+
+@torch.no_grad()
+def take_part(
+    model: nn.Module, layout: WeightLayout, gather: Callable[[nn.Parameter], AbstractContextManager[object]]
+) -> None:
+    """Make each parameter whole in turn, as `pack_weights` on another rank does, and keep nothing."""
+    parameters = dict(model.named_parameters())
+    for name in layout.names:
+        with gather(parameters[name]):
+            pass
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from agapo.learner.rl.row_check import check_packed_rows
 from agapo.learner.rl.settings import TAG, LearnerSettings
 from agapo.model.loading import load_model
 from agapo.model.logprobs import LogProbModel, check_head
-from agapo.model.weights import WeightLayout, pack_weights, weight_layout
+from agapo.model.weights import WeightLayout, pack_weights, take_part, weight_layout, whole
 
 
 class LearnerRank:
@@ -186,10 +186,12 @@ class LearnerRank:
 
     def weights(self) -> np.ndarray | None:
         """Return the policy's weights as one flat buffer on rank 0, None elsewhere. Collective under ZeRO-3."""
-        if self.settings.zero_stage == 3:
-            buffer = pack_weights(self.policy, self.layout(), self._gather)
-            return buffer if self.rank == 0 else None
-        return pack_weights(self.policy, self.layout()) if self.rank == 0 else None
+        sharded = self.settings.zero_stage == 3
+        if self.rank == 0:
+            return pack_weights(self.policy, self.layout(), self._gather if sharded else whole)
+        if sharded:
+            take_part(self.policy, self.layout(), self._gather)
+        return None
 
     def _gather(self, parameter: nn.Parameter) -> AbstractContextManager[object]:
         return self.deepspeed.zero.GatheredParameters([parameter])
