@@ -1,4 +1,4 @@
-"""The command line: `agapo {sft,rl,dpo,pairs,eval,curate,filter,check,score} RECIPE key.path=value …`, and `executor`.
+"""The command line: `agapo {sft,rl,dpo,pairs,eval,curate,filter,check,score} RECIPE key.path=value …`, and others.
 
 Nothing heavy is imported until a stage runs, so that `--help` and the schema part of `check` are instant.
 """
@@ -116,6 +116,18 @@ def score(
     from agapo.stages.score import score_file
 
     score_file(recipe, overrides or [], responses, out)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder (outputs/rl/tiny).", show_default=False)],
+    step: Annotated[int | None, typer.Option(help="The checkpoint's step; the newest by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the model goes; RUN/exports/step-N by default.")] = None,
+) -> None:
+    """Export the model of a run's checkpoint, finished or not, for transformers and vLLM."""
+    from agapo.stages.export import export_checkpoint
+
+    export_checkpoint(run, step, out)
 
 
 @app.command()

@@ -14,9 +14,12 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agapo.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LATEST = "latest"
 STATE = "state.json"
@@ -87,7 +90,16 @@ def latest_checkpoint(directory: Path) -> Checkpoint | None:
     pointer = directory / LATEST
     if not pointer.exists():
         return None
-    path = directory / pointer.read_text().strip()
+    return read_checkpoint(directory / pointer.read_text().strip(), pointer)
+
+
+def steps_of(directory: Path) -> dict[int, Path]:
+    """Return the folder of each step that has a checkpoint, in order."""
+    return {int(path.name.removeprefix("step-")): path for path in sorted(directory.glob("step-*"))}
+
+
+def read_checkpoint(path: Path, pointer: Path | None = None) -> Checkpoint:
+    """Return a checkpoint. Raises UserError where it is not complete: `pointer` is the file that names it, if any."""
     try:
         state = json.loads((path / STATE).read_text())
         written = Written(**state.pop(WRITTEN))
@@ -149,7 +161,9 @@ def _require_all(directory: Path, files: dict[str, int]) -> None:
         )
 
 
-def _not_whole(pointer: Path, path: Path, reason: str) -> UserError:
+def _not_whole(pointer: Path | None, path: Path, reason: str) -> UserError:
+    if pointer is None:
+        return UserError(f"{path}: is not whole ({reason}); give another --step")
     others = sorted(other.name for other in pointer.parent.glob("step-*") if other != path)
     mend = f"write the name of another one into it ({', '.join(others)})" if others else "bring it back"
     return UserError(
@@ -168,3 +182,18 @@ def _prune(directory: Path, keep: int, newest: Path) -> None:
     for old in sorted(directory.glob("step-*"))[:-keep]:
         if old != newest:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def deepspeed_weights(checkpoint: Checkpoint, tag: str) -> "dict[str, Tensor]":
+    """Return the weights that the ranks' DeepSpeed engines wrote below `tag`, whole, by name.
+
+    In the model's type; under ZeRO-3, where each rank has a share, in float32.
+    """
+    import torch
+
+    if checkpoint.written.zero_stage == 3:
+        from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
+
+        return dict(get_fp32_state_dict_from_zero_checkpoint(str(checkpoint.path), tag) or {})
+    (name,) = deepspeed_files(0, 1, bfloat16=False)
+    return torch.load(checkpoint.path / tag / name, map_location="cpu", weights_only=False)["module"]

@@ -100,6 +100,13 @@ def test_it_learns_without_truncated_responses_and_with_the_kl_of_all_groups(rec
     # Dropped groups have part in the KL alone.
     assert sum(row["group/dropped"] for row in steps) > 0
     assert all(row["kl/sequence"] > 0 for row in steps[3:])
+    # Nothing chose another step than the last.
+    done = agapo_here("export", run, "--step", 12, "--out", tmp_path / "exported" / "hf")
+    assert done.returncode == 0, done.stderr
+    exported = weights_of(tmp_path / "exported")
+    assert all(torch.equal(exported[name], weight) for name, weight in weights_of(run).items())
+    again = agapo_here("export", run, "--out", tmp_path / "exported" / "hf")
+    assert (again.returncode, "is there already" in again.stderr) == (1, True)
     share = [[row["reward"] or 0.0 for row in rows if row["step"] in when] for when in ((1, 2, 3), (10, 11, 12))]
     assert sum(share[1]) / len(share[1]) > sum(share[0]) / len(share[0]) + 0.15
 
@@ -177,6 +184,11 @@ def test_two_ranks_learn_the_same(whole_run: Path, recipe_file: Path, tmp_path: 
     one, two = steps_of(whole_run)[1], steps_of(tmp_path / "rl" / "ranks")[1]
     for name in ("policy/grad_norm", "policy/loss", "policy/entropy"):
         assert two[name] == pytest.approx(one[name], rel=1e-4)
+    # Of the shards of ZeRO-3, the whole model.
+    run = tmp_path / "rl" / "ranks"
+    assert agapo_here("export", run, "--out", tmp_path / "exported" / "hf").returncode == 0
+    exported = weights_of(tmp_path / "exported")
+    assert all(torch.equal(exported[name], weight) for name, weight in weights_of(run).items())
 
 
 def test_a_shaped_reward_exports_what_it_trained_and_says_that_nothing_was_correct(

@@ -119,6 +119,12 @@ def test_a_second_round_starts_from_the_first_and_lora_is_merged(whole: Path, tm
     up, down = (adapter[f"base_model.model.{name}.lora_{letter}.weight"] for letter in "BA")
     expected = base[f"{name}.weight"] + 32 / 4 * up @ down
     torch.testing.assert_close(merged[f"{name}.weight"], expected, rtol=1e-5, atol=1e-6)
+    for folder, into in ((run, "adapted"), (whole, "full")):
+        assert agapo_here("export", folder, "--out", tmp_path / into / "hf").returncode == 0
+        exported = weights_of(tmp_path / into)
+        assert all(torch.equal(exported[name], weight) for name, weight in weights_of(folder).items())
+    missing = agapo_here("export", whole, "--step", 7)
+    assert (missing.returncode, "has checkpoints of the steps 30, 40 alone" in missing.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

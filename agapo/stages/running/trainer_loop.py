@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from agapo.cluster import threads_for
 from agapo.learner.checkpoint import latest_checkpoint, require_same_shards
 from agapo.learner.trl.callbacks import STATE
@@ -131,7 +133,12 @@ def trainer_settings(
 
 def merge_adapter(base: str, adapter: Path, folder: Path, own: ModelConfig) -> None:
     """Export the base model with a LoRA adapter merged into its weights."""
+    export_hf(adapted_model(base, adapter, own), load_tokenizer(base), folder)
+
+
+def adapted_model(base: str, adapter: Path, own: ModelConfig) -> PreTrainedModel:
+    """Return the base model with a LoRA adapter merged into its weights."""
     from peft import PeftModel
 
     model = PeftModel.from_pretrained(load_model(base, dtype=own.dtype, rope=own.rope_fields), str(adapter))
-    export_hf(model.merge_and_unload(), load_tokenizer(base), folder)  # pyright: ignore[reportArgumentType]
+    return model.merge_and_unload()  # pyright: ignore[reportReturnType]
