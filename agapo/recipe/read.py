@@ -17,6 +17,9 @@ from agapo.resolve import did_you_mean
 
 R = TypeVar("R", bound=Recipe)
 
+MOVED = {"EvalRecipe": {"accuracy": "its parts are the sections 'prompts', 'reward' and 'evaluation' (test_size) now"}}
+"""By recipe: keys of before, and what there is instead."""
+
 
 def load_recipe(kind: type[R], path: Path, overrides: list[str] | None = None) -> R:
     """Read `path`, apply `key.path=value` overrides and validate.
@@ -53,7 +56,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         near = [str(item) for item in Path("recipes").glob("*/*.yaml")]
         raise UserError(f"{path}: no such recipe{did_you_mean(str(path), near)}")
-    content = read_yaml(path.read_text(), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is no text in UTF-8 (byte {error.start}); save it as UTF-8") from None
+    content = read_yaml(text, str(path))
     if not isinstance(content, dict):
         raise UserError(f"{path}: should be a YAML mapping of keys to values")
     return content
@@ -70,16 +77,13 @@ def _apply(content: dict[str, Any], override: str) -> None:
     _assign(section, last, read_override(value, override), override)
 
 
-_NOTHING = Scalar(None, "")
-"""A section's name with nothing under it."""
-
-
 def _enter(section: Any, name: str, override: str) -> Any:
     if isinstance(section, list):
         return section[_index(section, name, override)]
     if not isinstance(section, dict):
         raise UserError(f"override '{override}': '{name}' lies inside a plain value")
-    if section.get(name) in (None, _NOTHING):
+    held = section.get(name)
+    if held is None or (isinstance(held, Scalar) and held.value is None):
         section[name] = {}
     return section[name]
 
@@ -105,6 +109,8 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> list[str]:
 
 def _explain_one(kind: type[BaseModel], place: tuple[int | str, ...], problem: str, message: str, value: Any) -> str:
     key = ".".join(str(part) for part in place)
+    if problem == "extra_forbidden" and key in MOVED.get(kind.__name__, {}):
+        return f"{key}: unknown key; {MOVED[kind.__name__][key]}"
     if problem == "extra_forbidden":
         return f"{key}: unknown key{did_you_mean(str(place[-1]), _known_keys(kind, place[:-1]))}"
     if problem == "missing":

@@ -176,7 +176,7 @@ def _summary_lines(run: RunDirectory, steps: int, total_steps: int, wall_s: floa
         yield f"Finished {steps} steps in {format_duration(wall_s)}."
     for name, path in _places(run):
         yield f"  {name:<9} {_shown(path)}"
-    if run.hf.exists():
+    if run.hf.exists() and steps >= total_steps:
         yield f'Use the model: AutoModelForCausalLM.from_pretrained("{_shown(run.hf)}")'
     offline = sorted((run.path / "wandb").glob("offline-run-*"))
     if offline:

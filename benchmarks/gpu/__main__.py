@@ -9,7 +9,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks.gpu.parts import PARTS, Outcome, run_here, run_part, write_results
+from benchmarks.gpu.parts import PARTS, earlier_outcomes, run_here, run_part, write_results
 
 
 def main() -> int:
@@ -24,16 +24,16 @@ def main() -> int:
         return 0
     about = _about(own.small)
     passed_on = [*(["--small"] if own.small else []), *(["--weights", str(own.weights)] if own.weights else [])]
-    outcomes: list[Outcome] = []
+    outcomes = earlier_outcomes(own.out, chosen)
     for part in chosen:
         print(f"{part.name} (at most {part.limit_s} s)", flush=True)
-        outcomes.append(run_part(part, own.out, passed_on))
+        outcomes.append(run_part(part, own.out, passed_on, about))
         problem = outcomes[-1].problem
         print(f"  {'stopped: ' + problem if problem else 'done'}, {outcomes[-1].seconds:.0f} s", flush=True)
         # After each, so that what is measured is there even when the machine is taken away.
-        write_results(own.out, outcomes, about)
+        write_results(own.out, outcomes)
     print(f"results: {own.out / 'results.md'}")
-    return int(any(outcome.problem for outcome in outcomes))
+    return int(any(outcome.problem for outcome in outcomes[-len(chosen) :]))
 
 
 def _arguments() -> argparse.Namespace:
@@ -49,6 +49,8 @@ def _arguments() -> argparse.Namespace:
         parser.error(f"--weights {own.weights}: no such folder or file")
     if own.weights and own.weights.is_dir() and not (own.weights / "config.json").exists():
         parser.error(f"--weights {own.weights}: has no config.json; give a Hugging Face folder or a GGUF file")
+    if own.weights and own.weights.is_file() and own.weights.open("rb").read(4) != b"GGUF":
+        parser.error(f"--weights {own.weights}: is no GGUF file; give one, or a Hugging Face folder")
     if not own.small and not own.plan and not _has_gpu():
         parser.error("PyTorch sees no CUDA device here; --small runs every part at small shapes on the CPU")
     return own
@@ -60,18 +62,13 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _about(small: bool) -> dict[str, str]:
+def _about(small: bool) -> str:
     import torch
     import transformers
 
     device = "CPU, small shapes" if small else torch.cuda.get_device_name()
-    return {
-        "date": datetime.datetime.now().strftime("%Y-%m-%d"),
-        "device": device,
-        "Python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, transformers {transformers.__version__}"
+    return f"{datetime.datetime.now():%Y-%m-%d}, {device}, {versions}"
 
 
 def _plan() -> int:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,6 +34,9 @@ PARTS = (
 )
 
 
+RESULTS = "results.json"
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a part went."""
@@ -41,9 +45,11 @@ class Outcome:
     seconds: float
     problem: str
     """Why it did not come to its end; empty when it did."""
+    about: str = ""
+    """Date, device and versions."""
 
 
-def run_part(part: Part, out: Path, arguments: list[str]) -> Outcome:
+def run_part(part: Part, out: Path, arguments: list[str], about: str = "") -> Outcome:
     """Run a part in a process group of its own; one that fails, hangs or dies takes nothing else with it."""
     started = time.monotonic()
     command = [sys.executable, "-m", "benchmarks.gpu", "--only", part.name, "--out", str(out), "--here", *arguments]
@@ -56,9 +62,10 @@ def run_part(part: Part, out: Path, arguments: list[str]) -> Outcome:
             (out / f"{part.name}.stderr").write_text(errors)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        _, errors = process.communicate()
         problem = f"stopped after its {part.limit_s} s"
-    return Outcome(part.name, time.monotonic() - started, problem)
+        (out / f"{part.name}.stderr").write_text(errors)
+    return Outcome(part.name, time.monotonic() - started, problem, about)
 
 
 def _last_line(text: str) -> str:
@@ -84,17 +91,25 @@ def run_here(part: Part, out: Path, *, small: bool, weights: Path | None) -> Non
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def write_results(out: Path, outcomes: list[Outcome], about: dict[str, str]) -> None:
+def earlier_outcomes(out: Path, anew: Sequence[Part]) -> list[Outcome]:
+    """Return how the parts went, in an earlier call with the same folder, that are not run anew."""
+    written = out / RESULTS
+    parts = json.loads(written.read_text())["parts"] if written.exists() else []
+    return [Outcome(**part) for part in parts if part["name"] not in {item.name for item in anew}]
+
+
+def write_results(out: Path, outcomes: Sequence[Outcome]) -> None:
     """Write results.json and results.md from what the parts have recorded."""
     from benchmarks.gpu.records import markdown
 
+    order = [part.name for part in PARTS]
+    outcomes = sorted(outcomes, key=lambda outcome: order.index(outcome.name))
     found = {outcome.name: read_records(out / f"{outcome.name}.jsonl") for outcome in outcomes}
     rows = {name: [asdict(record) for record in records] for name, records in found.items()}
-    results = {"about": about, "parts": [asdict(outcome) for outcome in outcomes], "records": rows}
-    (out / "results.json").write_text(json.dumps(results, indent=1))
-    head = [", ".join(f"{name} {value}" for name, value in about.items()), ""]
+    results = {"parts": [asdict(outcome) for outcome in outcomes], "records": rows}
+    (out / RESULTS).write_text(json.dumps(results, indent=1))
     parts = [
-        markdown(f"{o.name} ({o.seconds:.0f} s{f'; {o.problem}' if o.problem else ''})", found[o.name])
+        markdown(f"{o.name} ({o.seconds:.0f} s{f'; {o.problem}' if o.problem else ''}; {o.about})", found[o.name])
         for o in outcomes
     ]
-    (out / "results.md").write_text("\n".join([*head, *parts]))
+    (out / "results.md").write_text("\n".join(parts))

@@ -2,16 +2,20 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from agapo.errors import Interrupted
 from agapo.evaluation.questions import load_questions
 from agapo.recipe import RLRecipe, load_recipe
 from agapo.stages.running.system import training_stream
+from agapo.tracking import is_finished
 from tests.stages.conftest import agapo, agapo_here, interrupt_after
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
@@ -175,6 +179,22 @@ def test_one_actor_gives_the_run_of_two_and_a_finished_run_goes_on_for_more_step
         assert done.returncode == 0, done.stderr
     assert rollouts_of(tmp_path / "rl" / "longer") == rollouts_of(whole_run)
     assert json.loads((tmp_path / "rl" / "longer" / "summary.json").read_text())["steps"] == 6
+
+
+def test_a_finished_run_that_goes_on_and_is_stopped_is_not_finished(
+    whole_run: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train() -> None:
+        raise Interrupted
+
+    progress = SimpleNamespace(step=6)
+    loop = SimpleNamespace(train=train, view=SimpleNamespace(close=lambda: None), progress=progress, wall_s=1.0)
+    monkeypatch.setattr("agapo.stages.rl.run.build_rl", lambda *_: loop)
+    shutil.copytree(whole_run.parents[1], tmp_path / "copy")
+    stopped = agapo_here("rl", recipe_file, f"run.output={tmp_path / 'copy'}", "run.name=whole", "steps=9", *WHOLE)
+    assert stopped.returncode == 130
+    assert "Stopped after step 6 of 9" in stopped.stdout and "Use the model" not in stopped.stdout
+    assert not is_finished(tmp_path / "copy" / "rl" / "whole")
 
 
 def test_two_ranks_learn_the_same(whole_run: Path, recipe_file: Path, tmp_path: Path) -> None:

@@ -115,9 +115,11 @@ for part in PARTS:
 def test_a_part_that_fails_says_why_and_the_next_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    def fails(part: Part, out: Path, arguments: list[str]) -> Outcome:
+    broken = {"correct"}
+
+    def fails(part: Part, out: Path, arguments: list[str], about: str) -> Outcome:
         Recorder(out / f"{part.name}.jsonl").add("a case", {"x": 1})
-        return Outcome(part.name, 2.0, "OutOfMemoryError: too large" if part.name == "correct" else "")
+        return Outcome(part.name, 2.0, "OutOfMemoryError: too large" if part.name in broken else "", about)
 
     monkeypatch.setattr(gpu, "PARTS", [part for part in PARTS if part.name in ("correct", "memory")])
     monkeypatch.setattr(gpu, "run_part", fails)
@@ -126,8 +128,16 @@ def test_a_part_that_fails_says_why_and_the_next_goes_on(
     results = json.loads((tmp_path / "results.json").read_text())
     assert [part["problem"] for part in results["parts"]] == ["OutOfMemoryError: too large", ""]
     assert results["records"]["correct"] == results["records"]["memory"] != []
-    assert "### correct (2 s; OutOfMemoryError: too large)" in (tmp_path / "results.md").read_text()
+    assert "### correct (2 s; OutOfMemoryError: too large; 20" in (tmp_path / "results.md").read_text()
     assert "stopped: OutOfMemoryError: too large" in capsys.readouterr().out
+
+    # Mended, and run again alone: what the other part has measured stays in the table.
+    broken.clear()
+    monkeypatch.setattr(sys, "argv", ["gpu", "--small", "--out", str(tmp_path), "--only", "correct"])
+    assert gpu.main() == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [(part["name"], part["problem"]) for part in results["parts"]] == [("correct", ""), ("memory", "")]
+    assert results["records"]["memory"]
 
 
 def test_a_failing_process_is_named_by_its_last_line(tmp_path: Path):
@@ -142,11 +152,15 @@ def test_weights_that_are_no_model_are_refused_first(tmp_path: Path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert "has no config.json" in done.stderr.splitlines()[-1]
+    (tmp_path / "junk.gguf").write_bytes(b"junk")
+    done = subprocess.run([*command[:-1], str(tmp_path / "junk.gguf")], capture_output=True, text=True)
+    assert "is no GGUF file" in done.stderr.splitlines()[-1]
 
 
 def test_a_part_that_hangs_is_stopped_at_its_limit(tmp_path: Path):
     outcome = run_part(Part("correct", "benchmarks.gpu.correct", limit_s=1), tmp_path, ["--small"])
     assert outcome.problem == "stopped after its 1 s"
+    assert (tmp_path / "correct.stderr").exists()
     assert outcome.seconds < 30
 
 

@@ -130,6 +130,23 @@ def test_what_a_file_may_not_say(tmp_path: Path, text: str, message: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_an_override_reaches_into_a_section_that_is_null(minimal: Path) -> None:
+    for nothing in ("null", "~", ""):
+        minimal.write_text(minimal.read_text() + f"checkpoint: {nothing}\n")
+        assert load_recipe(RLRecipe, minimal, ["checkpoint.every=7"]).checkpoint.every == 7
+        minimal.write_text(minimal.read_text().replace(f"checkpoint: {nothing}\n", ""))
+
+
+def test_a_file_that_is_no_text_and_a_key_of_before(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_bytes(b"\x7fELF\x02\xff\xfe")
+    with pytest.raises(UserError, match="is no text in UTF-8"):
+        load_recipe(RLRecipe, path)
+    path.write_text("stage: eval\nmodel: {}\nneedle: {lengths: [8]}\naccuracy: {size: 8}\n")
+    with pytest.raises(UserError, match="accuracy: unknown key; its parts are the sections 'prompts'"):
+        load_recipe(EvalRecipe, path)
+
+
 def test_merged_keys_are_not_given_twice(minimal: Path) -> None:
     merged = "x: &x {seed: 1, name: a}\nrun: {<<: *x, seed: 2}\n"
     minimal.write_text(minimal.read_text() + merged)

@@ -36,6 +36,7 @@ from agapo.tracking import (
     learning_curve,
     make_console,
     read_json,
+    write_json_atomic,
 )
 
 
@@ -51,6 +52,9 @@ def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
             return
         with ExitStack() as stack:
             loop = build_rl(recipe, run, model_path, stack)
+            if run.finished:
+                # It goes on for more steps: till then nobody is to take its model for the last finished one.
+                write_json_atomic(run.summary, {**(read_json(run.summary) or {}), "finished": False})
             try:
                 loop.train()
                 finish_rl(loop, recipe_path, model_path)
