@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -10,7 +11,7 @@ from agapo.recipe import RLRecipe, load_recipe
 from agapo.schema import Batch
 from agapo.stages.rl.clipping import WINDOW, ClipWatch
 from agapo.stages.rl.loop import RLLoop
-from agapo.stages.rl.metrics import advantage_metrics
+from agapo.stages.rl.metrics import Clock, advantage_metrics
 from agapo.stages.rl.progress import Progress
 from tests.builders import group
 
@@ -86,3 +87,13 @@ def recipe(*overrides: str) -> RLRecipe:
 )
 def test_gradients_are_bounded_by_the_aggregation(overrides: tuple[str, ...], norm: float):
     assert recipe(*overrides).max_grad_norm == norm
+
+
+def test_a_step_without_an_update_sends_no_weights() -> None:
+    sent: list[int] = []
+    pool = SimpleNamespace(version=3, set_weights=lambda buffer, layout, version: sent.append(version))
+    loop = SimpleNamespace(pool=pool, learner=SimpleNamespace(weights=lambda: None), layout=None)
+    for updates in (3, 4):
+        loop.progress = SimpleNamespace(updates=updates)
+        RLLoop.sync(cast(RLLoop, loop), Clock())
+    assert sent == [4]

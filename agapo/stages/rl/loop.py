@@ -205,9 +205,10 @@ class RLLoop:
         )
 
     def sync(self, clock: Clock) -> None:
-        """Hand the new weights to the rollout actors, over the object store."""
+        """Hand the new weights to the rollout actors, over the object store; where no update was made, nothing."""
         with clock.phase("sync"):
-            self.pool.set_weights(self.learner.weights(), self.layout, self.progress.updates)
+            if self.pool.version != self.progress.updates:
+                self.pool.set_weights(self.learner.weights(), self.layout, self.progress.updates)
 
     def record(self, collected: Collected, batch: Batch, sums: list[dict[str, float]], clock: Clock) -> None:
         """Write down the finished step."""
