@@ -217,7 +217,7 @@ def _response_row(response: Response) -> dict[str, Any]:
         "reward_error": response.reward_error,
         "finish": response.finish,
         "tokens": len(response.token_ids),
-        "weights_version": response.weights_version,
+        "weights_versions": [segment.weights_version for segment in response.segments],
     }
 
 
