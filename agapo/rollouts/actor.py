@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 
 from agapo.model.loading import load_model, load_tokenizer
 from agapo.model.weights import WeightLayout
+from agapo.recipe.rollout import VLLMConfig
 from agapo.rollouts.engine import Engine, Piece, Request, ResponseId, SamplingParams
 
 SLICE_S = 0.5
@@ -27,15 +28,8 @@ class EngineSettings:
     rope: Mapping[str, Any] | None = None
     threads: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
-    tensor_parallel: int = 1
-    """GPUs that the model is spread over."""
-    memory_share: float = 0.9
-    """Share of a GPU's memory (of a CPU's: GiB of the cache are `cache_gib`) that vLLM takes."""
-    cache_gib: float = 1.0
-    """Memory of the key-value cache on CPU."""
-    in_flight: int = 256
-    """Responses that a continuously batching engine has in flight."""
-    seed: int = 0
+    vllm: VLLMConfig = field(default_factory=VLLMConfig)
+    """What only vLLM reads."""
 
     @property
     def repeatable(self) -> bool:

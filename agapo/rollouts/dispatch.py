@@ -123,7 +123,7 @@ class Dispatch:
     def _has_room(self, number: int) -> bool:
         if self._pool.settings.repeatable:
             return not self._held[number]
-        return self._load(number) < self._pool.settings.in_flight
+        return self._load(number) < self._pool.settings.vllm.in_flight
 
     def _load(self, number: int) -> int:
         """Responses that an actor has still to sample."""

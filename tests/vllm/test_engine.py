@@ -13,6 +13,7 @@ import torch
 from agapo.model.loading import load_model
 from agapo.model.tokenizer import build_tokenizer
 from agapo.model.weights import pack_weights, weight_layout
+from agapo.recipe.rollout import VLLMConfig
 from agapo.rollouts.actor import EngineSettings, make_engine
 from agapo.rollouts.engine import PromptRequest, SamplingParams, resumed
 from agapo.rollouts.groups import GroupAssembly, sample_groups
@@ -27,7 +28,7 @@ END_IDS = {2, *range(10, 270, 20)}
 
 @pytest.fixture(scope="module")
 def loaded(vllm_model: Path) -> Any:
-    return make_engine(EngineSettings(str(vllm_model), "vllm", threads=1, cache_gib=0.25, in_flight=16))
+    return make_engine(EngineSettings(str(vllm_model), "vllm", vllm=VLLMConfig(cache_gib=0.25, in_flight=16)))
 
 
 @pytest.fixture(scope="module")

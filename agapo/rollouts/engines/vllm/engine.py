@@ -37,7 +37,7 @@ def load_vllm(settings: EngineSettings) -> "VLLMEngine":
     """Load the model into vLLM, in this process. Raises UserError where vLLM is missing or cannot take the model."""
     require_vllm()
     _set_environment(settings)
-    from vllm import EngineArgs, LLMEngine
+    from vllm import EngineArgs, LLMEngine  # pyright: ignore[reportAttributeAccessIssue]  not in the checked .venv
 
     try:
         engine = LLMEngine.from_engine_args(EngineArgs(**_arguments(settings)))
@@ -73,13 +73,13 @@ def _set_environment(settings: EngineSettings) -> None:
 def _arguments(settings: EngineSettings) -> dict[str, Any]:
     """Return vLLM's `EngineArgs`."""
     on_gpu = settings.device == "cuda"
-    memory = {"gpu_memory_utilization": settings.memory_share}
+    memory = {"gpu_memory_utilization": settings.vllm.gpu_memory}
     return {
         "model": settings.model_path,
         "dtype": settings.dtype,
         # As long as the model's context, or as the cache has room for.
         "max_model_len": -1,
-        "max_num_seqs": settings.in_flight,
+        "max_num_seqs": settings.vllm.in_flight,
         "enable_prefix_caching": True,
         # Of what is sampled from: at the sampling temperature, as the learner computes them.
         "logprobs_mode": "processed_logprobs",
@@ -87,12 +87,12 @@ def _arguments(settings: EngineSettings) -> dict[str, Any]:
         "generation_config": "vllm",
         "async_scheduling": False,
         "disable_log_stats": True,
-        "tensor_parallel_size": settings.tensor_parallel,
-        "distributed_executor_backend": "mp" if settings.tensor_parallel > 1 else "uni",
+        "tensor_parallel_size": settings.vllm.tensor_parallel,
+        "distributed_executor_backend": "mp" if settings.vllm.tensor_parallel > 1 else "uni",
         "worker_extension_cls": "agapo.rollouts.engines.vllm.worker.WeightReceiver",
         "enable_sleep_mode": on_gpu,
         "enforce_eager": not on_gpu,
-        **(memory if on_gpu else {"kv_cache_memory_bytes": int(settings.cache_gib * GIB)}),
+        **(memory if on_gpu else {"kv_cache_memory_bytes": int(settings.vllm.cache_gib * GIB)}),
         **({"hf_overrides": partial(_stretched, rope=dict(settings.rope))} if settings.rope else {}),
     }
 
@@ -156,8 +156,8 @@ class VLLMEngine:
             self.engine.add_request(name, {"prompt_token_ids": ids}, self._vllm_params(request, params))
 
     def _vllm_params(self, request: Request, params: SamplingParams) -> Any:
-        from vllm import SamplingParams as VLLMSamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm import SamplingParams as VLLMSamplingParams  # pyright: ignore[reportAttributeAccessIssue]
+        from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
 
         return VLLMSamplingParams(
             temperature=params.temperature,

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from agapo.errors import UserError
 
 OLDEST, BELOW = (0, 32), (0, 33)
-"""The versions that the tests run with (`make test-vllm`): vLLM's interfaces for weights change with every other one."""
+"""The versions that `make test-vllm` has run with: vLLM's interfaces for weights change with every other one."""
 MEND = "run 'make setup-vllm' and start agapo from .venv-vllm, or set rollout.engine=transformers"
 
 
