@@ -65,10 +65,12 @@ class RolloutConfig(Strict):
 
     @model_validator(mode="after")
     def _gpus_for_tensor_parallelism(self) -> "RolloutConfig":
-        if self.engine == "vllm" and self.gpus_per_actor and self.gpus_per_actor != self.vllm.tensor_parallel:
+        gpus, parallel = self.gpus_per_actor, self.vllm.tensor_parallel
+        # A share of one GPU is fine (`vllm.gpu_memory` keeps to it), and so is none.
+        if self.engine == "vllm" and gpus != parallel and (gpus > 1 or (gpus and parallel > 1)):
             raise ValueError(
-                f"gpus_per_actor {self.gpus_per_actor:g}: an actor with vLLM has as many GPUs as vllm.tensor_parallel "
-                f"says ({self.vllm.tensor_parallel}); set them to the same number"
+                f"gpus_per_actor {gpus:g}: an actor with vLLM has as many GPUs as vllm.tensor_parallel says "
+                f"({parallel}); set them to the same number"
             )
         return self
 
