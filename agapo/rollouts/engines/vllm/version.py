@@ -1,5 +1,6 @@
 """Whether vLLM is here, in a version that this engine knows; asked without importing it."""
 
+import re
 from importlib.metadata import PackageNotFoundError, version
 
 from agapo.errors import UserError
@@ -14,7 +15,8 @@ def require_vllm() -> None:
     found = installed_version()
     if found is None:
         raise UserError(f"rollout.engine: vLLM is not installed here; {MEND}")
-    if not OLDEST <= tuple(int(part) for part in found.split(".")[:2]) < BELOW:
+    numbers = re.match(r"(\d+)\.(\d+)", found)
+    if not numbers or not OLDEST <= (int(numbers[1]), int(numbers[2])) < BELOW:
         raise UserError(
             f"rollout.engine: vLLM {found} is installed, and this engine works with {_dotted(OLDEST)} up to below "
             f"{_dotted(BELOW)}; {MEND}"
