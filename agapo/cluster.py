@@ -17,7 +17,7 @@ from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError
 from agapo.errors import UserError
 from agapo.signals import kept_from_ray
 
-LEFT_BEHIND = [".venv", "outputs", ".git", "wandb", "**/*.safetensors", "**/*.jsonl.gz", "**/*.parquet"]
+LEFT_BEHIND = [".venv", ".venv-vllm", "outputs", ".git", "wandb", "**/*.safetensors", "**/*.jsonl.gz", "**/*.parquet"]
 """What Ray's copy of the working directory goes without, where hosts do not share it."""
 
 SAMPLING_RELIEF = "lower rollout.chunk_prompts, evaluation.chunk_prompts or rollout.max_new_tokens"

@@ -43,7 +43,8 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """A stretch of a response. Single-turn responses have one; a tool's result is one that is not trained.
+    """A stretch of a response. Single-turn responses have one, or one a weights version where weights changed in
+    mid-response; a tool's result is one that is not trained.
 
     Segments are equal when their tokens and numbers are.
     """
@@ -55,6 +56,8 @@ class Segment:
     over the whole vocabulary (before top-p); [0] where nobody needs them. Other sequences are converted."""
     trained: bool = True
     """True for tokens that the model produced; False for context such as a tool's result."""
+    weights_version: int = 0
+    """How many optimizer updates the policy that sampled it had seen; 0 for context."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "token_ids", np.asarray(self.token_ids, np.int32))
@@ -64,7 +67,7 @@ class Segment:
         if not isinstance(other, Segment):
             return NotImplemented
         same = np.array_equal(self.token_ids, other.token_ids) and np.array_equal(self.logprobs, other.logprobs)
-        return same and self.trained == other.trained
+        return same and (self.trained, self.weights_version) == (other.trained, other.weights_version)
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,6 @@ class Response:
     """The decoded response without the end-of-turn token; thinking and answer together."""
     finish: Finish
     """`stop`: ended by itself; `length`: cut at `rollout.max_new_tokens`."""
-    weights_version: int
-    """How many optimizer updates the sampling policy had seen."""
     reward: float | None = None
     """Weighted sum of the reward terms; None while unscored or where there is no verdict."""
     correct: bool | None = None

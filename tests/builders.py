@@ -26,8 +26,11 @@ WINDOW = 5
 """The sliding window of `tiny_exaone`: shorter than the sequences of the tests."""
 
 
-def tiny_exaone(seed: int = 0) -> Exaone4ForCausalLM:
-    """Return an EXAONE 4 of 40,000 parameters: layers 1 and 3 slide over 5 tokens, 2 and 4 are global."""
+def tiny_exaone(seed: int = 0, *, head_dim: int = 8) -> Exaone4ForCausalLM:
+    """Return an EXAONE 4 of 40,000 parameters: layers 1 and 3 slide over 5 tokens, 2 and 4 are global.
+
+    vLLM's attention wants a `head_dim` of 32 or more.
+    """
     return create_model(
         build_tokenizer(),
         seed=seed,
@@ -36,7 +39,7 @@ def tiny_exaone(seed: int = 0) -> Exaone4ForCausalLM:
         layers=4,
         heads=4,
         kv_heads=2,
-        head_dim=8,
+        head_dim=head_dim,
         sliding_window=WINDOW,
         sliding_window_pattern=2,
         max_position_embeddings=256,
@@ -103,7 +106,7 @@ def response(
     """Return a response; unless said otherwise it is correct when its reward is 1."""
     verdict = correct if correct is not None or reward is None else reward == 1
     segment = Segment(np.array(tokens), np.full(len(tokens), -1.0))
-    return Response((segment,), text=text, finish=finish, weights_version=0, reward=reward, correct=verdict)
+    return Response((segment,), text=text, finish=finish, reward=reward, correct=verdict)
 
 
 def group(*rewards: float | None, name: str = "p") -> Group:

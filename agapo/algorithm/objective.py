@@ -140,8 +140,14 @@ def _sums(log_ratio: Tensor, logprobs: Tensor, tokens: TokenBatch, objective: Ob
     if objective.clip:
         low, high = objective.clip
         outside = ((ratio < 1 - low) | (ratio > 1 + high)).to(ratio.dtype)
+    # The log-ratio is 0 at untrained tokens, and so is all that is summed of it; ratios there are 1.
     sums = {
         "tokens": tokens.mask.sum(),
+        "ratio": (ratio * tokens.mask).sum(),
+        "ratio_square": (ratio**2 * tokens.mask).sum(),
+        "gap": log_ratio.abs().sum(),
+        "gap_max": log_ratio.abs().max(),
+        "gap_kl": (ratio - 1 - log_ratio).sum(),
         "ratio_max": torch.where(tokens.mask > 0, ratio, 0.0).max(),
         "ratio_outside": (outside * tokens.mask).sum(),
     }

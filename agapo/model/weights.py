@@ -4,7 +4,7 @@ One buffer costs one object-store entry and one copy; a message per tensor costs
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -70,9 +70,15 @@ def take_part(
 def load_weights(model: nn.Module, buffer: np.ndarray, layout: WeightLayout) -> None:
     """Copy a packed buffer into the model's parameters, in place."""
     parameters = dict(model.named_parameters())
+    for name, values in named_weights(buffer, layout):
+        parameters[name].copy_(values)
+
+
+def named_weights(buffer: np.ndarray, layout: WeightLayout) -> Iterator[tuple[str, Tensor]]:
+    """Yield each parameter's name and values, which lie in the buffer and are to be read only."""
     pieces = _as_tensor(buffer, layout.dtype).split(layout.sizes)
     for name, shape, piece in zip(layout.names, layout.shapes, pieces, strict=True):
-        parameters[name].copy_(piece.view(shape))
+        yield name, piece.view(shape)
 
 
 def _as_tensor(buffer: np.ndarray, dtype: torch.dtype) -> Tensor:

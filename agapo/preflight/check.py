@@ -17,7 +17,7 @@ from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.pairs import PairsConfig
 from agapo.recipe.read import recipe_stage
 from agapo.recipe.reward import require_terms
-from agapo.recipe.rollout import rollout_warnings
+from agapo.recipe.rollout import RolloutConfig, rollout_warnings
 from agapo.resolve import resolve
 
 if TYPE_CHECKING:
@@ -79,10 +79,23 @@ def _arithmetic(recipe: RLRecipe) -> Rows:
         ("a step", f"{recipe.prompts_per_step} prompts × {own.group_size} = {responses} responses, {chunks} chunks"),
         ("tokens a step", f"at most {tokens:,} through the learner, {recipe.learner.ranks} ranks"),
     ]
-    rows += [("warning", text) for text in rollout_warnings(own)]
+    rows += [("warning", text) for text in (*rollout_warnings(own), *_engine_missing(own))]
     if own.actors > chunks:
         rows.append(("warning", f"rollout.actors {own.actors}: only {chunks} chunks a step, so some actors idle"))
     return rows
+
+
+def _engine_missing(own: RolloutConfig) -> list[str]:
+    """A recipe may be looked at where it is not run."""
+    if own.engine != "vllm":
+        return []
+    from agapo.rollouts.engines.vllm.version import require_vllm
+
+    try:
+        require_vllm()
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def _preferences(recipe: DPORecipe) -> Rows:

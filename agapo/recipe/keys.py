@@ -60,10 +60,12 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
         identity="combine verdict correct_at truncated", later="deadline_s max_error_rate", free="workers"
     ),
     rollout.RolloutConfig: _keys(
-        identity="engine group_size temperature top_p stop",
-        later="max_new_tokens chunk_prompts",
+        identity="group_size temperature top_p stop",
+        later="engine max_new_tokens chunk_prompts",
         free="actors threads gpus_per_actor chunk_timeout_s max_restarts",
     ),
+    rollout.VLLMConfig: _keys(free="tensor_parallel in_flight gpu_memory cache_gib"),
+    rollout.MismatchConfig: _keys(free="stop_above"),
     # --- RL ---
     rl.RLRecipe: _keys(identity="prompts_per_step", later="steps"),
     learner.LearnerConfig: _keys(

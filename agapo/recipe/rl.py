@@ -33,6 +33,15 @@ class RLRecipe(Recipe):
     _modes = field_validator("data")(lambda data: check_modes(data.modes) and data)
 
     @model_validator(mode="after")
+    def _engine_and_learner_have_one_support(self) -> "RLRecipe":
+        if self.rollout.engine == "vllm" and self.rollout.top_p < 1:
+            raise ValueError(
+                f"rollout.top_p: {self.rollout.top_p:g} with vLLM, whose log-probabilities are then over the likeliest "
+                "tokens alone, while the learner's are over all; set it to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _parts_fit(self) -> "RLRecipe":
         responses = self.prompts_per_step * self.rollout.group_size
         if responses % self.learner.ranks:

@@ -2,15 +2,46 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agapo.recipe.section import Strict
+
+
+class VLLMConfig(Strict):
+    """What only vLLM reads (docs/engines.md)."""
+
+    tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs that an actor's model is spread over: its `gpus_per_actor`."""
+    in_flight: int = Field(default=256, ge=1)
+    """Responses that an actor decodes together at most; more of them wait in its queue."""
+    gpu_memory: float = Field(default=0.9, gt=0, le=1)
+    """Share of the GPU's memory for weights and cache."""
+    cache_gib: float = Field(default=2.0, gt=0)
+    """Memory of an actor's key-value cache where there is no GPU."""
+
+
+class MismatchConfig(Strict):
+    """How far engine and learner may be apart on the same tokens, in RL (docs/engines.md)."""
+
+    stop_above: float | None = Field(default=None, gt=0)
+    """Mean |difference| of their log-probabilities over a step's tokens, in nats, past which the run stops; None: 0.002
+    for a float32 model, 0.05 for bfloat16."""
+
+    def bound(self, dtype: str) -> float:
+        """Return the bound for a model's dtype."""
+        return self.stop_above or MISMATCH_BOUNDS[dtype]
+
+
+MISMATCH_BOUNDS = {"float32": 2e-3, "bfloat16": 5e-2}
+"""In float32, engines that compute the same differ by 1e-6 to 1e-4; in bfloat16 by 0.005 to 0.02, and 0.05 is where
+NeMo-RL, too, calls it a fault."""
 
 
 class RolloutConfig(Strict):
     """How responses are sampled."""
 
-    engine: Literal["transformers"] = "transformers"
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """`transformers` runs anywhere and repeats itself to the bit; `vllm` is fast, and wants `make setup-vllm`."""
     actors: int = Field(default=1, ge=1)
     group_size: int = Field(default=8, ge=2)
     """G, the responses a prompt; leave-one-out needs at least 2."""
@@ -20,14 +51,28 @@ class RolloutConfig(Strict):
     stop: list[str] = Field(default_factory=list)
     """Texts that end a response, besides the end-of-turn token; kept in the response."""
     chunk_prompts: int = Field(default=8, ge=1)
-    """Prompts that one actor samples together; the unit of work that is redone when an actor dies."""
+    """Prompts that are dealt out to an actor at once. The transformers engine samples them together; they are the unit
+    of work that is redone when an actor dies."""
     threads: int = Field(default=0, ge=0)
     """CPU threads an actor; 0 shares this machine's cores among the actors."""
     gpus_per_actor: float = Field(default=0.0, ge=0)
     chunk_timeout_s: float = Field(default=1800.0, gt=0)
-    """An actor that takes longer over a chunk is taken for hung, and replaced."""
+    """An actor that gives no sign for so long is taken for hung, and replaced; it should every half second."""
     max_restarts: int = Field(default=10, ge=0)
     """Actor replacements a run; more says that something is wrong that a restart cannot mend."""
+    vllm: VLLMConfig = VLLMConfig()
+    mismatch: MismatchConfig = MismatchConfig()
+
+    @model_validator(mode="after")
+    def _gpus_for_tensor_parallelism(self) -> "RolloutConfig":
+        gpus, parallel = self.gpus_per_actor, self.vllm.tensor_parallel
+        # A share of one GPU is fine (`vllm.gpu_memory` keeps to it), and so is none.
+        if self.engine == "vllm" and gpus != parallel and (gpus > 1 or (gpus and parallel > 1)):
+            raise ValueError(
+                f"gpus_per_actor {gpus:g}: an actor with vLLM has as many GPUs as vllm.tensor_parallel says "
+                f"({parallel}); set them to the same number"
+            )
+        return self
 
 
 def rollout_warnings(own: RolloutConfig) -> list[str]:

@@ -1,7 +1,8 @@
-"""A rollout actor: an engine in a process of its own."""
+"""A rollout actor: one process with one engine."""
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -9,9 +10,11 @@ import torch
 
 from agapo.model.loading import load_model, load_tokenizer
 from agapo.model.weights import WeightLayout
-from agapo.rollouts.engine import Engine, PromptRequest, SamplingParams
-from agapo.rollouts.engines.transformers.engine import TransformersEngine
-from agapo.schema import Group
+from agapo.recipe.rollout import VLLMConfig
+from agapo.rollouts.engine import Engine, Piece, Request, ResponseId, SamplingParams
+
+SLICE_S = 0.5
+"""How long an actor works before it answers: so soon new requests, new weights or an end reach it."""
 
 
 @dataclass(frozen=True)
@@ -19,33 +22,65 @@ class EngineSettings:
     """What an actor needs to load its engine."""
 
     model_path: str
+    engine: Literal["transformers", "vllm"] = "transformers"
     dtype: str = "float32"
     attention: str = "sdpa"
     rope: Mapping[str, Any] | None = None
     threads: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
+    vllm: VLLMConfig = field(default_factory=VLLMConfig)
+    """What only vLLM reads."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the engine is (`Engine.repeatable`); the pool asks it without loading one."""
+        return self.engine == "transformers"
+
+
+def make_engine(settings: EngineSettings) -> Engine:
+    """Load the engine. Raises UserError where vLLM is wanted and is not there."""
+    if settings.engine == "vllm":
+        from agapo.rollouts.engines.vllm.engine import load_vllm  # imports vLLM, which few environments have
+
+        return load_vllm(settings)
+    from agapo.rollouts.engines.transformers.engine import TransformersEngine
+
+    torch.set_num_threads(settings.threads)
+    model = load_model(settings.model_path, dtype=settings.dtype, attention=settings.attention, rope=settings.rope)
+    return TransformersEngine(model, load_tokenizer(settings.model_path), settings.device)
 
 
 class RolloutActor:
-    """Samples chunks of prompts with the weights it was given last."""
+    """Samples responses with the weights it was given last, a slice of time a call."""
 
     def __init__(self, settings: EngineSettings):
-        torch.set_num_threads(settings.threads)
-        model = load_model(settings.model_path, dtype=settings.dtype, attention=settings.attention, rope=settings.rope)
-        tokenizer = load_tokenizer(settings.model_path)
-        self.engine: Engine = TransformersEngine(model, tokenizer, settings.device)
-        self.version = 0
+        self.engine = make_engine(settings)
+        self._in_flight: set[ResponseId] = set()
 
-    def load_weights(self, buffer: np.ndarray, layout: WeightLayout, version: int) -> None:
-        """Take the weights after `version` optimizer updates."""
-        self.engine.load_weights(buffer, layout, version)
-        self.version = version
+    def work(self, requests: Sequence[Request], params: SamplingParams, version: int) -> list[Piece]:
+        """Take requests, which are to begin with weights `version`; work for a slice; return what finished.
 
-    def generate(self, requests: Sequence[PromptRequest], params: SamplingParams, version: int) -> list[Group]:
-        """Return the groups of a chunk, sampled with weights `version` and no others."""
-        if self.version != version:
-            raise RuntimeError(f"this actor has weights {self.version}, not {version}")
-        return self.engine.generate(requests, params)
+        Returns early where nothing is left to do. Between calls everything in flight stays as it is.
+        """
+        if requests and self.engine.version != version:
+            raise RuntimeError(f"this actor has weights {self.engine.version}, not {version}")
+        self.engine.add(requests, params)
+        self._in_flight |= {request.id for request in requests}
+        pieces: list[Piece] = []
+        until = time.monotonic() + SLICE_S
+        while self.engine.busy and time.monotonic() < until:
+            pieces += self.engine.step()
+        self._in_flight -= {piece.id for piece in pieces}
+        return pieces
+
+    def drop(self) -> None:
+        """Forget what is in flight."""
+        self.engine.abort(self._in_flight)
+        self._in_flight.clear()
+
+    def update_weights(self, buffer: np.ndarray, layout: WeightLayout, version: int) -> None:
+        """Take the weights after `version` optimizer updates; what is in flight goes on with them."""
+        self.engine.update_weights(buffer, layout, version)
 
     def ready(self) -> bool:
         """Return once the model is loaded."""

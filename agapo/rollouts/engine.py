@@ -1,14 +1,20 @@
-"""What a sampling engine is: it turns prompts into groups of responses, and takes new weights."""
+"""What a sampling engine is: responses are added, steps are taken, and finished responses come out.
+
+    add(requests) ──► step() ──► step() ──► … ──► pieces        between two steps: update_weights, abort, sleep
+
+The unit is the single response; `agapo.rollouts.groups` makes groups of them. Whoever drives the engine takes its
+steps, so a pause is a step that is not taken yet: everything in flight stays where it is, cache included.
+"""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import numpy as np
 
 from agapo.model.weights import WeightLayout
-from agapo.schema import Group, Prompt
+from agapo.schema import Prompt, Segment
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,52 @@ class SamplingParams:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class ResponseId:
+    """Which response it is. Random numbers derive from (run seed, prompt, visit, index) alone."""
+
+    prompt: str
+    """The prompt's id."""
+    visit: int
+    """How many times this prompt has been sampled before."""
+    index: int
+    """0 to G-1."""
+    number: int = 0
+    """The prompt's place in the call: a call may ask a prompt twice, in two modes, say."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A response to sample, or to go on with."""
+
+    id: ResponseId
+    """No two requests in flight have the same."""
+    prompt_ids: tuple[int, ...]
+    """[P] the rendered prompt, generation prompt included."""
+    max_new_tokens: int
+    """At least 1; without those of the prefix."""
+    prefix: tuple[Segment, ...] = ()
+    """What there is of the response already: a paused piece's segments, or a turn and a tool's result."""
+
+    @property
+    def prefix_ids(self) -> list[int]:
+        """[T] the prefix's tokens."""
+        return [token for segment in self.prefix for token in segment.token_ids.tolist()]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A response, or as much of it as there is."""
+
+    id: ResponseId
+    segments: tuple[Segment, ...]
+    """The request's prefix, then what was sampled: a segment a weights version."""
+    text: str
+    """Decoded, without the end-of-turn token; special tokens stay, since some models mark thinking with them."""
+    finish: Literal["stop", "length", "paused"]
+    """`stop`: an end token or a stop text; `length`: cut at `max_new_tokens`; `paused`: aborted, and can go on."""
+
+
 @dataclass(frozen=True)
 class PromptRequest:
     """A prompt to sample, rendered."""
@@ -34,33 +86,71 @@ class PromptRequest:
     visit: int = 0
     """How many times this prompt has been sampled before: another visit draws other responses."""
 
+    def responses(self, params: SamplingParams, number: int = 0) -> list[Request]:
+        """Return the requests of the group's G responses; `number`: see `ResponseId`."""
+        return [
+            Request(ResponseId(self.prompt.id, self.visit, index, number), self.prompt_ids, params.max_new_tokens)
+            for index in range(params.group_size)
+        ]
+
 
 class Engine(Protocol):
-    """Samples groups of responses.
+    """Samples responses, many at a time."""
 
-    The result depends on the weights, the requests given together, and the sampling parameters, and on nothing
-    else: redoing the same call gives the same groups.
-    """
+    repeatable: bool
+    """Whether the same `add` calls give the same responses: what a response is then depends on the weights, the
+    requests that were added with it, and the sampling parameters, and on nothing else."""
+    version: int
+    """Optimizer updates behind the weights."""
 
-    def generate(self, requests: Sequence[PromptRequest], params: SamplingParams) -> list[Group]:
-        """Return one group of `params.group_size` responses a request, in order."""
+    @property
+    def busy(self) -> bool:
+        """Whether responses are in flight."""
         ...
 
-    def load_weights(self, buffer: np.ndarray, layout: WeightLayout, version: int) -> None:
-        """Take the weights after `version` optimizer updates."""
+    def add(self, requests: Sequence[Request], params: SamplingParams) -> None:
+        """Take requests (`params.group_size` and `max_new_tokens` do not matter here); a step samples from them."""
+        ...
+
+    def step(self) -> list[Piece]:
+        """Sample a token or some for responses in flight; return those that finished. Only where `busy`."""
+        ...
+
+    def abort(self, ids: Collection[ResponseId]) -> list[Piece]:
+        """Take these out of flight; return what there is of them, paused (`resumed` makes a request of a piece)."""
+        ...
+
+    def update_weights(self, buffer: np.ndarray, layout: WeightLayout, version: int) -> None:
+        """Take the weights after `version` optimizer updates.
+
+        Responses in flight go on with them in a segment of its own. What was computed of their tokens with the old
+        weights is computed again, so that the next token's log-probability is that of the new weights.
+        """
+        ...
+
+    def sleep(self) -> None:
+        """Leave the GPU's memory to others. Nothing may be in flight."""
+        ...
+
+    def wake(self) -> None:
+        """Come back from `sleep`, with the weights as they were."""
         ...
 
 
-def uniforms(request: PromptRequest, params: SamplingParams) -> np.ndarray:
-    """Return the random numbers [G, max_new_tokens] in [0, 1) of a request, one a token of each response.
+def resumed(request: Request, piece: Piece) -> Request:
+    """Return the request that goes on where a paused piece of `request` ended."""
+    made = sum(len(segment.token_ids) for segment in piece.segments[len(request.prefix) :])
+    return replace(request, prefix=piece.segments, max_new_tokens=request.max_new_tokens - made)
+
+
+def uniforms(request: Request, seed: int) -> np.ndarray:
+    """Return the random numbers [max_new_tokens] in [0, 1) of a response, one a token.
 
     They derive from (run seed, prompt id, visit, response index) alone, so it does not matter which actor samples
-    the prompt, when, or beside which others.
+    the response, when, or beside which others; one that goes on draws what follows its prefix.
     """
-    return np.stack([_stream(params, request, index) for index in range(params.group_size)])
-
-
-def _stream(params: SamplingParams, request: PromptRequest, index: int) -> np.ndarray:
-    name = f"{params.seed}|{request.prompt.id}|{request.visit}|{index}"
+    name = f"{seed}|{request.id.prompt}|{request.id.visit}|{request.id.index}"
     key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
-    return np.random.Generator(np.random.Philox(key=key)).random(params.max_new_tokens, dtype=np.float32)
+    done = len(request.prefix_ids)
+    draws = np.random.Generator(np.random.Philox(key=key)).random(done + request.max_new_tokens, dtype=np.float32)
+    return draws[done:]

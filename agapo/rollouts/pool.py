@@ -1,38 +1,18 @@
-"""The rollout actors' supervisor: it gives fixed chunks of prompts to whichever actor is free.
+"""The rollout actors' supervisor: it starts them, hands them weights, and replaces those that die or hang."""
 
-What a chunk's samples are depends on the weights, the chunk and its seeds, never on the actor or the moment. So a
-dead or hung actor costs nothing but time: it is replaced, its chunk is done again, and the result is the same.
-"""
-
-import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
 
 from agapo.cluster import fetch
-from agapo.errors import Interrupted, UserError
+from agapo.errors import UserError
 from agapo.model.weights import WeightLayout
 from agapo.rollouts.actor import EngineSettings, RolloutActor
+from agapo.rollouts.dispatch import Dispatch
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.schema import Group
-
-POLL_S = 0.5
-"""How often a wait looks up, to notice Ctrl-C and hung actors."""
-MOST_TRIES = 3
-"""A chunk that ends so many actors is itself the reason."""
-
-
-@dataclass
-class _Work:
-    """A chunk in the hands of an actor."""
-
-    chunk: int
-    actor: int
-    started: float = field(default_factory=time.monotonic)
 
 
 class RolloutPool:
@@ -83,62 +63,18 @@ class RolloutPool:
             try:
                 fetch(taken)
             except RayActorError:
-                self._replace(number)
+                self.replace(number)
 
     def generate(
         self, requests: Sequence[PromptRequest], params: SamplingParams, *, chunk_prompts: int
-    ) -> Iterator[tuple[int, list[Group]]]:
-        """Sample all requests in chunks; yield (chunk number, its groups) as chunks finish, in any order."""
-        chunks = [requests[start : start + chunk_prompts] for start in range(0, len(requests), chunk_prompts)]
-        waiting = deque(range(len(chunks)))
-        tries = [0] * len(chunks)
-        running: dict[Any, _Work] = {}
-        while waiting or running:
-            self._dispatch(chunks, waiting, running, params)
-            done, _ = ray.wait(list(running), timeout=POLL_S)
-            for reference in done:
-                work = running.pop(reference)
-                groups = self._collect(reference, work)
-                if groups is not None:
-                    yield work.chunk, groups
-                else:
-                    _count_try(tries, work.chunk)
-                    waiting.appendleft(work.chunk)
-            self._look_up(waiting, running)
+    ) -> Iterator[tuple[int, Group]]:
+        """Sample all requests; yield (the request's place, its group) as groups become whole, in any order.
 
-    def _dispatch(
-        self,
-        chunks: list[Sequence[PromptRequest]],
-        waiting: deque[int],
-        running: dict[Any, _Work],
-        params: SamplingParams,
-    ) -> None:
-        busy = {work.actor for work in running.values()}
-        for number, actor in enumerate(self._actors):
-            if waiting and number not in busy:
-                chunk = waiting.popleft()
-                running[actor.generate.remote(chunks[chunk], params, self.version)] = _Work(chunk, number)
+        `chunk_prompts` of them are dealt out at once. One call at a time.
+        """
+        return Dispatch(self, requests, params, chunk_prompts).run()
 
-    def _collect(self, reference: Any, work: _Work) -> list[Group] | None:
-        """Return a finished chunk's groups, or None when its actor died, which is then replaced."""
-        try:
-            return fetch(reference)
-        except RayActorError:
-            self._replace(work.actor)
-            return None
-
-    def _look_up(self, waiting: deque[int], running: dict[Any, _Work]) -> None:
-        if self.should_stop():
-            raise Interrupted
-        now = time.monotonic()
-        for reference, work in list(running.items()):
-            if now - work.started > self.chunk_timeout_s:
-                del running[reference]
-                ray.kill(self._actors[work.actor])
-                self._replace(work.actor)
-                waiting.appendleft(work.chunk)
-
-    def _replace(self, number: int) -> None:
+    def replace(self, number: int) -> None:
         """Put a new actor with the newest weights in the place of a dead one."""
         self._count_restart()
         actor = self._start()
@@ -147,7 +83,7 @@ class RolloutPool:
             try:
                 fetch(self._hand_over(actor))
             except RayActorError:
-                self._replace(number)
+                self.replace(number)
 
     def _count_restart(self) -> None:
         self.restarts += 1
@@ -163,18 +99,9 @@ class RolloutPool:
 
     def _hand_over(self, actor: Any) -> Any:
         assert self._weights
-        return actor.load_weights.remote(*self._weights)
+        return actor.update_weights.remote(*self._weights)
 
     def close(self) -> None:
         """End the actors."""
         for actor in self._actors:
             ray.kill(actor)
-
-
-def _count_try(tries: list[int], chunk: int) -> None:
-    tries[chunk] += 1
-    if tries[chunk] >= MOST_TRIES:
-        raise UserError(
-            f"rollout.chunk_prompts: the same chunk of prompts ended {MOST_TRIES} rollout actors; "
-            "lower rollout.chunk_prompts or rollout.max_new_tokens"
-        )

@@ -1,6 +1,6 @@
 """The one way from prompts to judged groups: training, evaluation, filter, pairs and the needle test all take it.
 
-    requests ──► RolloutPool (chunks, any order) ──► Judge (a group as soon as it is sampled) ──► chunks, in order
+    requests ──► RolloutPool (groups, any order) ──► Judge (a group as soon as it is sampled) ──► chunks, in order
 
 So ordering, overlap, the rule for truncated responses (the judge's) and the stop on errors are the same everywhere.
 """
@@ -33,12 +33,12 @@ class Judge(Protocol):
 
 
 class Sampler(Protocol):
-    """Samples chunks of requests, as `agapo.rollouts.pool.RolloutPool` does."""
+    """Samples requests, as `agapo.rollouts.pool.RolloutPool` does."""
 
     def generate(
         self, requests: Sequence[PromptRequest], params: SamplingParams, *, chunk_prompts: int
-    ) -> Iterator[tuple[int, list[Group]]]:
-        """Yield (chunk number, its groups) as chunks finish, in any order."""
+    ) -> Iterator[tuple[int, Group]]:
+        """Yield (the request's place, its group) as groups become whole, in any order."""
         ...
 
 
@@ -65,16 +65,23 @@ def sample_and_score(
     JudgingError when the errors of the last groups pass the judge's bound.
     """
     watch = _Watch(judge)
-    judging: dict[int, list[Future[Group]]] = {}
-    following = 0
-    for number, groups in pool.generate(requests, params, chunk_prompts=chunk_prompts):
-        judging[number] = [judge.submit(group) for group in groups]
-        while following in judging and all(future.done() for future in judging[following]):
-            yield watch.seen([future.result() for future in judging.pop(following)])
-            following += 1
+    numbers = range(len(requests))
+    chunks = deque(numbers[start : start + chunk_prompts] for start in range(0, len(requests), chunk_prompts))
+    judging: dict[int, Future[Group]] = {}
+
+    def is_judged(number: int) -> bool:
+        return number in judging and judging[number].done()
+
+    def judged(chunk: range) -> list[Group]:
+        return watch.seen([judging.pop(number).result() for number in chunk])
+
+    for number, group in pool.generate(requests, params, chunk_prompts=chunk_prompts):
+        judging[number] = judge.submit(group)
+        while chunks and all(map(is_judged, chunks[0])):
+            yield judged(chunks.popleft())
     on_sampled()
-    for number in sorted(judging):
-        yield watch.seen([future.result() for future in judging[number]])
+    while chunks:
+        yield judged(chunks.popleft())
     watch.end()
 
 

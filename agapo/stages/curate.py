@@ -141,7 +141,7 @@ def _group(item: Item) -> Group:
         language=row.get("language") or Prompt.language,
         columns={name: value for name, value in row.items() if name not in _ABOUT},
     )
-    response = Response((), completion(row), "stop", weights_version=0)
+    response = Response((), completion(row), "stop")
     return Group(prompt, (), (response,))
 
 

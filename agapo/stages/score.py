@@ -26,7 +26,7 @@ from agapo.tracking.files import json_line, write_text_atomic
 from agapo.tracking.progress import make_console
 
 _ABOUT = ("completion", "text", "prompt", "prompt_id", "mode", "domain", "language", "columns")
-_OF_A_RUN = ("step", "reward", "correct", "reward_parts", "reward_error", "finish", "tokens", "weights_version")
+_OF_A_RUN = ("step", "reward", "correct", "reward_parts", "reward_error", "finish", "tokens", "weights_versions")
 """What a run writes beside the response; a reward sees none of it."""
 _SHOWN_ERRORS = 5
 
@@ -85,7 +85,7 @@ def _group(line: str, place: str, number: int) -> Group:
     about = {name: row[name] for name in ("mode", "domain", "language") if row.get(name)}
     about.setdefault("mode", "reasoning" if END_THINK in completion else "non_reasoning")
     name = f"{row.get('prompt_id', f'line {number}')} {about.get('mode', '')}"
-    response = Response((), completion, "stop", weights_version=0)
+    response = Response((), completion, "stop")
     return Group(Prompt(name, tuple(messages), columns=columns, **about), (), (response,))
 
 

@@ -1,7 +1,7 @@
 """Numbers and samples of each step, to JSON lines files and to Weights & Biases.
 
 The files are the record: they are complete whatever becomes of W&B. Metric names have a group before the
-slash (`reward/ group/ kl/ policy/ rollout/ time/ eval/`), which W&B turns into sections.
+slash (`reward/ group/ kl/ policy/ mismatch/ rollout/ time/ eval/`), which W&B turns into sections.
 
 Left out: system metrics (W&B samples them by itself) and model uploads.
 """
@@ -217,7 +217,7 @@ def _response_row(response: Response) -> dict[str, Any]:
         "reward_error": response.reward_error,
         "finish": response.finish,
         "tokens": len(response.token_ids),
-        "weights_version": response.weights_version,
+        "weights_versions": [segment.weights_version for segment in response.segments],
     }
 
 

@@ -25,6 +25,7 @@ KEY_FIGURES: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("reward/accuracy", "acc", lambda value: f"{100 * value:.0f}%"),
     ("group/all_wrong", "all wrong", lambda value: f"{100 * value:.0f}%"),
     ("kl/sequence", "kl", lambda value: f"{value:.3g}"),
+    ("mismatch/mean", "engine off", lambda value: f"{value:.0e}"),
     ("train/loss", "loss", lambda value: f"{value:.3f}"),
     ("pairs/accuracy", "told apart", lambda value: f"{100 * value:.0f}%"),
     ("pairs/chosen_drift", "chosen moved", lambda value: f"{value:+.3f}"),

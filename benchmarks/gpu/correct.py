@@ -14,6 +14,7 @@ from agapo.learner.rl.batching import Example
 from agapo.model.logprobs import LogProbModel, logprobs_and_entropy, output_head
 from agapo.rollouts.engine import SamplingParams
 from agapo.rollouts.engines.transformers.engine import TransformersEngine
+from agapo.rollouts.groups import sample_groups
 from benchmarks.gpu.batches import examples_of_groups, logprobs, one_a_row, one_row, requests, two_a_row
 from benchmarks.gpu.models import NoTokenizer, Shape, free, in_float32, random_model
 from benchmarks.gpu.records import Figure
@@ -59,7 +60,7 @@ def _sample(setting: Setting, model: PreTrainedModel) -> list[Example]:
     engine = TransformersEngine(model, NoTokenizer(), setting.device)  # pyright: ignore[reportArgumentType]
     prompts = requests(own.correct_prompts, own.correct_prompt_tokens, model.config.get_text_config().vocab_size)
     params = SamplingParams(group_size=own.correct_group, max_new_tokens=own.correct_new_tokens)
-    return examples_of_groups(engine.generate(prompts, params))
+    return examples_of_groups(sample_groups(engine, prompts, params))
 
 
 def differences(one: Tensor, other: Tensor) -> dict[str, Figure]:

@@ -22,6 +22,7 @@ from agapo.model.loading import create_model, export_hf, load_model, load_tokeni
 from agapo.model.tokenizer import build_tokenizer
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.engines.transformers.engine import TransformersEngine
+from agapo.rollouts.groups import sample_groups
 from agapo.schema import Group, Prompt, Response
 from benchmarks.gpu.learn import start_learner
 from benchmarks.gpu.models import weights_folder
@@ -135,7 +136,7 @@ def _step(
     ]
     params = SamplingParams(group_size=GROUP_SIZE, max_new_tokens=own.run_new_tokens)
     with _phase(clock, "generate", setting.device):
-        groups = engine.generate(prompts, params)
+        groups = sample_groups(engine, prompts, params)
     with _phase(clock, "score", setting.device):
         groups = [judge(group) for group in groups]
     with _phase(clock, "learn", setting.device):
@@ -143,7 +144,7 @@ def _step(
         examples = [item for item in examples_of(batch) if item.advantage]
         learner.update(examples, denominator=batch.nominal_responses, learning_rate=1e-6)
     with _phase(clock, "sync", setting.device):
-        engine.load_weights(learner.weights(), learner.layout(), step + 1)
+        engine.update_weights(learner.weights(), learner.layout(), step + 1)
     return groups
 
 

@@ -12,6 +12,7 @@ from agapo.model.memory import FineTuningSetup, Memory, activation_parts, state_
 from agapo.model.sizes import ModelSizes, config_sizes
 from agapo.rollouts.engine import SamplingParams
 from agapo.rollouts.engines.transformers.engine import TransformersEngine
+from agapo.rollouts.groups import sample_groups
 from benchmarks.gpu.batches import made_up_examples, micro_batches, requests
 from benchmarks.gpu.models import NoTokenizer, Shape, free, random_model
 from benchmarks.gpu.records import Figure
@@ -86,7 +87,7 @@ def _sampling(setting: Setting, shape: Shape, rows: int) -> None:
     columns = max(len(prompt.prompt_ids) for prompt in prompts) + own.sampling_new_tokens
     case = f"{shape.name}, sample {rows} rows of {columns} columns"
     try:
-        peak = peak_gib(lambda: engine.generate(prompts, params), device)
+        peak = peak_gib(lambda: sample_groups(engine, prompts, params), device)
     except torch.cuda.OutOfMemoryError:
         setting.record.add(case, note="out of memory")
         return

@@ -7,6 +7,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.engines.transformers.engine import TransformersEngine
+from agapo.rollouts.groups import sample_groups
 from benchmarks.gpu.batches import requests
 from benchmarks.gpu.models import NoTokenizer, free, random_model
 from benchmarks.gpu.setting import Setting
@@ -37,7 +38,7 @@ def _engine(setting: Setting, model: PreTrainedModel, prompts: Sequence[PromptRe
     def sample(new_tokens: int) -> int:
         engine = TransformersEngine(model, NoTokenizer(), setting.device)  # pyright: ignore[reportArgumentType]
         params = SamplingParams(group_size=setting.sizes.sampling_group, max_new_tokens=new_tokens)
-        groups = engine.generate(prompts, params)
+        groups = sample_groups(engine, prompts, params)
         model.set_attn_implementation("sdpa")
         return sum(len(response.token_ids) for group in groups for response in group.responses)
 

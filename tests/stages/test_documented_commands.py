@@ -29,7 +29,7 @@ from agapo.tracking import RunDirectory, write_json_atomic
 from tests.conftest import finished_run
 from tests.documented import COMMANDS, GATE, ROOT, TARGETS
 
-LEFT_OUT = (".git", ".venv", "outputs", "wandb", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build")
+LEFT_OUT = (".git", ".venv*", "outputs", "wandb", ".*_cache", ".hypothesis", "__pycache__", "*.egg-info", "build")
 TRAINS = {"sft", "rl", "dpo", "eval", "pairs", "filter"}
 GATED = {" ".join(line.split()[:2]) for line in GATE if line.startswith("make ")} | {".ci/run"}
 """What the gate runs, whole or shortened by ARGS."""
@@ -135,7 +135,7 @@ def rehearse(line: str, project: Path) -> None:
                 rehearse(part, project)
         case [".venv/bin/agapo", "executor", *_]:
             answer_once(f"exec {line} --port 0", project)
-        case [".venv/bin/agapo", name, *arguments]:
+        case [".venv/bin/agapo" | ".venv-vllm/bin/agapo", name, *arguments]:
             command_line(name, arguments)
         case [".venv/bin/python", "-m", "pytest" | "benchmarks.trl_step" as module, *_]:
             pytest.fail(f"'python -m {module}' is marked dry-run: nothing of it can be tried without running it")

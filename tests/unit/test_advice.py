@@ -95,6 +95,8 @@ OTHERS = {
     "model.attention": "eager",
     "training.micro_batch_rows": 1,
     "training.micro_batch_pairs": 1,
+    "rollout.engine": "vllm",
+    "rollout.mismatch.stop_above": 0.5,
     "run.name": "other",
     "run.output": "/elsewhere",
 }

@@ -16,6 +16,7 @@ from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.engines.transformers import engine as engine_module
 from agapo.rollouts.engines.transformers.cache import SLACK, DecodeCache, LayerSlab
 from agapo.rollouts.engines.transformers.engine import TransformersEngine
+from agapo.rollouts.groups import sample_groups
 from agapo.schema import Prompt
 from tests.builders import tiny_exaone, tiny_gpt2, tiny_qwen
 
@@ -164,9 +165,9 @@ def test_sampling_is_the_same_to_the_bit(build: Callable, monkeypatch: pytest.Mo
     requests = [PromptRequest(Prompt(id=str(n), messages=()), tuple(range(20, 20 + n))) for n in (2, 11, 30)]
     params = SamplingParams(group_size=6, max_new_tokens=200, seed=3)
     engine = TransformersEngine(model, build_tokenizer())
-    ours = engine.generate(requests, params)
+    ours = sample_groups(engine, requests, params)
     lengths = [len(response.token_ids) for group in ours for response in group.responses]
     assert len(set(lengths)) > 8
     assert max(lengths) > 2 * SLACK
     monkeypatch.setattr(engine_module, "DecodeCache", PlainCache)
-    assert engine.generate(requests, params) == ours
+    assert sample_groups(engine, requests, params) == ours

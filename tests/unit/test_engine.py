@@ -21,6 +21,7 @@ from agapo.model.tokenizer import build_tokenizer
 from agapo.model.weights import pack_weights, weight_layout
 from agapo.rollouts.engine import PromptRequest, SamplingParams, uniforms
 from agapo.rollouts.engines.transformers.engine import TransformersEngine, sample
+from agapo.rollouts.groups import sample_groups
 from agapo.schema import Batch, Prompt
 from tests.builders import WINDOW, tiny_exaone, tiny_gpt2, tiny_qwen, token_logprobs
 
@@ -54,6 +55,11 @@ def engine(kind="exaone"):
 def request(ids=PROMPTS[0], name="p", visit=0):
     prompt = Prompt(id=name, messages=({"role": "user", "content": name},))
     return PromptRequest(prompt=prompt, prompt_ids=tuple(ids), visit=visit)
+
+
+def stream(item, params):
+    """The random numbers [G, max_new_tokens] of a prompt's responses."""
+    return np.stack([uniforms(response, params.seed) for response in item.responses(params)])
 
 
 REQUESTS = tuple(request(ids, f"p{index}") for index, ids in enumerate(PROMPTS))
@@ -95,16 +101,16 @@ def token_ids(groups):
 class TestAgainstPlainForward:
     def test_samples_are_those_of_each_response_alone(self, kind):
         """Compaction, left padding, shared prefill and the sliding cache leave no trace."""
-        groups = engine(kind).generate(REQUESTS, PARAMS)
+        groups = sample_groups(engine(kind), REQUESTS, PARAMS)
         for group, item in zip(groups, REQUESTS, strict=True):
-            for row, found in zip(uniforms(item, PARAMS), group.responses, strict=True):
+            for row, found in zip(stream(item, PARAMS), group.responses, strict=True):
                 tokens, logprobs = alone(plain(kind), item.prompt_ids, row, PARAMS)
                 assert tuple(found.token_ids.tolist()) == tokens
                 assert found.logprobs == pytest.approx(logprobs, abs=1e-4)
 
     def test_case_is_worth_it(self, kind):
         """Rows end at many different lengths, some at the limit, most beyond the sliding window."""
-        found = responses(engine(kind).generate(REQUESTS, PARAMS))
+        found = responses(sample_groups(engine(kind), REQUESTS, PARAMS))
         lengths = [len(item.token_ids) for item in found]
         assert len(set(lengths)) >= 5
         assert {item.finish for item in found} == {"stop", "length"}
@@ -112,7 +118,7 @@ class TestAgainstPlainForward:
 
     @pytest.mark.parametrize("temperature", [1.0, 0.5, 1.7])
     def test_log_probabilities_are_those_at_the_sampling_temperature(self, kind, temperature):
-        groups = engine(kind).generate(REQUESTS, replace(PARAMS, temperature=temperature))
+        groups = sample_groups(engine(kind), REQUESTS, replace(PARAMS, temperature=temperature))
         with torch.no_grad():
             deviations = [
                 (
@@ -127,7 +133,7 @@ class TestAgainstPlainForward:
         assert max(deviations) < 1e-4
 
     def test_greedy_is_transformers_generate(self, kind):
-        groups = engine(kind).generate(REQUESTS, replace(PARAMS, group_size=1, temperature=0.0))
+        groups = sample_groups(engine(kind), REQUESTS, replace(PARAMS, group_size=1, temperature=0.0))
         for group, item in zip(groups, REQUESTS, strict=True):
             ids = torch.tensor([item.prompt_ids])
             settings = {"do_sample": False, "max_new_tokens": PARAMS.max_new_tokens, "pad_token_id": 0}
@@ -140,7 +146,7 @@ class TestAgainstPlainForward:
 
     def test_log_probabilities_are_the_learners(self, kind):
         """The importance weight of an on-policy token is 1: no correction for the engine is needed."""
-        groups = engine(kind).generate(REQUESTS, PARAMS)
+        groups = sample_groups(engine(kind), REQUESTS, PARAMS)
         zeros = tuple((0.0,) * PARAMS.group_size for _ in groups)
         examples = examples_of(Batch(tuple(groups), zeros, zeros, len(zeros)))
         for layout in ("packed", "left", "right"):
@@ -155,41 +161,41 @@ class TestAgainstPlainForward:
 
 class TestRepeatable:
     def test_same_call_gives_the_same_groups(self):
-        assert engine().generate(REQUESTS, PARAMS) == engine().generate(REQUESTS, PARAMS)
+        assert sample_groups(engine(), REQUESTS, PARAMS) == sample_groups(engine(), REQUESTS, PARAMS)
 
     def test_prompts_beside_it_do_not_change_a_prompts_responses(self):
-        together = engine().generate(REQUESTS, PARAMS)
+        together = sample_groups(engine(), REQUESTS, PARAMS)
         for item, group in zip(REQUESTS, together, strict=True):
-            (found,) = engine().generate([item], PARAMS)
+            (found,) = sample_groups(engine(), [item], PARAMS)
             assert token_ids([found]) == token_ids([group])
 
     def test_another_visit_draws_others(self):
-        first, again = engine().generate([request(), request(visit=1)], PARAMS)
+        first, again = sample_groups(engine(), [request(), request(visit=1)], PARAMS)
         assert not set(token_ids([first])) & set(token_ids([again]))
 
     def test_another_seed_draws_others(self):
-        first, again = (engine().generate([request()], replace(PARAMS, seed=seed)) for seed in (0, 1))
+        first, again = (sample_groups(engine(), [request()], replace(PARAMS, seed=seed)) for seed in (0, 1))
         assert token_ids(first) != token_ids(again)
 
     def test_responses_of_a_group_differ(self):
-        assert len(set(token_ids(engine().generate([request()], PARAMS)))) == PARAMS.group_size
+        assert len(set(token_ids(sample_groups(engine(), [request()], PARAMS)))) == PARAMS.group_size
 
     def test_larger_group_begins_with_the_smaller_one(self):
-        small, large = (engine().generate([request()], replace(PARAMS, group_size=size)) for size in (2, 4))
+        small, large = (sample_groups(engine(), [request()], replace(PARAMS, group_size=size)) for size in (2, 4))
         assert token_ids(large)[:2] == token_ids(small)
 
 
 class TestUniforms:
     def test_depend_on_seed_prompt_visit_and_index_alone(self):
-        first = uniforms(request(), PARAMS)
-        assert (uniforms(request(LONG_PROMPT), PARAMS) == first).all(), "the prompt's id counts, not its tokens"
+        first = stream(request(), PARAMS)
+        assert (stream(request(LONG_PROMPT), PARAMS) == first).all(), "the prompt's id counts, not its tokens"
         others = [request(name="q"), request(visit=1)]
-        streams = [*first, *uniforms(request(), replace(PARAMS, seed=4))]
-        streams += [row for item in others for row in uniforms(item, PARAMS)]
+        streams = [*first, *stream(request(), replace(PARAMS, seed=4))]
+        streams += [row for item in others for row in stream(item, PARAMS)]
         assert len({row.tobytes() for row in streams}) == 4 * PARAMS.group_size
 
     def test_are_uniform(self):
-        draws = uniforms(request(), SamplingParams(group_size=20, max_new_tokens=5000)).ravel()
+        draws = stream(request(), SamplingParams(group_size=20, max_new_tokens=5000)).ravel()
         assert draws.min() >= 0
         assert draws.max() < 1
         counts = np.histogram(draws, bins=50, range=(0, 1))[0]
@@ -199,7 +205,7 @@ class TestUniforms:
 
 class TestFinish:
     def test_end_token_is_kept_in_the_tokens_and_out_of_the_text(self):
-        found = responses(engine().generate(REQUESTS, PARAMS))
+        found = responses(sample_groups(engine(), REQUESTS, PARAMS))
         ended = [item for item in found if item.finish == "stop"]
         assert ended
         tokenizer = build_tokenizer()
@@ -214,14 +220,14 @@ class TestFinish:
 
     @pytest.mark.parametrize("limit", [1, 2, 7])
     def test_shorter_limit_cuts_the_same_responses(self, limit):
-        whole = token_ids(engine().generate(REQUESTS, PARAMS))
-        cut = responses(engine().generate(REQUESTS, replace(PARAMS, max_new_tokens=limit)))
+        whole = token_ids(sample_groups(engine(), REQUESTS, PARAMS))
+        cut = responses(sample_groups(engine(), REQUESTS, replace(PARAMS, max_new_tokens=limit)))
         assert [tuple(item.token_ids.tolist()) for item in cut] == [ids[:limit] for ids in whole]
         expected = ["stop" if item.token_ids[-1] in END_IDS else "length" for item in cut]
         assert [item.finish for item in cut] == expected
 
     def test_each_token_has_its_log_probability_and_is_trained(self):
-        for item in responses(engine().generate(REQUESTS, PARAMS)):
+        for item in responses(sample_groups(engine(), REQUESTS, PARAMS)):
             assert len(item.token_ids) == len(item.logprobs) == len(item.trained) > 0
             assert all(item.trained)
             assert max(item.logprobs) <= 0
@@ -229,7 +235,7 @@ class TestFinish:
 
 class TestStopTexts:
     def whole(self):
-        return responses(engine().generate(REQUESTS, PARAMS))
+        return responses(sample_groups(engine(), REQUESTS, PARAMS))
 
     def texts(self):
         """Pairs of letters that some response has in its middle."""
@@ -240,7 +246,7 @@ class TestStopTexts:
         stops = tuple(self.texts())
         assert stops
         tokenizer = build_tokenizer()
-        found = responses(engine().generate(REQUESTS, replace(PARAMS, stop=stops)))
+        found = responses(sample_groups(engine(), REQUESTS, replace(PARAMS, stop=stops)))
         stopped = 0
         for item, free in zip(found, self.whole(), strict=True):
             prefixes = range(1, len(free.token_ids) + 1)
@@ -255,8 +261,10 @@ class TestStopTexts:
     def test_text_of_the_prompt_does_not_stop(self):
         tokenizer = build_tokenizer()
         prompt = tokenizer("ab", add_special_tokens=False).input_ids
-        plain_run = engine().generate([request(prompt)], PARAMS)
-        assert token_ids(engine().generate([request(prompt)], replace(PARAMS, stop=("ab",)))) == token_ids(plain_run)
+        plain_run, with_stop = (
+            sample_groups(engine(), [request(prompt)], params) for params in (PARAMS, replace(PARAMS, stop=("ab",)))
+        )
+        assert token_ids(with_stop) == token_ids(plain_run)
 
 
 @cache
@@ -268,7 +276,7 @@ def first_token_probabilities(temperature=1.0):
 
 def first_tokens(draws=10000, **changes):
     params = SamplingParams(group_size=draws, max_new_tokens=1, seed=1, **changes)
-    (group,) = engine().generate([request()], params)
+    (group,) = sample_groups(engine(), [request()], params)
     return group.responses
 
 
@@ -350,11 +358,11 @@ class TestWeights:
         own = TransformersEngine(tiny_exaone(seed=0), build_tokenizer())
         other = tiny_exaone(seed=1).eval()
         layout = weight_layout(other, torch.float32)
-        before = own.generate(REQUESTS, PARAMS)
-        own.load_weights(pack_weights(other, layout), layout, version=7)
-        after = own.generate(REQUESTS, PARAMS)
-        assert {item.weights_version for item in responses(before)} == {0}
-        assert {item.weights_version for item in responses(after)} == {7}
+        before = sample_groups(own, REQUESTS, PARAMS)
+        own.update_weights(pack_weights(other, layout), layout, version=7)
+        after = sample_groups(own, REQUESTS, PARAMS)
+        assert {part.weights_version for item in responses(before) for part in item.segments} == {0}
+        assert {part.weights_version for item in responses(after) for part in item.segments} == {7}
         for group in after:
             for item in group.responses:
                 with torch.no_grad():

@@ -74,7 +74,7 @@ def test_tasks_import_little_of_the_engine(folder: str) -> None:
             "ray",
             {
                 "cluster.py",
-                "rollouts/actor.py",
+                "rollouts/dispatch.py",
                 "rollouts/pool.py",
                 "rewarding/cluster.py",
                 "learner/rl/group.py",

@@ -34,9 +34,7 @@ class Oracle:
     def generate(self, requests, params, *, chunk_prompts):
         assert (params.temperature, params.group_size) == (0.0, 1)
         self.chunks.append((len(requests), chunk_prompts))
-        groups = [self._answer(request) for request in requests]
-        pieces = [groups[start : start + chunk_prompts] for start in range(0, len(groups), chunk_prompts)]
-        yield from reversed(list(enumerate(pieces)))
+        yield from reversed([(place, self._answer(request)) for place, request in enumerate(requests)])
 
     def _answer(self, request):
         columns = request.prompt.columns
@@ -44,7 +42,7 @@ class Oracle:
         missed = any(0.9 * length < len(request.prompt_ids) <= length for length in near)
         text = "0000" if missed else str(columns["answer"])
         thought = "so.\n</think>\n\n" if request.prompt.mode == "reasoning" else ""
-        response = Response((Segment((7, 2), (-0.1, -0.1)),), f"{thought}{text}", "stop", 0)
+        response = Response((Segment((7, 2), (-0.1, -0.1)),), f"{thought}{text}", "stop")
         return Group(request.prompt, request.prompt_ids, (response,))
 
 

@@ -9,6 +9,7 @@ from agapo.model.tokenizer import build_tokenizer
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.engines.transformers import engine as transformers_engine
 from agapo.rollouts.engines.transformers.engine import TransformersEngine
+from agapo.rollouts.groups import sample_groups
 from agapo.schema import Prompt
 from tests.builders import tiny_exaone, tiny_gpt2, tiny_qwen
 
@@ -24,9 +25,9 @@ def test_pieces_are_the_whole(
     ]
     params = SamplingParams(group_size=2, max_new_tokens=12, seed=3)
     engine = TransformersEngine(build(), build_tokenizer())
-    whole = engine.generate(requests, params)
+    whole = sample_groups(engine, requests, params)
     monkeypatch.setattr(transformers_engine, "PREFILL_COLUMNS", columns)
-    pieces = engine.generate(requests, params)
+    pieces = sample_groups(engine, requests, params)
     for one, other in zip(whole, pieces, strict=True):
         for left, right in zip(one.responses, other.responses, strict=True):
             assert left.token_ids.tolist() == right.token_ids.tolist()

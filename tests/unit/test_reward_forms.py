@@ -53,7 +53,7 @@ THEIRS: dict[str, tuple[dict[str, Any], list[float]]] = {
 
 def responses(*texts: str) -> Group:
     found = tuple(
-        Response((Segment((7,) * length, (0.0,) * length),), text, "stop", weights_version=0)
+        Response((Segment((7,) * length, (0.0,) * length),), text, "stop")
         for text, length in zip(texts, LENGTHS, strict=True)
     )
     columns = {"solution": "$\\frac{1}{2}$"}

@@ -27,11 +27,12 @@ class Pool:
 
     def generate(
         self, requests: Sequence[PromptRequest], params: SamplingParams, *, chunk_prompts: int
-    ) -> Iterator[tuple[int, list[Group]]]:
+    ) -> Iterator[tuple[int, Group]]:
         chunks = [requests[start : start + chunk_prompts] for start in range(0, len(requests), chunk_prompts)]
         for number in self.order or range(len(chunks)):
             self.log.append(f"sampled {number}")
-            yield number, [group(None, None, name=request.prompt.id) for request in chunks[number]]
+            for place, request in enumerate(chunks[number], number * chunk_prompts):
+                yield place, group(None, None, name=request.prompt.id)
 
 
 class Judge:

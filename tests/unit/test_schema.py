@@ -16,7 +16,7 @@ TURNS = (Segment((5, 6), (-0.1, -0.2)), Segment((7,), (0.0,), trained=False), Se
 
 
 def talk(*segments: Segment) -> Response:
-    return Response(segments, text="", finish="stop", weights_version=0)
+    return Response(segments, text="", finish="stop")
 
 
 def test_numbers_become_arrays_of_one_type():

@@ -26,7 +26,7 @@ def term(name: str, function: str, **keys: Any) -> dict[str, Any]:
 
 
 def group(*texts: str, domain: str = "math", **columns: Any) -> Group:
-    responses = tuple(Response((Segment((1,), (0.0,)),), text, "stop", weights_version=0) for text in texts)
+    responses = tuple(Response((Segment((1,), (0.0,)),), text, "stop") for text in texts)
     return Group(
         Prompt(id=domain, messages=({"role": "user", "content": "?"},), domain=domain, columns=columns), (), responses
     )

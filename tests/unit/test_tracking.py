@@ -81,10 +81,9 @@ def group(identity: str = "p0", rewards: tuple[float | None, ...] = (1.0, 0.0)) 
     )
     responses = tuple(
         Response(
-            segments=(Segment((1, 2, 3), (-0.1, -0.2, -0.3)),),
+            segments=(Segment((1, 2, 3), (-0.1, -0.2, -0.3), weights_version=7),),
             text=f"answer {index}",
             finish="stop",
-            weights_version=7,
             reward=reward,
             correct=None if reward is None else reward == 1.0,
             reward_parts={"answer": reward},
@@ -268,7 +267,7 @@ class TestMetricsLogger:
             "reward_error": None,
             "finish": "stop",
             "tokens": 3,
-            "weights_version": 7,
+            "weights_versions": [7],
             "advantage": 1.5,
         }
         assert [row["advantage"] for row in rows] == [1.5, -1.5, -0.1, 0.0, None, None]

@@ -133,7 +133,6 @@ def _response(row: Mapping[str, Any]) -> Response:
         segments=(Segment(np.array(row["token_ids"]), np.array([])),),
         text=row["response"],
         finish=row["finish"],
-        weights_version=0,
         reward=row["reward"],
         correct=row["correct"],
         reward_parts=row["reward_parts"],

@@ -37,6 +37,7 @@ from agapo.rollouts.sampling import JudgingError, sample_and_score
 from agapo.schema import Batch, Group, Prompt
 from agapo.stages.rl.clipping import ClipWatch
 from agapo.stages.rl.metrics import Clock, Collected, advantage_metrics, learn_metrics, rollout_metrics
+from agapo.stages.rl.mismatch import mismatch_metrics, require_same_policy
 from agapo.stages.rl.progress import Progress, unreached
 from agapo.stages.running.export import Exporter
 from agapo.stages.running.system import sampling_params
@@ -211,12 +212,13 @@ class RLLoop:
                 self.pool.set_weights(self.learner.weights(), self.layout, self.progress.updates)
 
     def record(self, collected: Collected, batch: Batch, sums: list[dict[str, float]], clock: Clock) -> None:
-        """Write down the finished step."""
+        """Write down the finished step. Raises UserError where engine and learner are too far apart."""
         learning_rate = self.learning_rate
         self.progress.step += 1
         self.progress.cursor += collected.prompts
         step = self.progress.step
         metrics = rollout_metrics(collected, self.recipe) | advantage_metrics(batch) | learn_metrics(sums)
+        metrics |= mismatch_metrics(sums)
         metrics |= {
             "policy/learning_rate": learning_rate,
             "policy/clipped_steps": self.progress.clipped_updates / max(1, self.progress.updates),
@@ -233,6 +235,9 @@ class RLLoop:
         self.view.update(step, metrics)
         self._show_sample(step, collected.groups)
         self._warn_of_unreached_verdict(step, collected.groups)
+        bound = self.recipe.rollout.mismatch.bound(self.recipe.model.dtype)
+        require_same_policy(metrics, bound, self.progress.agreed)
+        self.progress.agreed += "mismatch/mean" in metrics
 
     def _warn_of_unreached_verdict(self, step: int, groups: Sequence[Group]) -> None:
         """Say once that nothing counts as correct although rewards differ: often the threshold, not the model."""

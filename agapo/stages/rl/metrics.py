@@ -1,4 +1,4 @@
-"""A step's figures, by W&B group: reward/ group/ advantage/ kl/ policy/ rollout/ time/."""
+"""A step's figures, by W&B group: reward/ group/ advantage/ kl/ policy/ mismatch/ rollout/ time/."""
 
 import time
 from collections import Counter

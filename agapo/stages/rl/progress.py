@@ -18,6 +18,8 @@ class Progress:
     updates: int = 0
     """Optimizer updates: the version of the weights."""
     clipped_updates: int = 0
+    agreed: int = 0
+    """Steps at which engine and learner were found to agree."""
     tokens: int = 0
     reward_errors: int = 0
     wall_s: float = 0.0

@@ -16,7 +16,14 @@ from agapo.recipe.sft import SFTRecipe
 from agapo.rewarding.scorer import Scorer
 from agapo.rollouts.actor import EngineSettings
 from agapo.rollouts.engine import SamplingParams
+from agapo.rollouts.engines.vllm.version import require_vllm
 from agapo.rollouts.pool import RolloutPool
+from agapo.tracking import make_console
+
+NOT_REPEATABLE = (
+    "Sampling with vLLM: what is sampled again (after an actor's death, or a resume) is valid, and not the same; "
+    "rollout.engine=transformers repeats itself to the bit."
+)
 
 
 def training_stream(recipe: RLRecipe | DPORecipe, questions: Questions) -> PromptStream | MixedStream:
@@ -31,15 +38,20 @@ def training_stream(recipe: RLRecipe | DPORecipe, questions: Questions) -> Promp
 def start_rollouts(
     model: ModelConfig, model_path: str, rollout: RolloutConfig, should_stop: Callable[[], bool]
 ) -> RolloutPool:
-    """Start the rollout actors with the model at `model_path`."""
+    """Start the rollout actors with the model at `model_path`. Raises UserError where the engine is not there."""
+    if rollout.engine == "vllm":
+        require_vllm()
+        make_console().print(NOT_REPEATABLE, soft_wrap=True)
     settings = EngineSettings(
         model_path=model_path,
+        engine=rollout.engine,
         dtype=model.dtype,
         # The engine gives masks of its own, which flash attention cannot take.
         attention="sdpa" if model.attention == "flash_attention_2" else model.attention,
         rope=model.rope_fields,
         threads=threads_for(rollout.threads, rollout.actors),
         device="cuda" if rollout.gpus_per_actor else "cpu",
+        vllm=rollout.vllm,
     )
     return RolloutPool(
         settings,

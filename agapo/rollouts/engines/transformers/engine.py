@@ -5,78 +5,110 @@ time, and drop rows as they finish, so that no finished sequence is computed aga
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from agapo.errors import UserError
 from agapo.model.weights import WeightLayout, load_weights
-from agapo.rollouts.engine import PromptRequest, SamplingParams, uniforms
+from agapo.rollouts.engine import Piece, Request, ResponseId, SamplingParams, resumed, uniforms
+from agapo.rollouts.engines.endings import end_token_ids, not_finite, response_text
 from agapo.rollouts.engines.transformers.attention import NAME as DECODE_ATTENTION
 from agapo.rollouts.engines.transformers.cache import DecodeCache, layer_windows
-from agapo.schema import Finish, Group, Response, Segment
+from agapo.schema import Finish, Segment
 
 PREFILL_COLUMNS = 4096
 """Columns of the prompts that go through the model at once: the mask of a longer stretch would not fit in memory."""
 
 
 class TransformersEngine:
-    """Samples groups of responses with a Hugging Face causal language model."""
+    """Samples responses with a Hugging Face causal language model.
+
+    What is added together is decoded together, one `add` after the other.
+    """
+
+    repeatable = True
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, device: str = "cpu"):
         torch.nn.Module.to(model, device)
         self.model = model.eval()
+        self.device = device
         if model.config._attn_implementation == "sdpa":
             model.set_attn_implementation(DECODE_ATTENTION)
         self.tokenizer = tokenizer
-        self.end_ids = end_token_ids(model, tokenizer)
+        self.end_ids = end_token_ids(model.generation_config, tokenizer)
         self.windows = layer_windows(model.config.get_text_config())
         self.version = 0
+        self._decodes: deque[_Decode] = deque()
 
-    def load_weights(self, buffer: np.ndarray, layout: WeightLayout, version: int) -> None:
-        """Take the weights after `version` optimizer updates."""
+    @property
+    def busy(self) -> bool:
+        """Whether responses are in flight."""
+        return bool(self._decodes)
+
+    def add(self, requests: Sequence[Request], params: SamplingParams) -> None:
+        """Take requests, to be decoded together."""
+        if requests:
+            self._decodes.append(_Decode(self, requests, params))
+
+    @torch.inference_mode()
+    def step(self) -> list[Piece]:
+        """Sample a token for each row of the decode at hand; return the responses that finished."""
+        decode = self._decodes[0]
+        rows = decode.step()
+        if not decode.live:
+            self._decodes.popleft()
+        return [self._piece(decode, row, decode.ends[row]) for row in rows]
+
+    @torch.inference_mode()
+    def abort(self, ids: Collection[ResponseId]) -> list[Piece]:
+        """Take these out of flight; return what there is of them."""
+        gone = set(ids)
+        pieces = [
+            self._piece(decode, row, "paused")
+            for decode in self._decodes
+            for row in decode.leave({item for item in decode.live_rows if decode.requests[item].id in gone})
+        ]
+        self._decodes = deque(decode for decode in self._decodes if decode.live)
+        return pieces
+
+    def update_weights(self, buffer: np.ndarray, layout: WeightLayout, version: int) -> None:
+        """Take the weights after `version` optimizer updates; what is in flight goes on with them."""
+        self._decodes = deque(self._paused(decode) for decode in self._decodes)
         load_weights(self.model, buffer, layout)
         self.version = version
 
-    @torch.inference_mode()
-    def generate(self, requests: Sequence[PromptRequest], params: SamplingParams) -> list[Group]:
-        """Return one group of `params.group_size` responses a request, in order."""
-        decode = _Decode(self, requests, params)
-        decode.prefill()
-        while decode.live:
-            decode.step()
-        return [self._group(request, decode, index, params) for index, request in enumerate(requests)]
+    def _paused(self, decode: "_Decode") -> "_Decode":
+        """Return a decode of what is left of this one; its prefill computes everything anew."""
+        going_on = [
+            resumed(decode.requests[row], self._piece(decode, row, "paused")) for row in sorted(decode.live_rows)
+        ]
+        return _Decode(self, going_on, decode.params)
 
-    def _group(self, request: PromptRequest, decode: "_Decode", index: int, params: SamplingParams) -> Group:
-        rows = range(index * params.group_size, (index + 1) * params.group_size)
-        responses = tuple(self._response(decode.tokens[row], decode.logprobs[row], decode.ends[row]) for row in rows)
-        return Group(prompt=request.prompt, prompt_ids=request.prompt_ids, responses=responses)
+    def sleep(self) -> None:
+        """Move the weights to host memory."""
+        assert not self.busy
+        torch.nn.Module.to(self.model, "cpu")
+        torch.cuda.empty_cache()
 
-    def _response(self, tokens: list[int], logprobs: list[float], finish: Finish) -> Response:
+    def wake(self) -> None:
+        """Move the weights back."""
+        torch.nn.Module.to(self.model, self.device)
+
+    def _piece(self, decode: "_Decode", row: int, finish: Literal["stop", "length", "paused"]) -> Piece:
+        request, tokens, logprobs = decode.requests[row], decode.tokens[row], decode.logprobs[row]
         if not all(map(math.isfinite, logprobs)):
-            raise UserError(
-                f"the model's log-probabilities are not numbers (weights {self.version}): its weights are damaged; "
-                "give another model, or lower learner.learning_rate and go back to an earlier checkpoint"
-            )
-        visible = tokens[:-1] if tokens and tokens[-1] in self.end_ids else tokens
-        return Response(
-            segments=(Segment(np.array(tokens), np.array(logprobs)),),
-            # Special tokens stay in: some models mark thinking with them, and rewards must see it.
-            text=str(self.tokenizer.decode(visible, skip_special_tokens=False)),
-            finish=finish,
-            weights_version=self.version,
-        )
-
-
-def end_token_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Return the token ids that end a response: the generation config's and the tokenizer's."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    ids = configured if isinstance(configured, list) else [configured]
-    return frozenset(int(token) for token in (*ids, tokenizer.eos_token_id) if isinstance(token, int))
+            raise not_finite(self.version)
+        sampled = Segment(np.array(tokens), np.array(logprobs), weights_version=self.version)
+        segments = (*request.prefix, sampled) if tokens else request.prefix
+        text = response_text(self.tokenizer, self.end_ids, [*request.prefix_ids, *tokens])
+        return Piece(request.id, segments, text, finish)
 
 
 @dataclass
@@ -84,11 +116,13 @@ class _Rows:
     """The state of the live rows, each field with one entry a row."""
 
     ids: Tensor
-    """[rows] which sequence of the call each row is."""
+    """[rows] which request each row is of."""
     padding: Tensor
     """[rows] columns of left padding."""
+    limit: Tensor
+    """[rows] the most tokens."""
     uniform: Tensor
-    """[rows, max_new_tokens]."""
+    """[rows, the largest limit]."""
 
     def move(self, holes: Tensor, movers: Tensor, rows: int) -> None:
         for name, values in vars(self).items():
@@ -97,89 +131,113 @@ class _Rows:
 
 
 class _Decode:
-    """One call of `generate`: the cache, the live rows, and what has been sampled."""
+    """Requests that are decoded together: the cache, the live rows, and what has been sampled."""
 
-    def __init__(self, engine: TransformersEngine, requests: Sequence[PromptRequest], params: SamplingParams):
+    def __init__(self, engine: TransformersEngine, requests: Sequence[Request], params: SamplingParams):
         self.engine = engine
         self.requests = requests
         self.params = params
         self.device = engine.model.device
-        self.longest = max(len(request.prompt_ids) for request in requests)
-        self.cache = DecodeCache(engine.windows, self.longest + params.max_new_tokens)
-        count = len(requests) * params.group_size
+        count = len(requests)
+        self.live_rows = set(range(count))
         self.tokens: list[list[int]] = [[] for _ in range(count)]
         self.logprobs: list[list[float]] = [[] for _ in range(count)]
         self.ends: list[Finish] = ["length"] * count
         self.end_ids = torch.tensor(sorted(engine.end_ids), device=self.device)
         self.taken = 0
+        self.rows: _Rows | None = None
+        """None before the prefill."""
 
     @property
     def live(self) -> bool:
-        return len(self.rows.ids) > 0 and self.taken < self.params.max_new_tokens
+        return bool(self.live_rows)
 
-    def prefill(self) -> None:
-        """Run the prompts once, give each of the group its copy, and keep the logits of the first token."""
-        lengths = torch.tensor([len(request.prompt_ids) for request in self.requests], device=self.device)
-        padding = self.longest - lengths
-        ids = torch.zeros(len(self.requests), self.longest, dtype=torch.long, device=self.device)
-        for row, request in enumerate(self.requests):
-            ids[row, int(padding[row]) :] = torch.tensor(request.prompt_ids)
+    def _prefill(self) -> _Rows:
+        """Run the prompts once, give each of a group its copy, and keep the logits of the first token."""
+        requests = [self.requests[row] for row in sorted(self.live_rows)]
+        prompts, copies = _shared_prompts(requests)
+        longest = max(map(len, prompts))
+        self.cache = DecodeCache(self.engine.windows, longest + max(item.max_new_tokens for item in requests))
+        padding = longest - torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        ids = torch.zeros(len(prompts), longest, dtype=torch.long, device=self.device)
+        for row, prompt in enumerate(prompts):
+            ids[row, int(padding[row]) :] = torch.tensor(prompt)
         *parts, last = ids.split(PREFILL_COLUMNS, dim=1)
         for part in parts:
             self._forward(part, padding)
         logits = self._forward(last, padding)
-        self.cache.repeat_rows(self.params.group_size)
-        self.logits = logits.repeat_interleave(self.params.group_size, dim=0)
-        self.rows = self._first_rows(padding)
+        self.cache.repeat_rows(copies)
+        self.logits = logits.repeat_interleave(copies, dim=0)
+        return self._first_rows(requests, padding.repeat_interleave(copies))
 
-    def _first_rows(self, padding: Tensor) -> _Rows:
-        repeated = padding.repeat_interleave(self.params.group_size)
+    def _first_rows(self, requests: Sequence[Request], padding: Tensor) -> _Rows:
+        limits = [request.max_new_tokens for request in requests]
+        uniform = np.zeros((len(limits), max(limits)), np.float32)
         # Greedy decoding draws nothing.
-        draws = [uniforms(request, self.params) for request in self.requests] if self.params.temperature else []
-        uniform = np.concatenate(draws) if draws else np.zeros((len(repeated), self.params.max_new_tokens), np.float32)
-        ids = torch.arange(len(repeated), device=self.device)
-        return _Rows(ids=ids, padding=repeated, uniform=torch.from_numpy(uniform).to(self.device))
+        for row, request in enumerate(requests if self.params.temperature else []):
+            uniform[row, : limits[row]] = uniforms(request, self.params.seed)
+        return _Rows(
+            ids=torch.tensor(sorted(self.live_rows), device=self.device),
+            padding=padding,
+            limit=torch.tensor(limits, device=self.device),
+            uniform=torch.from_numpy(uniform).to(self.device),
+        )
 
-    def step(self) -> None:
-        """Sample a token a row, drop the rows that finished, and run the others."""
-        tokens, logprobs = sample(self.logits, self.rows.uniform[:, self.taken], self.params)
+    def step(self) -> list[int]:
+        """Sample a token a row, drop the rows that finished, and run the others; return which finished."""
+        rows = self.rows = self.rows or self._prefill()
+        tokens, logprobs = sample(self.logits, rows.uniform[:, self.taken], self.params)
         self.taken += 1
-        finished = self._record(tokens, logprobs)
-        tokens = self._drop(finished, tokens)
+        finished = self._record(rows, tokens, logprobs)
+        gone = rows.ids[finished].tolist()
+        self.live_rows -= set(gone)
+        tokens = self._drop(rows, finished, tokens)
         if self.live:
-            self.logits = self._forward(tokens[:, None], self.rows.padding)
+            self.logits = self._forward(tokens[:, None], rows.padding)
+        return gone
 
-    def _record(self, tokens: Tensor, logprobs: Tensor) -> Tensor:
+    def leave(self, gone: set[int]) -> set[int]:
+        """Drop the rows of these requests in mid-response; return them."""
+        self.live_rows -= gone
+        if gone and self.rows:
+            mask = torch.isin(self.rows.ids, torch.tensor(sorted(gone), device=self.device))
+            self.logits = self._drop(self.rows, mask, self.logits)
+        return gone
+
+    def _record(self, rows: _Rows, tokens: Tensor, logprobs: Tensor) -> Tensor:
         """Keep what was sampled; return [rows] bool, which rows have finished."""
-        rows = self.rows.ids.tolist()
-        for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+        ids = rows.ids.tolist()
+        for row, token, logprob in zip(ids, tokens.tolist(), logprobs.tolist(), strict=True):
             self.tokens[row].append(token)
             self.logprobs[row].append(logprob)
-        finished = torch.isin(tokens, self.end_ids)
+        stopped = torch.isin(tokens, self.end_ids)
         if self.params.stop:
-            finished |= torch.tensor([self._hit_stop(row) for row in rows], device=self.device)
-        for row in self.rows.ids[finished].tolist():
+            stopped |= torch.tensor([self._hit_stop(row) for row in ids], device=self.device)
+        for row in rows.ids[stopped].tolist():
             self.ends[row] = "stop"
-        return finished
+        return stopped | (rows.limit <= self.taken)
 
     def _hit_stop(self, row: int) -> bool:
         # A token is at least one byte, so the stop text lies within this many tokens.
         reach = max(len(text.encode()) for text in self.params.stop)
-        tail = str(self.engine.tokenizer.decode(self.tokens[row][-reach:], skip_special_tokens=False))
+        tokens = self.tokens[row]
+        if len(tokens) < reach:
+            tokens = [*self.requests[row].prefix_ids[len(tokens) - reach :], *tokens]
+        tail = str(self.engine.tokenizer.decode(tokens[-reach:], skip_special_tokens=False))
         return any(text in tail for text in self.params.stop)
 
-    def _drop(self, finished: Tensor, tokens: Tensor) -> Tensor:
-        """Move the last live rows into the places of finished ones; return the live rows' tokens."""
+    def _drop(self, rows: _Rows, finished: Tensor, tokens: Tensor) -> Tensor:
+        """Move the last live rows into the places of finished ones; return the live rows' tokens (or logits)."""
         gone = int(finished.sum())
         if not gone:
             return tokens
-        rows = len(finished) - gone
-        holes = finished[:rows].nonzero().squeeze(1)
-        movers = rows + (~finished[rows:]).nonzero().squeeze(1)
-        self.rows.move(holes, movers, rows)
-        self.cache.move_rows(holes, movers, rows)
+        left = len(finished) - gone
+        holes = finished[:left].nonzero().squeeze(1)
+        movers = left + (~finished[left:]).nonzero().squeeze(1)
+        rows.move(holes, movers, left)
+        self.cache.move_rows(holes, movers, left)
         tokens[holes] = tokens[movers]
-        return tokens[:rows]
+        return tokens[:left]
 
     def _forward(self, ids: Tensor, padding: Tensor) -> Tensor:
         """Return the logits [rows, vocabulary] after the last column."""
@@ -205,6 +263,20 @@ class _Decode:
             return {"full_attention": full}
         first = max(0, int(columns[0]) - window + 1)
         return {"full_attention": full, "sliding_attention": _mask(columns, padding, first=first, window=window)}
+
+
+def _shared_prompts(requests: Sequence[Request]) -> tuple[list[list[int]], int]:
+    """Return the prompts to run, and how many rows each is copied to: a group's responses share their prompt.
+
+    Where groups are not of one size, or responses go on from a prefix, each row has its own.
+    """
+    groups = [
+        list(group) for _, group in groupby(requests, key=lambda item: (replace(item.id, index=0), item.prompt_ids))
+    ]
+    sizes = {len(group) for group in groups}
+    if len(sizes) == 1 and not any(request.prefix for request in requests):
+        return [list(group[0].prompt_ids) for group in groups], sizes.pop()
+    return [[*request.prompt_ids, *request.prefix_ids] for request in requests], 1
 
 
 def _mask(columns: Tensor, padding: Tensor, *, first: int, window: int | None) -> Tensor:

@@ -1,0 +1,67 @@
+"""Wrong on purpose: a run whose engine is not the policy that learns stops, and says what is likely wrong."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agapo.cluster import fetch
+from agapo.rollouts.pool import RolloutPool
+from agapo.stages.rl import loop
+from tests.stages.conftest import agapo_here
+from tests.stages.test_rl import steps_of
+
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
+
+def test_honest_run_reports_the_difference(recipe_file: Path, tmp_path: Path) -> None:
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "steps=2", "run.name=honest")
+    assert done.returncode == 0, done.stderr
+    for row in steps_of(tmp_path / "rl" / "honest").values():
+        assert 0 <= row["mismatch/mean"] < 1e-5
+        assert row["mismatch/mean"] <= row["mismatch/max"] < 1e-4
+        assert abs(row["mismatch/kl"]) < 1e-6
+        assert row["mismatch/ess"] == pytest.approx(1, abs=1e-5)
+
+
+def test_another_temperature_stops_at_the_first_step(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = loop.sampling_params
+    monkeypatch.setattr(loop, "sampling_params", lambda *given: replace(real(*given), temperature=0.9))
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=warm")
+    assert done.returncode != 0
+    assert "never agreed: likely another temperature" in done.stderr.replace("\n", " ")
+    run = tmp_path / "rl" / "warm"
+    assert list(steps_of(run)) == [1], "the step is there to be looked at"
+    assert not (run / "checkpoints" / "latest").exists(), "and its weights are not"
+
+
+def test_a_tensor_that_is_never_updated_stops_later_and_another_bound_lets_it_go_on(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first tensor, the embeddings, stays as it was in the first buffer."""
+    real, first = RolloutPool.set_weights, []
+
+    def partly(self: RolloutPool, buffer: Any, layout: Any, version: int) -> None:
+        whole = np.array(buffer if isinstance(buffer, np.ndarray) else fetch(buffer))
+        size = layout.sizes[0] * 4
+        first.append(whole[:size].copy())
+        whole[:size] = first[0]
+        real(self, whole, layout, version)
+
+    monkeypatch.setattr(RolloutPool, "set_weights", partly)
+    arguments = ("rl", recipe_file, f"run.output={tmp_path}", "run.name=partial", "learner.learning_rate=0.01")
+    done = agapo_here(*arguments)
+    assert done.returncode != 0
+    assert "so weights are the likely cause: stale" in done.stderr.replace("\n", " ")
+    run = tmp_path / "rl" / "partial"
+    stopped = max(steps_of(run))
+    assert 1 < stopped < 6
+    bound = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["mismatch/mean"]
+    assert bound > 2e-3
+    done = agapo_here(*arguments, "rollout.mismatch.stop_above=50")
+    assert done.returncode == 0, done.stderr

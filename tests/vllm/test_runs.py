@@ -1,0 +1,106 @@
+"""Whole runs with vLLM: RL, evaluation and filter take it through the same path; a wrong engine is noticed."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agapo.cluster import fetch
+from agapo.rollouts.pool import RolloutPool
+from agapo.stages.rl import loop
+from tests.stages.conftest import agapo_here, recipe_file, shared_ray, tiny_model  # noqa: F401  fixtures
+from tests.stages.test_dpo import recipe_file as dpo_recipe
+from tests.stages.test_eval import recipe  # noqa: F401  a fixture
+from tests.stages.test_rl import rollouts_of, steps_of
+
+VLLM = ["rollout.engine=vllm", "rollout.vllm.cache_gib=0.25", "rollout.vllm.in_flight=16"]
+
+pytestmark = [pytest.mark.usefixtures("shared_ray"), pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def arguments(recipe_file: Path, vllm_model: Path, tmp_path: Path) -> list[Any]:  # noqa: F811
+    """The small RL recipe, with vLLM."""
+    return [recipe_file, f"model.path={vllm_model}", f"run.output={tmp_path}", "rollout.actors=1", *VLLM]
+
+
+def test_rl_learns_from_what_vllm_samples(arguments: list[Any], tmp_path: Path) -> None:
+    done = agapo_here("rl", *arguments, "run.name=small", "steps=4")
+    assert done.returncode == 0, done.stderr
+    assert "is valid, and not the same" in done.stdout.replace("\n", " ")
+    steps = steps_of(tmp_path / "rl" / "small")
+    assert len(steps) == 4
+    for row in steps.values():
+        assert row["mismatch/mean"] < 1e-4
+        assert row["mismatch/max"] < 1e-3
+        assert row["policy/grad_norm"] > 0
+    # Weights of each step were sampled from: step n after n-1 updates.
+    rows = [json.loads(row) for row in rollouts_of(tmp_path / "rl" / "small")]
+    assert {(row["step"], *row["weights_versions"]) for row in rows} == {(1, 0), (2, 1), (3, 2), (4, 3)}
+
+
+def test_a_run_is_stopped_and_goes_on_with_the_other_engine(arguments: list[Any], tmp_path: Path) -> None:
+    done = agapo_here("rl", *arguments, "run.name=both", "steps=1")
+    assert done.returncode == 0, done.stderr
+    done = agapo_here("rl", *arguments, "run.name=both", "steps=2", "rollout.engine=transformers")
+    assert done.returncode == 0, done.stderr
+    assert list(steps_of(tmp_path / "rl" / "both")) == [1, 2]
+
+
+def test_wrong_on_purpose(arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another temperature is noticed at once, a tensor that is not updated when it has moved."""
+    real = loop.sampling_params
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "sampling_params", lambda *given: replace(real(*given), temperature=0.9))
+        done = agapo_here("rl", *arguments, "run.name=warm")
+    assert done.returncode != 0
+    assert "never agreed: likely another temperature" in done.stderr.replace("\n", " ")
+
+    hand_over, first = RolloutPool.set_weights, []
+
+    def partly(self: RolloutPool, buffer: Any, layout: Any, version: int) -> None:
+        whole = np.array(buffer if isinstance(buffer, np.ndarray) else fetch(buffer))
+        size = layout.sizes[0] * 4
+        first.append(whole[:size].copy())
+        whole[:size] = first[0]
+        hand_over(self, whole, layout, version)
+
+    monkeypatch.setattr(RolloutPool, "set_weights", partly)
+    done = agapo_here("rl", *arguments, "run.name=partial", "learner.learning_rate=0.01")
+    assert done.returncode != 0
+    assert "so weights are the likely cause: stale" in done.stderr.replace("\n", " ")
+
+
+def test_top_p_is_refused_in_a_line(arguments: list[Any]) -> None:
+    done = agapo_here("rl", *arguments, "run.name=cut", "rollout.top_p=0.9")
+    assert done.returncode != 0
+    assert "rollout.top_p" in done.stderr
+
+
+def test_filter_samples_with_vllm(arguments: list[Any], tmp_path: Path) -> None:
+    limits = ("--samples", "4", "--drop-from", "1")
+    done = agapo_here("filter", *arguments, *limits, "run.name=small")
+    assert done.returncode == 0, done.stderr
+    (summary,) = tmp_path.rglob("summary.json")
+    assert json.loads(summary.read_text())["samples"] == 4
+
+
+def test_evaluation_asks_vllm(recipe: Path, vllm_model: Path, tmp_path: Path) -> None:  # noqa: F811
+    chosen = [f"model.path={vllm_model}", "needle.reward.terms.0.args.value=1.0"]
+    done = agapo_here("eval", recipe, *chosen, *VLLM)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "eval" / "both" / "summary.json").read_text())
+    assert summary["needle"]["green"]
+    assert sum(row["questions"] for row in summary["accuracy"]["table"] if row["domain"] == "all") == 32
+
+
+def test_preference_learning_samples_and_measures_with_vllm(vllm_model: Path, tmp_path: Path) -> None:
+    path = dpo_recipe(tmp_path, {"path": str(vllm_model)})
+    done = agapo_here("dpo", path, f"run.output={tmp_path}", "pairs.prompts=24", *VLLM)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "dpo" / "first" / "summary.json").read_text())
+    assert summary["finished"]
+    assert summary["pairs"]["responses"] == 24 * 4
