@@ -12,6 +12,7 @@ Imports neither torch nor transformers: rewards and data sources use it too.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -69,8 +70,8 @@ def completion_text(completion: Completion) -> str:
         return str(completion)  # a subclass of str costs more in what is done to every character
     message = completion[-1] if completion else {}
     content, thinking = _content_text(message.get("content")), message.get("reasoning_content")
-    calls = "" if "<tool_call>" in content else "\n".join(map(_written_call, _own_calls(message)))
-    said = "\n".join(part for part in (content, calls) if part)
+    calls = list(map(_written_call, _own_calls(message)))
+    said = "\n".join(part for part in (_without_calls(content, calls) if calls else content, *calls) if part)
     # Who parsed the calls found them behind the thinking, whether or not that was kept.
     return f"{thinking or ''}\n{END_THINK}\n\n{said}" if (thinking or calls) and END_THINK not in content else said
 
@@ -85,18 +86,31 @@ def _content_text(content: Any) -> str:
 def _own_calls(message: Message) -> Sequence[Any]:
     """The calls in the message's own field, `function_call` where a server still has that."""
     calls = message.get("tool_calls") or [call for call in (message.get("function_call"),) if call]
+    if isinstance(calls, str):  # as tables hold them
+        with suppress(ValueError, RecursionError):
+            calls = json.loads(calls)
     return calls if isinstance(calls, list | tuple) else [calls]
 
 
 def _written_call(call: Any) -> str:
     """Arguments may be JSON text, as OpenAI has them. What is no call is written as it is, for the parser to refuse."""
     inner = (call.get("function") or call) if isinstance(call, Mapping) else {}
-    arguments = inner.get("arguments")
+    arguments = inner.get("arguments") or "{}"  # servers write no arguments as "" or null
     try:
         read = json.loads(arguments) if isinstance(arguments, str) else arguments
         return format_tool_call({"name": inner["name"], "arguments": read})
     except (ValueError, KeyError, TypeError, RecursionError):
         return f"<tool_call>{json.dumps(call, default=str)}</tool_call>"
+
+
+def _without_calls(content: str, calls: Sequence[str]) -> str:
+    """Take away the calls that the message's own field repeats, and tags that are only spoken of."""
+    for call in reversed(list(tool_call_texts(content))):
+        if call.whole and _written_call(json.loads(call.content)) in calls:
+            content = content[: call.start].rstrip() + content[call.end :]
+        elif not call.whole and not call.content.lstrip().startswith(("{", "[")):
+            content = content[: call.start] + content[call.start + len("<tool_call>") :]
+    return content
 
 
 def final_answer(completion: Completion, mode: Mode | None) -> str | None:
@@ -316,7 +330,8 @@ def parse_tool_calls(text: str) -> list[dict[str, Any]]:
     """Return the tool calls in `text`, `{"name": str, "arguments": dict}` each, in order.
 
     Strict: one call that is not closed, not JSON, or has a wrong shape raises ValueError, since running the
-    others would do half of what the model asked for. The tags may stand in the texts of arguments.
+    others would do half of what the model asked for. The tags may stand in the texts of arguments, and the arguments
+    may be JSON text.
     """
     return [_parse_tool_call(call.content, closed=call.closed) for call in tool_call_texts(text)]
 
@@ -328,6 +343,9 @@ def _parse_tool_call(content: str, *, closed: bool) -> dict[str, Any]:
         call = json.loads(content)
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"tool call is not JSON ({error}): {content[:80]!r}") from None
+    if isinstance(call, dict) and isinstance(call.get("arguments"), str):  # OpenAI's form, which templates hand on
+        with suppress(ValueError, RecursionError):
+            call["arguments"] = json.loads(call["arguments"])
     if not (isinstance(call, dict) and isinstance(call.get("name"), str) and isinstance(call.get("arguments"), dict)):
         raise ValueError(f'tool call should be {{"name": "…", "arguments": {{…}}}}: {content[:80]!r}')
     return {"name": call["name"], "arguments": call["arguments"]}

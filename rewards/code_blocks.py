@@ -6,8 +6,10 @@ block before it, and a block that was never closed ends at the first stray fence
 
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+from agapo.sandbox.names import free, given
 
 _QUOTE = r"[ \t]*(?:>[ \t]?)+"
 _FENCE = re.compile(
@@ -40,13 +42,29 @@ def extract_code(answer: str, names: Collection[str] = (), *, is_script: bool = 
 
     Of the blocks that are Python's or nobody's it is the last that defines the most of `names`, what the tests call:
     a later block may show a call, a session or what was printed. Blocks tagged as Python come first, always where
-    no names are known: a script (`is_script`) has none, but has to print.
+    no names are known: a script (`is_script`) has none, but has to print. Where it uses what only other blocks define
+    (a helper, an import), those stand with it, in their order.
     """
     blocks = fenced_blocks(answer)
     ours = [block for block in blocks if block.language in ("", "python")]
     if not ours:
         return "" if blocks else answer
-    return max(reversed(ours), key=lambda block: _rank(block, names, is_script)).text
+    chosen = max(reversed(range(len(ours))), key=lambda place: _rank(ours[place], names, is_script))
+    return _with_helpers([block.text for block in ours], chosen, names)
+
+
+def _with_helpers(texts: Sequence[str], chosen: int, names: Collection[str]) -> str:
+    """Add the last block for each name that the program lacks, as long as one has it."""
+    known, places = [given(text) for text in texts], {chosen}
+    while True:
+        program = "\n".join(texts[place] for place in sorted(places))
+        lacking = free(program) | {name for name in names if not defines(program, name)}
+        helpers = {
+            max(place for place, own in enumerate(known) if name in own) for name in lacking & set().union(*known)
+        }
+        if helpers <= places:
+            return program
+        places |= helpers
 
 
 def _rank(block: Block, names: Collection[str], is_script: bool) -> tuple[int, ...]:

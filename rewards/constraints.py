@@ -132,10 +132,16 @@ def count_words(text: str) -> int:
 
 _SPLIT = re.compile(r"\s+|[;@#$%&?!()\[\]{}<>\"“”‘’«»…]|--+|\.{2,}|[:,](?=\D|$)|\.(?=[\"')\]]*(?:\s|$))")
 _CONTRACTION = re.compile(r"(?<=.)(?=N'T$)|(?<=[^'])(?='(?:S|M|D|LL|RE|VE)$)", re.IGNORECASE)
+_TWO_WORDS = re.compile(
+    r"\b(can(?=not)|d(?='ye)|gim(?=me)|gon(?=na)|got(?=ta)|lem(?=me)|more(?='n)|wan(?=na(?:\W|$)))"
+    r"(not|'ye|me|na|ta|'n)\b",
+    re.IGNORECASE,
+)
 
 
 def _capital_words(text: str) -> int:
-    """The words in capitals as NLTK parts them: one with a hyphen is one, DON'T is two (DO and N'T)."""
+    """The words in capitals as NLTK parts them: one with a hyphen is one, DON'T is two (DO and N'T), CANNOT as well."""
+    text = _TWO_WORDS.sub(r" \1 \2 ", text)
     parts = [part for word in _SPLIT.split(text) if word for part in _CONTRACTION.split(word)]
     return sum(part.isupper() for part in parts)
 
@@ -246,7 +252,7 @@ def _one_spanish_option(text: str) -> bool:
 
 _ITEM = re.compile(r"^[^\S\n]*[*+-][^\S\n]+", re.MULTILINE)
 _DOUBLE = re.compile(r"\*\*(?=[^\s*])[^\n*]*(?<=[^\s*])\*\*")
-_SINGLE = re.compile(r"(?<![*\\])\*(?=[^\s*])[^\n*]*(?<=[^\s*])\*(?!\*)")
+_SINGLE = re.compile(r"(?<![*\\])\*(?=[^\s*])[^\n*]*(?<=[^\s*])\*(?=\*\*(?!\*)|[^*]|\Z)")
 
 
 def _highlights(text: str, number: int) -> bool:

@@ -15,7 +15,7 @@ from agapo.chat import Completion, final_answer
 from agapo.schema import Mode
 from rewards import judge as judging
 from rewards.answers.choices import by_letter, chosen_letter, is_formula, is_letter, normal, places
-from rewards.answers.quantities import Quantity, is_near, quantity_in, read_quantity
+from rewards.answers.quantities import Quantity, has_number, is_near, quantity_in, read_quantity
 from rewards.math_answer import score as math_score
 
 Column = Sequence[Any] | None
@@ -93,8 +93,8 @@ def _rule(
 def _quantity(text: str) -> Quantity | None:
     """Return the quantity in the surest place that has a number at all: a boxed F = ma has none."""
     found = places(text)
-    with_digits = [place for place in [found.box, *found.named] if place and re.search(r"\d", place)]
-    return quantity_in(with_digits[0] if with_digits else found.last)
+    with_numbers = [place for place in [found.box, *found.named] if place and has_number(place)]
+    return quantity_in(with_numbers[0], is_named=True) if with_numbers else quantity_in(found.last)
 
 
 _REASON = re.compile(r",?\s*(?:\b(?:because|since|as|which|due to)\b|,\s*not\b).*$|\s*\([^()]*\)\s*\.?$", re.I)
@@ -103,7 +103,8 @@ _REASON = re.compile(r",?\s*(?:\b(?:because|since|as|which|due to)\b|,\s*not\b).
 def _says(text: str, wanted: str) -> bool:
     """Is the final answer this text, with at most "it is" before and a reason behind?"""
     found = places(text)
-    box = [found.box] if found.box and (is_formula(wanted) or not is_formula(found.box)) else []
+    is_text = found.box and (not is_formula(found.box) or normal(found.box) == normal(wanted))
+    box = [found.box] if found.box and (is_text or is_formula(wanted)) else []
     place = [*box, *found.named, found.last][0]
     short = re.sub(r"^\s*(?:it is|it's|this is|they are|called)\s+", "", _REASON.sub("", place), flags=re.I)
     return normal(wanted) in (normal(place), normal(short))

@@ -54,7 +54,7 @@ def _score(completion: Completion, function: Any, ground_truth: Any, mode: Mode 
         expected, specifications = _expected(ground_truth), _specifications(function)
     except (ValueError, TypeError, AttributeError, KeyError, StopIteration):
         return None
-    answers = [final_answer(turn, mode) for turn in _turns(completion)]
+    answers = [final_answer(turn, None if _is_parsed(completion) else mode) for turn in _turns(completion)]
     if None in answers or not answers:
         return 0.0
     try:
@@ -69,6 +69,12 @@ def _turns(completion: Completion) -> list[Completion]:
     if isinstance(completion, str):
         return [completion]
     return [[turn] for turn in completion if turn.get("role", "assistant") == "assistant"]
+
+
+def _is_parsed(completion: Completion) -> bool:
+    """Did a server part thinking and calls from the content? Then what is left there is no thinking, in any turn."""
+    fields = ("tool_calls", "function_call", "reasoning_content")
+    return not isinstance(completion, str) and any(turn.get(field) for turn in completion for field in fields)
 
 
 def _expected(ground_truth: Any) -> list[tuple[str, dict[str, list[Any]]]]:

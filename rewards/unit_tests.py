@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from textwrap import dedent
 from typing import Any
 
-from agapo.chat import Completion, final_answer
+from agapo.chat import Completion, completion_text, final_answer
 from agapo.errors import UserError
 from agapo.sandbox import Job, Limits, LocalExecutor, Outcome, RemoteExecutor, problem
 from agapo.schema import Mode
@@ -93,15 +93,22 @@ def _outcome(
     if tests is None or answer is None:
         return None if tests is None else Outcome([], "finished", "no answer")
     code = extract_code(answer, names_of(tests), is_script=tests["kind"] == "stdio")
-    return _run(Job(program=_program(code, row), **tests), executor, limits)
+    rest = _indented(completion, answer) if code == answer else code
+    return _run(Job(program=_program(code, rest, row), **tests), executor, limits)
 
 
-def _program(code: str, row: Mapping[str, Any]) -> str:
-    """HumanEval's prompt is the beginning of a program; some models answer with the rest of it."""
+def _indented(completion: Completion, answer: str) -> str:
+    """Return the answer with its first line's indentation, which `final_answer` takes away."""
+    before = completion_text(completion).rstrip().removesuffix(answer)
+    return before[len(before.rstrip(" \t")) :] + answer
+
+
+def _program(code: str, rest: str, row: Mapping[str, Any]) -> str:
+    """HumanEval's prompt is the beginning of a program; some models answer with the `rest` of it."""
     name, beginning = row.get("entry_point"), row.get("prompt")
     if not name or not isinstance(beginning, str) or defines(code, name.rpartition(".")[2]):
         return dedent(code) if code.lstrip("\r\n")[:1] in (" ", "\t") else code
-    return beginning + code
+    return beginning + rest
 
 
 # --- running it ---

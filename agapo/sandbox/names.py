@@ -1,7 +1,8 @@
-"""Which names the text of tests calls and defines, and which classes their set-up takes from the reference solution."""
+"""Which names programs and tests use and define, and which classes their set-up takes from the reference solution."""
 
 import ast
 import builtins
+import symtable
 from collections.abc import Iterator
 
 
@@ -19,6 +20,39 @@ def called(*sources: str) -> set[str]:
 def bound(*sources: str) -> set[str]:
     """Return the names that are given a meaning."""
     return {name for tree in _trees(*sources) for node in ast.walk(tree) for name in _bound_by(node)}
+
+
+def free(source: str) -> set[str]:
+    """Return the names that a program uses and neither it nor Python defines; none where it is no Python."""
+    tables = _tables(source)
+    used = {
+        symbol.get_name()
+        for table in tables
+        for symbol in table.get_symbols()
+        if symbol.is_referenced() and (symbol.is_global() or table is tables[0])
+    }
+    return used - given(source) - set(dir(builtins))
+
+
+def given(source: str) -> set[str]:
+    """Return the names that are there once a program has run."""
+    tables = _tables(source)
+    return {
+        symbol.get_name()
+        for table in tables
+        for symbol in table.get_symbols()
+        if (symbol.is_assigned() or symbol.is_imported()) and (table is tables[0] or symbol.is_declared_global())
+    }
+
+
+def _tables(source: str) -> list[symtable.SymbolTable]:
+    try:
+        tables = [symtable.symtable(source, "program", "exec")]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the sandbox says so
+        return []
+    for table in tables:
+        tables += table.get_children()
+    return tables
 
 
 def records(solution: str, setup: str) -> list[str]:

@@ -70,7 +70,8 @@ _ARTICLES = re.compile(r"\b(?:the|an?|el|la|los|las|una?)\b")
 
 def normal(text: str) -> str:
     """Case, accents' forms, punctuation, articles and space do not matter; signs and points inside numbers do."""
-    plain = unicodedata.normalize("NFKC", re.sub(r"\\(?:text|mathrm)\s*\{([^{}]*)\}", r"\1", text)).casefold()
+    text = re.sub(r"(?<=[A-Za-z)\]}])_\s*(?:\{(\d+)\}|(\d+))", r"\1\2", text)  # H_2O is H2O
+    plain = unicodedata.normalize("NFKC", re.sub(r"\\(?:text|mathrm|ce)\s*\{([^{}]*)\}", r"\1", text)).casefold()
     plain = re.sub(r"(?<!\d)[.,](?!\d)|[.,](?!\d)|[;:!?\"'“”‘’()\[\]{}*_`$\\]", " ", plain)
     return " ".join(_ARTICLES.sub(" ", plain.replace("-", " ") if not re.search(r"\d", plain) else plain).split())
 
@@ -121,11 +122,13 @@ def chosen_letter(text: str, choices: Choices) -> str | None:
 # --- letters in a place ---
 
 _NEGATED = (
-    r"\b(?:not|neither|nor|isn['’]t|rather than|instead of|than|except|unlike|exclud\w+|eliminat\w+|rul\w+ out)\s+"
-    r"(?:(?:option|choice|answer|either)s?\s+)?\(?(?:[A-Z]\)?(?:\s*(?:,|or|nor|and)\s*\(?)?)+(?![\w'’])"
+    r"\b(?i:not|neither|nor|cannot|\w+n['’]t|rather than|instead of|than|except|unlike|exclud\w+|eliminat\w+"
+    r"|rul\w+ out)\s+(?i:be\s+)?(?i:(?:option|choice|answer|either)s?\s+)?"
+    r"\(?(?:[A-Z]\)?(?:\s*(?:,|or|nor|and)\s*\(?)?)+(?![\w'’])"
 )
 _WRONG = re.compile(
-    r"[)\].]?\s*(?:is|are|was|seems|looks)?\s*(?:not\b|n['’]t|wrong|incorrect|false|excluded|too\b)", re.I
+    r"[)\].]?\s*(?:is|are|was|seems|looks|can|could)?\s*(?:not\b(?!\s+\(?(?-i:[A-Z])\b)|n['’]t|can['’]t\b|wrong|incorrect|false|excluded|too\b)",
+    re.I,
 )
 _JOINED = (
     r"(?:or|and|o|y|u|또는|혹은|및|maybe|perhaps|possibly|probably|alternatively"

@@ -38,31 +38,58 @@ _SAID = re.compile(
 )
 
 
-def read_quantity(text: str) -> Quantity | None:
-    """Return (number, unit) where a text, after words such as `F =` and `about`, is one number and at most a unit."""
+def has_number(place: str) -> bool:
+    r"""Are there digits or \pi, or is it a number in words?"""
+    return re.search(r"\d|π|\\pi(?![a-zA-Z])", place) is not None or _in_words(place) is not None
+
+
+def _in_words(place: str) -> int | None:
+    """Return the number that is all of a place."""
+    counted = from_words(_plain(place).strip(" .,;*_`"))
+    return counted[0] if counted and not counted[1].strip() else None
+
+
+def read_quantity(text: str, *, is_said: bool = False) -> Quantity | None:
+    r"""Return (number, unit) where a text, after words such as `F =` and `about`, is one number and at most a unit.
+
+    Where it `is_said`, in a response, it may also be a multiple of \pi; a gold answer is compared as an expression.
+    """
     text = without_emphasis(text.strip()[:500]).strip(" *_`$")
     text = _BEHIND.sub("", text)
     plain = _plain(text.rpartition("=")[2] if "=" in text else text)
     for _ in range(3):
         plain = _LEAD.sub("", plain)
-    return _number_and_unit(plain.strip(" *_`,;"))
+    return _number_and_unit(plain.strip(" *_`,;"), is_said)
 
 
-def quantity_in(sentence: str) -> Quantity | None:
-    """Return what read_quantity does, else what stands behind the last `is`; nothing where the sentence hedges."""
-    found = read_quantity(sentence)
+def quantity_in(sentence: str, *, is_named: bool = False) -> Quantity | None:
+    """Return what read_quantity does, else what stands behind the last `is`; nothing where the sentence hedges.
+
+    Where the sentence `is_named` as the answer, it may be a number in words.
+    """
+    in_words = _in_words(sentence) if is_named else None
+    if in_words is not None:
+        return float(in_words), ""
+    found = read_quantity(sentence, is_said=True)
     if found is not None:
         return found
     plain = without_emphasis(sentence[:500])
     said = None if _HEDGE.search(plain) else _SAID.match(plain)
-    return read_quantity(plain[said.end() :]) if said else None
+    return read_quantity(plain[said.end() :], is_said=True) if said else None
 
 
-def _number_and_unit(plain: str) -> Quantity | None:
+_PI = r"(?:\\pi(?![a-zA-Z])|π)"
+
+
+def _number_and_unit(plain: str, is_said: bool) -> Quantity | None:
     counted = from_words(plain[:80])
     if counted and counted[1].strip():  # a number alone in words may be what was asked for
         plain = f"{counted[0]} {counted[1].strip()}{plain[80:]}"
+    plain = re.sub(rf"^([-+]?)\s*(?={_PI})", r"\g<1>1", re.sub(rf"\(([-\d]*)\s?{_PI}\)", r"\1\\pi ", plain))
     value, end = _value(plain)
+    times_pi = re.match(rf"\s*\*?\s*{_PI}\s*(?:/\s*\(?(\d+)\)?)?", plain[end:]) if is_said else None
+    if value is not None and times_pi:
+        value, end = value * math.pi / (int(times_pi[1] or 1) or math.nan), end + times_pi.end()
     if value is None:
         return None
     rest = plain[end:].strip(" .,;*_$")

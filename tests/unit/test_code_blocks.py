@@ -152,9 +152,38 @@ def test_the_block_that_defines_the_most_is_the_program() -> None:
     assert extract_code(fenced(whole) + fenced("class Node: pass"), ["Node", "depth"]) == whole
 
 
-def test_nothing_is_put_together_from_several_blocks() -> None:
-    answer = fenced("def helper(a): return a") + fenced("def add(a, b): return helper(a) + b")
-    assert extract_code(answer, ["add"]) == "def add(a, b): return helper(a) + b\n"
+HELPER, USER = "def helper(a): return a\n", "def add(a, b): return helper(a) + b\n"
+
+
+@pytest.mark.parametrize(
+    ("blocks", "places"),
+    [
+        ([HELPER, USER], [0, 1]),
+        ([USER, HELPER], [0, 1]),
+        ([HELPER, USER, "print(add(1, 2))"], [0, 1]),
+        ([HELPER, "x = 1\n", USER], [0, 2]),
+        (["import math\n", "def add(a, b): return math.fsum((a, b))\n"], [0, 1]),
+        (["SHIFT = 0\n", "def helper(a): return a + SHIFT\n", USER], [0, 1, 2]),
+        (["def helper(a): return a + 1\n", HELPER, USER], [1, 2]),
+        (["class Node: pass\n", "def depth(n): return 1\n", ADD], [0, 1, 2]),
+        ([HELPER, ADD], [1]),  # it needs no helper
+        ([HELPER, HELPER + USER], [1]),
+        (["a = 1\n", ADD], [1]),  # arguments are given
+        (["def sum(a): return 1\n", "def add(a, b): return sum((a, b))\n"], [1]),  # Python has it
+        (["def add(a, b): return 1\n", "class Solution:\n    def add(self, a, b): return 2\n"], [1]),
+        ([">>> helper(1)\n1\n", USER], [1]),
+        ([HELPER, "def add(a, b) return helper(a) + b\n"], [1]),
+    ],
+)
+def test_a_program_comes_with_the_blocks_that_it_needs(blocks: list[str], places: list[int]) -> None:
+    names = ["add", "depth", "Node"] if any("depth" in block for block in blocks) else ["add"]
+    expected = "\n".join(blocks[place] for place in places)
+    assert extract_code("".join(map(fenced, blocks)), names) == expected
+
+
+def test_a_script_comes_with_its_functions() -> None:
+    blocks = ["def solve(n):\n    return n\n", "print(solve(int(input())))\n"]
+    assert extract_code("".join(map(fenced, blocks)), is_script=True) == "\n".join(blocks)
 
 
 @pytest.mark.parametrize(

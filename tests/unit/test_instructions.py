@@ -391,3 +391,36 @@ def test_every_row_of_the_sets_is_accepted_or_refused_by_name(
         next((known for known in refused if (reason or "").startswith(known)), reason) for reason in reasons
     )
     assert found == Counter({None: accepted, **refused})
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [  # NLTK's word_tokenize gave these numbers
+        ("CANNOT", 2), ("I CANNOT.", 3), ("GONNA GO", 3), ("GOTTA GO", 3), ("WANNA", 2), ("GIMME", 2), ("LEMME", 2),
+        ("D'YE KNOW", 3), ("MORE'N", 2), ("DON'T", 2), ("CAN'T", 2), ("CANNOT-GO", 3), ("CANNOTS", 1), ("CAN NOT", 2),
+        ("ARGONNA", 1), ("cannot", 0), ("E-MAIL", 1),
+    ],
+)  # fmt: skip
+def test_words_in_capitals(text: str, number: int) -> None:
+    instruction = "change_case:capital_word_frequency"
+    for relation, bound, holds in (("at least", number, 1.0), ("at least", number + 1, 0.0)):
+        arguments = {"capital_relation": relation, "capital_frequency": bound}
+        assert score([""], [text], instruction_id_list=[[instruction]], kwargs=[[arguments]]) == [holds]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("**Title: *x***", 1),
+        ("***x***", 1),
+        ("*a* ***b***", 2),
+        ("**a** *b*", 2),
+        ("**Title: *x* and *y***", 2),
+        ("****", 0),
+    ],
+)
+def test_a_highlight_in_a_highlight(text: str, number: int) -> None:
+    instruction = "detectable_format:number_highlighted_sections"
+    for bound, holds in ((number, 1.0), (number + 1, 0.0)):
+        arguments = {"num_highlights": bound}
+        assert score([""], [text], instruction_id_list=[[instruction]], kwargs=[[arguments]]) == [holds]

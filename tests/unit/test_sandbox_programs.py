@@ -41,6 +41,23 @@ def test_scripts_that_fail(program: str, executor: LocalExecutor) -> None:
     assert not executor.run(Job("stdio", program, inputs=[GIVEN], outputs=["1\n"])).passed
 
 
+@needs_sandbox
+@pytest.mark.parametrize(
+    ("end", "passes"),
+    [
+        *((end, True) for end in ("sys.exit()", "sys.exit(0)", "sys.exit(None)", "raise SystemExit", "os._exit(0)")),
+        *((end, False) for end in ("sys.exit(1)", "exit(-1)", "raise SystemExit(2)", "os._exit(3)")),
+    ],
+)
+def test_the_status_of_a_script(end: str, passes: bool, executor: LocalExecutor, tmp_path: Path) -> None:
+    program = f"import os, sys\nprint(1, flush=True)\n{end}"
+    place = tmp_path / "program.py"
+    place.write_text(program)
+    assert (subprocess.run([sys.executable, str(place)], capture_output=True, check=False).returncode == 0) == passes
+    outcome = executor.run(Job("stdio", program, inputs=["", ""], outputs=["1\n", "1\n"]))
+    assert [result.passed for result in outcome.results] == [passes, passes]
+
+
 # --- LeetCode's names ---
 
 USES = {

@@ -261,3 +261,67 @@ def test_what_settles_on_nothing(text: str) -> None:
 )
 def test_a_choice_by_its_text(text: str, letter: str, choices: list[str]) -> None:
     assert [one(text, other, choices) for other in "ABCD"] == [float(other == letter) for other in "ABCD"]
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "right"),
+    [
+        ("Not A.", "A", False),
+        ("Definitely not B.", "B", False),
+        ("It can't be C.", "C", False),
+        ("It cannot be C.", "C", False),
+        ("It couldn’t be option C.", "C", False),
+        ("C can't be right.", "C", False),
+        ("Answer: A. Not B", "A", True),
+        ("Answer: A. Not B.", "B", False),
+        ("\\boxed{x^2} hence answer A. Not B", "A", True),
+        ("It can't be A, so C.", "C", True),
+        ("It isn't B. Answer: C", "C", True),
+    ],
+)
+def test_what_is_denied_is_not_chosen(text: str, gold: str, right: bool) -> None:
+    assert one(text, gold, CHANGES) == float(right)
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "right"),
+    [
+        ("Answer: two", "2", True),
+        ("Answer: **two**.", "2", True),
+        ("\\boxed{\\text{two}}", "2", True),
+        ("Answer: twenty-one", "21", True),
+        ("Answer: two\nHope this helps!", "2", True),
+        ("Answer: three", "2", False),
+        ("Answer: two or three", "2", False),
+        ("Answer: 2\\pi", "6.283", True),
+        ("Answer: $2\\pi$ rad", "6.283 rad", True),
+        ("Answer: 2π m", "6.283 m", True),
+        ("Answer: 3\\pi", "6.283", False),
+        ("Answer: 2\\pi m", "6.283 s", False),
+        ("\\boxed{\\pi}", "3.1416", True),
+        ("Answer: \\frac{\\pi}{2}", "1.5708", True),
+        ("Answer: -\\pi/2", "-1.5708", True),
+        ("Answer: \\frac{3\\pi}{4}", "2.356", True),
+        ("Answer: \\frac{3\\pi}{4}", "9.42", False),
+        ("Answer: 2\\pi", "2\\pi", True),
+        ("Answer: \\frac{\\pi}{2}", "\\pi/2", True),
+        ("Answer: $\\pi + \\pi$", "2\\pi", True),
+        ("two", "2", False),
+        ("One is enough.", "1", False),
+    ],
+)
+def test_numbers_in_words_and_multiples_of_pi(text: str, gold: str, right: bool) -> None:
+    assert one(text, gold) == float(right)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["H2O", "H₂O", "$H_2O$", "$H_{2}O$", "\\ce{H2O}", "$\\ce{H2O}$", "$\\text{H}_2\\text{O}$", "$\\mathrm{H_{2}O}$"],
+)
+@pytest.mark.parametrize("place", ["Answer: {}", "The answer is {}.", "\\boxed{{{}}}", "It is **{}**."])
+def test_subscripts_of_formulae(text: str, place: str) -> None:
+    assert one(place.format(text), "H2O") == 1.0
+    assert one(place.format(text), "H_2O") == 1.0
+    assert one(place.format(text), "HO2") == 0.0
+    assert one(place.format(text.replace("2", "3").replace("₂", "₃")), "H2O") == 0.0
+    assert one(place.format(text.replace("H", "C").replace("O", "O_2")), "H2O") == 0.0

@@ -222,8 +222,46 @@ def test_answers_without_calls_as_messages() -> None:
     assert one(said(content="It is sunny."), gold=[]) == 1.0
 
 
-def test_arguments_in_the_tags_are_an_object() -> None:
-    assert one('<tool_call>{"name": "weather.get", "arguments": "{\\"city\\": \\"NYC\\"}"}</tool_call>') == 0.0
+SAID = format_tool_call(NYC)
+
+
+@pytest.mark.parametrize("mode", ["reasoning", "non_reasoning", None])
+@pytest.mark.parametrize(
+    ("completion", "right"),
+    [
+        (said(NYC, content=SAID), True),
+        (said(NYC, content=f"I look it up.\n{SAID}\n"), True),
+        (said({**NYC, "arguments": '{"city": "NYC"}'}, content=SAID), True),
+        (said(NYC, content="I use <tool_call> for it."), True),
+        (said(NYC, content="Between <tool_call> and </tool_call>."), True),
+        (said({**NYC, "arguments": {"city": "Rome"}}, content=SAID), False),
+        (said(NYC, content='<tool_call>{"name": "weather.get", "arg'), False),
+        (said(NYC, content="<tool_call>{}</tool_call>"), False),
+        ([*said(NYC), {"role": "tool", "content": "sunny"}, *said(content="It is sunny.")], True),
+        ([*said(NYC), {"role": "tool", "content": "sunny"}, *said(content=SAID)], False),
+        ([{"role": "assistant", "content": "", "tool_calls": json.dumps([{"function": NYC}])}], True),
+        ([{"role": "assistant", "content": "", "tool_calls": json.dumps({"function": NYC})}], True),
+        ([{"role": "assistant", "content": "", "tool_calls": "weather.get(city='NYC')"}], False),
+    ],
+)
+def test_calls_in_the_field_and_in_the_content(completion: Any, right: bool, mode: Any) -> None:
+    assert one(completion, mode=mode) == float(right)
+
+
+@pytest.mark.parametrize("arguments", ["", None, "{}", {}])
+@pytest.mark.parametrize("mode", ["reasoning", "non_reasoning", None])
+def test_a_call_without_arguments(arguments: Any, mode: Any) -> None:
+    now, gold = {"name": "now", "parameters": {"type": "dict", "properties": {}}}, [{"now": {}}]
+    assert one(said({"function": {"name": "now", "arguments": arguments}}), gold, [now], mode) == 1.0
+    assert one(said({"function": {"name": "then", "arguments": arguments}}), gold, [now], mode) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "right"), [('{"city": "NYC"}', 1.0), ('{"city": "Rome"}', 0.0), ('"NYC"', 0.0), ("NYC", 0.0)]
+)
+def test_arguments_in_the_tags_may_be_json_text(arguments: str, right: float) -> None:
+    call = json.dumps({"name": "weather.get", "arguments": arguments})
+    assert one(f"<tool_call>{call}</tool_call>") == right
 
 
 WRONG_TYPE = {

@@ -216,6 +216,28 @@ def test_a_prompt_need_not_be_a_program(prompt: str | None) -> None:
 
 
 @needs_sandbox
+@pytest.mark.parametrize(
+    ("mode", "before"), [(None, ""), (None, "\n"), ("non_reasoning", "\n\n"), ("reasoning", "So.</think>\n\n")]
+)
+@pytest.mark.parametrize("as_messages", [False, True])
+@pytest.mark.parametrize(
+    ("rest", "right"),
+    [
+        ("    c = a + b\n    return c", True),
+        ("    return a + b\n", True),
+        ("    if a:\n        return a + b\n    return b\n\n", True),
+        ("    c = a - b\n    return c", False),
+        (" def add(a, b):\n    c = a + b\n    return c", True),  # a space before a whole program says nothing
+    ],
+)
+def test_the_rest_of_a_program_needs_no_fence(
+    rest: str, right: bool, before: str, mode: Any, as_messages: bool
+) -> None:
+    completion = [{"role": "assistant", "content": before + rest}] if as_messages else before + rest
+    assert score([""], [completion], **HUMANEVAL, mode=[mode]) == [float(right)]
+
+
+@needs_sandbox
 def test_code_that_is_indented_as_a_whole_is_a_program() -> None:
     assert one(score, "    def add(a, b):\n        return a + b", MBPP) == 1.0
     assert one(score, "    return a + b", MBPP) == 0.0

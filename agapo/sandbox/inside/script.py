@@ -18,11 +18,13 @@ _MAX_OUTPUT = 8 << 20
 
 
 class _Left(BaseException):
-    """The program called `os._exit`."""
+    """The program called `os._exit`, with this status."""
 
 
 def run(program: str, given: str, files: tuple[int, int], *, leetcode: bool) -> str:
-    """Return what the program prints; `files` are descriptors of files in memory. Raises what the program raises."""
+    """Return what the program prints; `files` are descriptors of files in memory. Raises what the program raises,
+    which is SystemExit where its status says that it failed.
+    """
     source, sink = files
     _refill(source, given.encode())
     _refill(sink, b"")
@@ -35,9 +37,12 @@ def run(program: str, given: str, files: tuple[int, int], *, leetcode: bool) -> 
     names = surroundings.module("__main__", leetcode=leetcode).__dict__
     try:
         surroundings.execute(program, names)
-    except SystemExit:
-        pass  # a usual way to end a script
-    except _Left:
+    except SystemExit as end:
+        if isinstance(end.code, int) and end.code:  # without a number it is a usual way to end a script
+            raise
+    except _Left as left:
+        if left.args[0]:
+            raise
         return _printed(sink)  # without what is still in the buffer
     finally:
         _finish(names)
@@ -52,7 +57,7 @@ def _raw(descriptor: int, mode: str, name: str) -> io.FileIO:
 
 
 def _leave(status: int) -> NoReturn:
-    raise _Left
+    raise _Left(status)
 
 
 def _printed(sink: int) -> str:
