@@ -177,32 +177,14 @@ UNCLEAR_MARKS = ("mask", "training_detail", "train_detail")
 """Other formats' marks on a turn: 0 leaves it out of the loss, 1 does, and those that are read in more than one way."""
 
 
-_MARK_WORDS = frozenset(
-    [
-        "train",
-        "trained",
-        "training",
-        "trainable",
-        "untrained",
-        "loss",
-        "losses",
-        "mask",
-        "masks",
-        "masked",
-        "unmasked",
-        "learn",
-        "learned",
-        "learnable",
-        "supervise",
-        "supervised",
-        "backprop",
-    ]
+_MARK_WORD = re.compile(
+    "(un)?train(ed|ing|able)?|loss(es)?|(un)?mask(s|ed)?|learn(ed|able)?|supervised?|backprop", re.IGNORECASE
 )
 
 
 def is_mark(name: str) -> bool:
     """Whether a key or column is, by a word of its name, about what is trained on: `compute_loss`, `doTrain`."""
-    return not _MARK_WORDS.isdisjoint(re.split("[^a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()))
+    return any(_MARK_WORD.fullmatch(word) for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name))
 
 
 def trained_mark(turn: Message) -> bool | None:
