@@ -191,6 +191,16 @@ UNCLEAR_MARKS = ("mask", "training_detail", "train_detail")
 """Other formats' marks on a turn: 0 leaves it out of the loss, 1 does, and those that are read in more than one way."""
 
 
+_MARK_WORD = re.compile(
+    "(un)?train(ed|ing|able)?|loss(es)?|(un)?mask(s|ed)?|learn(ed|able)?|supervised?|backprop", re.IGNORECASE
+)
+
+
+def is_mark(name: str) -> bool:
+    """Whether a key or column is, by a word of its name, about what is trained on: `compute_loss`, `doTrain`."""
+    return any(_MARK_WORD.fullmatch(word) for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", name))
+
+
 def trained_mark(turn: Message) -> bool | None:
     """Return whether a turn is trained on, as `train` and other formats' marks say; None without any.
 

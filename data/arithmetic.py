@@ -17,7 +17,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.generating import UpTo, check_enough, sized
+from data.generating import UpTo, check_enough, share, sized
 
 TEST_SHARE = 8
 """One question in so many is for testing."""
@@ -97,6 +97,9 @@ def dialogues(
     """
     curriculum = [Phase(**phase) for phase in phases]
     sized(sum(sized(phase.size, "phases.size") for phase in curriculum), "phases.size")
+    for phase in curriculum:
+        share(phase.reasoning, "phases.reasoning")
+        share(phase.worked, "phases.worked")
     return _dialogue_rows(_checked(split), seed, curriculum)
 
 

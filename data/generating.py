@@ -5,6 +5,7 @@ a hash of its key, so no question is in both splits, whatever the seed and the s
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -80,6 +81,27 @@ def sized(size: int, option: str = "size", times: int = 1) -> int:
     return size
 
 
+def share(value: float, option: str = "reasoning") -> float:
+    """Return the share. Raises UserError naming the option where it is no number from 0 to 1."""
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise UserError(f"data.args.{option}: is {value!r}; should be a share, a number from 0 to 1")
+    return value
+
+
+def check_cells(lengths: Sequence[int], positions: Sequence[float], per_cell: int, times: int = 1) -> None:
+    """Raise UserError unless there are so many rows (`times` over) of each length, in words, and position, 0 to 1."""
+    if not lengths or isinstance(lengths, str) or not all(_is_number(one) and one == int(one) > 0 for one in lengths):
+        raise UserError(f"data.args.lengths: is {lengths!r}; should be whole numbers from 1 on, one at least")
+    if not positions or isinstance(positions, str) or not all(_is_number(one) and 0 <= one <= 1 for one in positions):
+        raise UserError(f"data.args.positions: is {positions!r}; should be numbers from 0 to 1, one at least")
+    sized(per_cell, "per_cell", len(lengths) * len(positions) * times)
+    sized(max(lengths), "lengths")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def check_enough(made: int, size: int, split: str, mend: str = "more kinds or languages") -> None:
     """Raise UserError where a size that was asked for is more than there was to make.
 
@@ -143,11 +165,10 @@ def dialogue_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield up to `responses` different rows for each of `size` questions, in reasoning mode with that probability.
 
-    Raises ValueError for another split.
+    Raises ValueError for another split, and UserError for a share that is none.
     """
-    return _dialogue_rows(
-        makers, checked(split), Random(f"{name}/dialogues/{split}/{seed}"), sized(size), reasoning, responses
-    )
+    draw = Random(f"{name}/dialogues/{split}/{seed}")
+    return _dialogue_rows(makers, checked(split), draw, sized(size), share(reasoning), responses)
 
 
 def _dialogue_rows(

@@ -21,7 +21,7 @@ from data.files import Row, read
 from data.generated.haystacks import count_words
 from data.generated.korean import with_particles
 from data.generated.korean_texts import FORMATS, KINDS, Section, draw_sections, draw_title, render
-from data.generating import MOST_DRAWS, checked, chosen, digest, is_test, sized
+from data.generating import MOST_DRAWS, check_cells, checked, chosen, digest, is_test, share
 
 PUBLIC = "ducut91/korean-statutes"
 LENGTHS = (200, 500, 1000, 2000)
@@ -67,7 +67,7 @@ def dialogues(
 ) -> Iterator[dict[str, Any]]:
     """Yield answered questions, as many as `prompts`; `reasoning` is the share that thinks."""
     cases = _cases(split, lengths, positions, per_cell, seed + 1_000_003, kinds, formats)
-    draw = Random(f"korean/modes/{seed}")
+    draw, reasoning = Random(f"korean/modes/{seed}"), share(reasoning)
     return (_dialogue(case, thinks=draw.random() < reasoning) for case in cases)
 
 
@@ -82,8 +82,7 @@ def _cases(
 ) -> Iterator[Case]:
     known, forms = chosen("kinds", kinds, tuple(KINDS)), chosen("formats", formats, tuple(FORMATS))
     split = checked(split)
-    sized(per_cell, "per_cell", len(known) * len(forms) * len(lengths) * len(positions))
-    sized(max(lengths, default=0), "lengths")
+    check_cells(lengths, positions, per_cell, len(known) * len(forms))
     return (
         _case(
             split,
@@ -183,7 +182,7 @@ def public(
     )
     mine = (document for document in found if not texts or is_test(document.title) == (split == "test"))
     draw = Random(f"korean/public/{split}/{seed}")
-    return _questions(mine, forms, most_words, per_document, reasoning, draw)
+    return _questions(mine, forms, most_words, per_document, share(reasoning), draw)
 
 
 def _questions(

@@ -2,12 +2,14 @@
 
     messages, conversations, conversation   turns with role and content, or from and value (ShareGPT)
     prompt with completion or response      texts, or lists of turns
-    instruction (input, history) with output    Alpaca
+    instruction with output                 Alpaca
     question with answer, inputs with targets
+    input, context; history                 beside these: what follows the question; the turns before it
     system, or system_prompt                beside any of them: the first turn
 
 Thinking in `<think>` tags becomes `reasoning_content`; calls in turns of their own (`tool_call`, `function_call`) or in
-`<tool_call>` tags become `tool_calls`. What cannot be read is left as it is, for the check of the rows to name.
+`<tool_call>` tags become `tool_calls`. What cannot be read is left as it is, for the check of the rows to name; other
+columns with a prompt's text are refused, unless the dialogue holds it.
 """
 
 import ast
@@ -28,11 +30,21 @@ PAIRS = (
     ("inputs", "targets"),
     ("query", "response"),
 )
-"""(question, answer) columns; `instruction` may be followed by an `input` or `context`, `history` comes before."""
+"""(question, answer) columns; `FOLLOWING` are joined to the question, `history` comes before."""
+FOLLOWING = ("input", "context")
 SYSTEMS = ("system", "system_prompt", "system_message", "system_instruction")
 """Columns with the text of the system's turn."""
 MASKS = ("loss_mask", "loss_masks", "train_mask", "train_on_turn", "trainable", "weights", "loss_weights")
 """Columns with a list that says of each turn whether it is trained on."""
+_PROMPTS = frozenset(
+    (
+        *(question for question, _ in PAIRS),
+        *FOLLOWING,
+        *("instructions", "passage", "preamble", "system", "systemprompt", "systemmessage", "systeminstruction"),
+        *("sysprompt", "developer", "developermessage", "developerprompt"),
+    )
+)
+"""What columns with a prompt's text are called, in small letters alone."""
 
 
 class Unreadable(ValueError):
@@ -67,20 +79,63 @@ def chat_of(content: Mapping[str, Any]) -> list[Any] | None:
 
     Raises Unreadable where columns beside the chat contradict it.
     """
-    turns = _chat(content)
-    if turns is None:
+    chats = [name for name in CHATS if isinstance(content.get(name), list)]
+    pair = next((two for two in PAIRS if content.get(two[0]) and content.get(two[1]) is not None), None)
+    if not chats and not pair:
         return None
-    return _merged(with_system([_turn(turn) for turn in turns], content))
+    if chats:
+        _check_same(content, chats)
+    turns = _masked(content[chats[0]], content) if chats else _pair(content, *(pair or ("", "")))
+    turns = _merged(with_system([_turn(turn) for turn in turns], content))
+    _check_prompts(turns, content, chats[:1] or [*(pair or ()), *FOLLOWING])
+    return turns
 
 
-def _chat(content: Mapping[str, Any]) -> list[Any] | None:
-    for name in CHATS:
-        if isinstance(content.get(name), list):
-            return _masked(content[name], content)
-    for question, answer in PAIRS:
-        if content.get(question) and content.get(answer) is not None:
-            return _pair(content, question, answer)
-    return None
+def _check_same(content: Mapping[str, Any], chats: Sequence[str]) -> None:
+    """Raise Unreadable where a row holds two different dialogues."""
+    first, *others = chats
+    for other in others:
+        if content[other] and _told(content[first]) != _told(content[other]):
+            raise Unreadable(f"columns '{first}' and '{other}' hold different dialogues; keep one")
+
+
+def _told(turns: Sequence[Any]) -> list[Any]:
+    """What a dialogue says and what of it is trained on, whatever the turns carry besides."""
+    names = ("role", "content", "reasoning_content", "tool_calls")
+    read = _merged([_turn(turn) for turn in turns])
+    return [[*map(turn.get, names), _marks(turn)] if isinstance(turn, Mapping) else turn for turn in read]
+
+
+def _check_prompts(turns: Sequence[Any], content: Mapping[str, Any], read: Sequence[str]) -> None:
+    """Raise Unreadable where a column that is not read holds a prompt's text and the dialogue does not."""
+    for name, value in content.items():
+        if not value or name in (*read, *SYSTEMS) or re.sub("[^a-z]", "", name.lower()) not in _PROMPTS:
+            continue
+        held = [turn for turn in turns if isinstance(turn, Mapping) and turn.get("content")]
+        said = [(turn.get("role") == "assistant", _squeezed(turn["content"])) for turn in held]
+        asked = [text for is_answer, text in said if not is_answer or isinstance(value, list | tuple)]
+        if all(any(text in one for one in asked) for text in map(_squeezed, _prompt_texts(value))):
+            continue
+        if all(piece in _squeezed(value) for _, text in said for piece in text.split(_GAP)):
+            continue  # the whole dialogue again, in some template
+        raise Unreadable(
+            f"column '{name}' is not read beside '{read[0]}', and its text is not in the dialogue; put it there, or "
+            f"give the column another name: args: {{columns: {{{name}: …}}}}"
+        )
+
+
+_GAP = "\n\n"
+
+
+def _squeezed(value: Any) -> str:
+    """The text with single spaces, its paragraphs apart."""
+    return _GAP.join(" ".join(part.split()) for part in str(value).strip().split(_GAP))
+
+
+def _prompt_texts(value: Any) -> list[Any]:
+    """The texts of a column that holds one, several, or turns."""
+    found = value if isinstance(value, list | tuple) else [value]
+    return [one.get("content", one.get("value")) if isinstance(one, Mapping) and len(one) > 1 else one for one in found]
 
 
 def read_columns(content: Mapping[str, Any]) -> set[str]:
@@ -88,7 +143,7 @@ def read_columns(content: Mapping[str, Any]) -> set[str]:
     pairs = {name for pair in PAIRS for name in pair if pair[0] in content} - {"answer"}
     is_chat = any(isinstance(content.get(name), list) for name in CHATS)
     masks = {name for name in MASKS if isinstance(content.get(name), list)}
-    return {*CHATS, *SYSTEMS, "tools", "functions", *pairs, *(masks if is_chat else {"history"})}
+    return {*CHATS, *SYSTEMS, "tools", "functions", *pairs, *(masks if is_chat else {"history", *FOLLOWING})}
 
 
 def with_system(turns: list[Any], content: Mapping[str, Any]) -> list[Any]:
@@ -118,10 +173,18 @@ def _masked(turns: list[Any], content: Mapping[str, Any]) -> list[Any]:
         if len(mask) != len(turns):
             raise Unreadable(f"column '{name}' has {len(mask)} values for {len(turns)} turns; give each turn one")
         turns = [
-            {**turn, "loss_mask": one} if isinstance(turn, Mapping) and _speaks(turn) else turn
-            for turn, one in zip(turns, mask, strict=True)
+            _with_mark(turn, one, f"column '{name}' says {one!r} of turn {number}")
+            for number, (turn, one) in enumerate(zip(turns, mask, strict=True), start=1)
         ]
     return turns
+
+
+def _with_mark(turn: Any, mark: Any, what: str) -> Any:
+    if not isinstance(turn, Mapping) or not _speaks(turn):
+        return turn
+    if turn.get("loss_mask") not in (None, mark):
+        raise Unreadable(f"{what}, and another mark {turn['loss_mask']!r}; keep one")
+    return {**turn, "loss_mask": mark}
 
 
 def _speaks(turn: Mapping[str, Any]) -> bool:
@@ -165,9 +228,11 @@ def thinks(messages: Sequence[Any]) -> bool:
 
 def _pair(content: Mapping[str, Any], question: str, answer: str) -> list[Any]:
     asked, answered = content[question], content[answer]
-    more = next((content[name] for name in ("input", "context") if content.get(name)), None)
-    if question == "instruction" and more:
-        asked = f"{asked}\n\n{more}"
+    for name in FOLLOWING:
+        if more := content.get(name):
+            if not isinstance(asked, str) or isinstance(more, list | Mapping):
+                raise Unreadable(f"columns '{question}' and '{name}' are joined; both should be texts")
+            asked = f"{asked}\n\n{more}"
     before = asked if isinstance(asked, list) else [{"role": "user", "content": asked}]
     after = answered if isinstance(answered, list) else [{"role": "assistant", "content": answered}]
     return [*_history(content.get("history")), *before, *after]

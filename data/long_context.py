@@ -16,7 +16,7 @@ from typing import Any
 from agapo.errors import UserError
 from data import files
 from data.generated.haystacks import count_words, documents, draw_chain, draw_needle, haystack
-from data.generating import LANGUAGES, MOST_DRAWS, checked, chosen, digest, is_test, sized
+from data.generating import LANGUAGES, MOST_DRAWS, check_cells, checked, chosen, digest, is_test, share
 
 PUBLIC = "THUDM/LongAlign-10k"
 LENGTHS = (200, 500, 1000, 2000)
@@ -75,8 +75,7 @@ def needles(
     `rivals` is how many other codes are in the context (`candidates`). Raises ValueError for another split.
     """
     chosen("languages", [language], LANGUAGES)
-    sized(per_cell, "per_cell", len(lengths) * len(positions))
-    sized(max(lengths, default=0), "lengths")
+    check_cells(lengths, positions, per_cell)
     cells = [(length, position, number) for length in lengths for position in positions for number in range(per_cell)]
     split = checked(split)
     return (_prompt(_needle(split, language, *cell, seed=seed, rivals=rivals)) for cell in cells)
@@ -109,7 +108,7 @@ def dialogues(
 ) -> Iterator[dict[str, Any]]:
     """Yield answered questions, as many as `prompts`; `reasoning` is the share that thinks (it quotes the text)."""
     cases = _cases(split, lengths, positions, per_cell, seed + 1_000_003, languages, kinds)
-    draw = Random(f"long_context/modes/{seed}")
+    draw, reasoning = Random(f"long_context/modes/{seed}"), share(reasoning)
     return (_dialogue(case, thinks=draw.random() < reasoning) for case in cases)
 
 
@@ -128,8 +127,7 @@ def _cases(
 ) -> Iterator[Case]:
     makers = {kind: _KINDS[kind] for kind in chosen("kinds", kinds, tuple(_KINDS))}
     spoken, split = chosen("languages", languages, LANGUAGES), checked(split)
-    sized(per_cell, "per_cell", len(makers) * len(spoken) * len(lengths) * len(positions))
-    sized(max(lengths, default=0), "lengths")
+    check_cells(lengths, positions, per_cell, len(makers) * len(spoken))
     return (
         make(split, language, length, position, number, seed=f"{seed}/{length}")
         for number in range(per_cell)

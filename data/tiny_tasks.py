@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.generating import UpTo, check_enough, sized
+from data.generating import UpTo, check_enough, share, sized
 
 TEST_SHARE = 8
 """One question in so many is for testing."""
@@ -50,7 +50,7 @@ def dialogues(
     split: str, *, kind: str, size: int = 4000, seed: int = 0, reasoning: float = 0.5, careful: float = 0.6
 ) -> Iterator[dict[str, Any]]:
     """Yield answered questions, drawn with replacement; `reasoning` and `careful` are shares, 0 to 1."""
-    return _dialogues(split, kind, sized(size), seed, reasoning, careful)
+    return _dialogues(split, kind, sized(size), seed, share(reasoning), share(careful, "careful"))
 
 
 def _dialogues(

@@ -21,7 +21,7 @@ from agapo.errors import UserError
 from data.files import Row, dialogue, first_question, read
 from data.generated.tool_talks import SCENES, NoScene, Talk
 from data.generated.tool_world import FUNCTIONS, TODAY, TOOLS, World
-from data.generating import LANGUAGES, MOST_DRAWS, checked, chosen, digest, is_test, sized
+from data.generating import LANGUAGES, MOST_DRAWS, checked, chosen, digest, is_test, share, sized
 from data.layouts import json_or_text
 
 PUBLIC = "NousResearch/hermes-function-calling-v1"
@@ -58,7 +58,7 @@ def dialogues(
     if most_scenes < 1:
         raise UserError(f"data.args.most_scenes: is {most_scenes}; should be from 1 on")
     return _dialogues(
-        checked(split), Random(f"tools/{split}/{seed}"), sized(size), reasoning, most_scenes, spoken, names
+        checked(split), Random(f"tools/{split}/{seed}"), sized(size), share(reasoning), most_scenes, spoken, names
     )
 
 

@@ -19,6 +19,7 @@ from agapo.chat import (
     UNCLEAR_MARKS,
     UNTRAINED_MARKS,
     dialogue_examples,
+    is_mark,
     prompt_ids,
     trained_mark,
     trained_turns,
@@ -245,7 +246,25 @@ def _marked(turn: Mapping[str, Any], role: str, where: str) -> Mapping[str, Any]
     if mark and found and role != "assistant":
         raise UserError(f"{where}: '{found[0]}' has the {role}'s turn trained on; only the assistant's turns are")
     bare = {name: value for name, value in turn.items() if name not in others}
+    if unread := next((name for name, value in bare.items() if _may_be_mark(name, value, role)), None):
+        raise UserError(
+            f"{where}: '{unread}' is not read, and may say whether the turn is trained on; say it with 'train', "
+            "or leave it out"
+        )
     return {**bare, "train": False} if mark is False and role == "assistant" else bare
+
+
+def _may_be_mark(name: str, value: Any, role: str) -> bool:
+    """Whether a key is a mark by its name, or, on the turns that are trained on, by its value: yes or no."""
+    if name == "train" or value is None:
+        return False
+    yes_or_no = value in (0, 1) or (isinstance(value, str) and value.lower() in _YES_OR_NO)
+    return (role == "assistant" and isinstance(value, bool)) or (
+        (is_mark(name) or name in ("label", "labels")) and (yes_or_no or isinstance(value, float))
+    )
+
+
+_YES_OR_NO = ("true", "false", "yes", "no", "0", "1")
 
 
 def _role(turn: Mapping[str, Any], where: str) -> str:

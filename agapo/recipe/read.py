@@ -115,10 +115,15 @@ def _explain_one(kind: type[BaseModel], place: tuple[int | str, ...], problem: s
         return f"{key}: unknown key{did_you_mean(str(place[-1]), _known_keys(kind, place[:-1]))}"
     if problem == "missing":
         return f"{key}: is required"
+    if problem in _NO_SECTION:
+        message = "should be a section (keys and values)"  # pydantic names its class, or speaks of a dictionary
     message = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
     prefix = f"{key}: " if key else ""
     shown = f" (is {value!r})" if isinstance(value, str | int | float | bool | None) else ""
     return f"{prefix}{message[0].lower()}{message[1:]}{shown}"
+
+
+_NO_SECTION = ("model_type", "model_attributes_type", "dataclass_type", "dict_type", "mapping_type")
 
 
 def _known_keys(kind: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agapo.errors import UserError
-from data.generating import UpTo, check_enough, sized
+from data.generating import UpTo, check_cells, check_enough, share, sized
 from data.tiny_domains import code, logic, long_context, sums, tool_use, translation, world
 from data.tiny_domains.long_context import needle_tasks
 from data.tiny_domains.tasks import LANGUAGES, Task
@@ -79,6 +79,9 @@ def dialogues(
     _check(split, kind, languages)
     curriculum = [Phase(**phase) for phase in phases]
     sized(sum(sized(phase.size, "phases.size") for phase in curriculum), "phases.size")
+    for phase in curriculum:
+        for name in ("reasoning", "worked", "foreign"):
+            share(getattr(phase, name), f"phases.{name}")
     if kind != "math" and any(phase.foreign for phase in curriculum):
         raise ValueError(f"foreign: only sums stay right in another language; kind is {kind!r}")
     return _dialogue_rows(split, kind, seed, languages, curriculum)
@@ -99,8 +102,7 @@ def needles(
     `rivals` is the number of other passwords in the text.
     """
     _check(split, "long_context", languages)
-    sized(per_cell, "per_cell", len(lengths) * len(positions))
-    sized(max(lengths, default=0), "lengths")
+    check_cells(lengths, positions, per_cell)
     tasks = needle_tasks(split, lengths, positions, per_cell, seed, languages, rivals)
     return (_prompt_row("long_context", task, f"needle/{name}") for name, task in tasks)
 

@@ -233,6 +233,43 @@ def test_absurd_cells_are_refused_at_once(source: Any) -> None:
         next(source("train", per_cell=1, lengths=[10**9]))
 
 
+NO_CELLS: list[tuple[str, Any]] = [
+    *(("lengths", wrong) for wrong in ([], "300", [0], [200, -1], [0.5], [True], [None], ["1"], [float("inf")])),
+    *(("positions", wrong) for wrong in ([], "0", [2], [0.5, -0.1], [True], [None], ["1"], [float("nan")])),
+]
+
+
+@pytest.mark.parametrize("source", CELLS, ids=lambda source: f"{source.__module__}.{source.__name__}")
+@pytest.mark.parametrize(("option", "wrong"), NO_CELLS)
+def test_cells_that_are_none_are_refused_at_once(source: Any, option: str, wrong: Any) -> None:
+    with pytest.raises(UserError, match=rf"^data\.args\.{option}: is "):
+        source("train", per_cell=1, **{option: wrong})
+
+
+@pytest.mark.parametrize("source", CELLS, ids=lambda source: f"{source.__module__}.{source.__name__}")
+def test_the_first_and_last_position_are_cells(source: Any) -> None:
+    assert {row["position"] for row in source("train", per_cell=1, lengths=[200], positions=(0, 1.0))} == {0, 1}
+
+
+SHARES: list[tuple[Callable[..., Any], str, dict[str, Any]]] = [
+    *((module.dialogues, "reasoning", {}) for module in (*GENERATORS, long_context, korean_documents)),
+    (tiny_tasks.dialogues, "reasoning", {"kind": "code"}),
+    (tiny_tasks.dialogues, "careful", {"kind": "code"}),
+    (korean_documents.public, "reasoning", {"path": "."}),
+    *((arithmetic.dialogues, f"phases.{name}", {}) for name in ("reasoning", "worked")),
+    *((tiny_domains.dialogues, f"phases.{name}", {"kind": "math"}) for name in ("reasoning", "worked", "foreign")),
+]
+
+
+@pytest.mark.parametrize(("source", "option", "args"), SHARES, ids=lambda one: getattr(one, "__module__", str(one)))
+def test_shares_are_from_0_to_1(source: Any, option: str, args: dict[str, Any]) -> None:
+    phases, _, name = option.rpartition(".")
+    for wrong in (2, -0.1, True, "0.5", None, float("nan")):
+        given = {"phases": [{"size": 1, name: wrong}]} if phases else {name: wrong}
+        with pytest.raises(UserError, match=rf"^data\.args\.{option}: is .*; should be a share"):
+            source("train", **args, **given)
+
+
 def test_phases_are_of_a_size() -> None:
     with pytest.raises(UserError, match=r"^data\.args\.phases\.size: is 1000000000"):
         next(arithmetic.dialogues("train", phases=[{"size": 10**9}]))

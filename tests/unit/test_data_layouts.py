@@ -56,6 +56,27 @@ LAYOUTS: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [
     ({"instruction": "1+1?", "output": "2", "history": []}, [ASKED, SAID]),
     ({"instruction": "1+1?", "response": "2", "history": json.dumps([["1+1?", "2"]])}, [ASKED, SAID, ASKED, SAID]),
     ({"instruction": "Add.", "context": "1+1", "response": "2"}, [{"role": "user", "content": "Add.\n\n1+1"}, SAID]),
+    # what follows the question
+    (
+        {"question": "Add.", "context": "1+1", "answer": "2"},
+        [{"role": "user", "content": "Add.\n\n1+1"}, SAID],
+    ),
+    ({"prompt": "Add.", "input": "1+1", "completion": "2"}, [{"role": "user", "content": "Add.\n\n1+1"}, SAID]),
+    (
+        {"instruction": "Add.", "input": "1", "context": "and 1", "output": "2"},
+        [{"role": "user", "content": "Add.\n\n1\n\nand 1"}, SAID],
+    ),
+    # columns that say again what the dialogue says
+    ({"prompt": " 1+1?\n", "prompt_id": "a", "messages": [ASKED, SAID]}, [ASKED, SAID]),
+    ({"prompt": [ASKED], "messages": [SYSTEM, ASKED, SAID]}, [SYSTEM, ASKED, SAID]),
+    ({"instruction": "1+1?", "output": "2", "prompt": "Below is a task: 1+1? Response: 2"}, [ASKED, SAID]),
+    (
+        {
+            "messages": [ASKED, SAID],
+            "conversations": [{"from": "human", "value": "1+1?"}, {"from": "gpt", "value": "2"}],
+        },
+        [ASKED, SAID],
+    ),
     # calls whose texts hold the tags, in a field as JSON text, and in OpenAI's former field
     (
         {"messages": [ASKED, {**SAID, "content": f"So\n<tool_call>{json.dumps(TAGGED)}</tool_call>"}, RESULT, SAID]},
@@ -200,6 +221,9 @@ def test_marks_of_trained_turns_change_nothing(mark: dict[str, Any], tmp_path: P
         ({"messages": TALK, "train_mask": [False, True, False, True]}, [1, 3]),
         ({"messages": TALK, "mask": "User"}, [1, 3]),
         ({"messages": TALK, "weight": 1, "train_on_inputs": False, "images": []}, [1, 3]),
+        ({"messages": TALK, "loss_mask": [0, 0, 0, 1], "trainable": [1, False, 0, True]}, [3]),
+        ({"messages": TALK, "train": True, "is_train": 1, "training_set": "a", "label": 0, "split": "train"}, [1, 3]),
+        ({"messages": TALK, "url": "http", "score": 0.5, "id": 1, "lang": "en", "metadata": {"a": False}}, [1, 3]),
     ],
 )
 def test_marks_in_a_column(content: dict[str, Any], trained: list[int], tmp_path: Path) -> None:
@@ -217,6 +241,31 @@ def test_a_call_does_not_join_a_text_that_is_left_out(tmp_path: Path) -> None:
 
 def marked(**mark: Any) -> dict[str, Any]:
     return {"messages": [ASKED, {**MISTAKEN, **mark}, ASKED_AGAIN, SAID]}
+
+
+UNREAD_MARKS: list[tuple[str, Any]] = [
+    *((name, False) for name in ("compute_loss", "should_train", "do_train", "learn", "label", "computeLoss", "good")),
+    *((name, 0) for name in ("compute_loss", "doTrain", "label", "supervised")),
+    ("no_train", True),
+    ("skip_loss", "true"),
+    ("loss_factor", 0.5),
+]
+UNREAD_COLUMNS: list[dict[str, Any]] = [
+    *({name: False} for name in ("train", "do_train", "compute_loss", "trainable", "is_trained_on")),
+    *({name: True} for name in ("ignore", "masked", "no_train", "train_on_last_turn_only")),
+    {"train": 0},
+    {"train_turns": [3]},
+    {"turn_losses": {"1": 0}},
+    *(
+        {name: "In French."}
+        for name in ("System", "SYSTEM_PROMPT", "systemPrompt", "developer", "instruction", "input")
+    ),
+    *({name: "In French."} for name in ("context", "prompt", "question", "Instructions", "preamble")),
+    {"prompt": [{"role": "user", "content": "2+2?"}]},
+    {"prompt": "In French: 1+1?"},
+    {"context": {"text": "In French."}},
+    {"System": "2"},  # the assistant's word, not the system's
+]
 
 
 @pytest.mark.parametrize(
@@ -243,6 +292,24 @@ def marked(**mark: Any) -> dict[str, Any]:
         (marked(train=True, masked=True), "'train' and 'masked' contradict"),
         (marked(mask=1), "turn 2: 'mask' may mean"),
         (marked(training_detail=[{"begin": 0}]), "'training_detail' may mean"),
+        *((marked(**{name: no}), f"turn 2: '{name}' is not read") for name, no in UNREAD_MARKS),
+        *(({"messages": TALK, **column}, f"column '{next(iter(column))}' is not read") for column in UNREAD_COLUMNS),
+        (
+            {"messages": TALK, "loss_mask": [0, 0, 0, 1], "trainable": [0, 1, 0, 1]},
+            "column 'trainable' says 1 of turn 2",
+        ),
+        ({"messages": TALK, "loss_mask": [0, 0, 0, 1], "weights": [0, 1, 0, 1]}, "column 'weights' says 1 of turn 2"),
+        (
+            marked(loss_mask=1) | {"train_mask": [0, 0, 0, 1]},
+            "column 'train_mask' says 0 of turn 2, and another mark 1",
+        ),
+        (marked(train=True) | {"loss_mask": [0, 0, 0, 1]}, "'train' and 'loss_mask' contradict"),
+        ({"messages": [ASKED, SAID], "conversations": TALK}, "'messages' and 'conversations' hold different dialogues"),
+        (marked() | {"conversation": marked(weight=0)["messages"]}, "'messages' and 'conversation' hold different"),
+        ({"question": "Q", "context": {"a": "b"}, "answer": "2"}, "'question' and 'context' are joined"),
+        ({"prompt": [ASKED], "input": "1", "completion": [SAID]}, "'prompt' and 'input' are joined"),
+        ({"question": "Q", "passage": "P", "answer": "2"}, "column 'passage' is not read beside 'question'"),
+        ({"instruction": "I", "question": "Q", "answer": "2"}, "column 'instruction' is not read beside 'question'"),
         ({"messages": [{**ASKED, "weight": 1}, SAID]}, "turn 1: 'weight' has the user's turn trained on"),
     ],
 )
@@ -259,6 +326,16 @@ def test_rows_of_other_sources_are_refused_as_well(column: str) -> None:
     with pytest.raises(UserError, match=rf"^here: column '{column}' is not read"):
         check_dialogue({"messages": TALK, **about, column: [0]}, "here")
     check_dialogue({"messages": TALK, **about, column: None}, "here")
+
+
+@pytest.mark.parametrize(
+    "extra", [{"name": "Ann", "id": 1, "turn": 0, "score": 0.5, "train_id": "x"}, {"label": "sum"}]
+)
+def test_what_turns_carry_besides_is_let_be(extra: dict[str, Any], tmp_path: Path) -> None:
+    assert trained_turns(from_file(marked(**extra), tmp_path)["messages"], "non_reasoning") == [1, 3]
+    (tmp_path / "rows.jsonl").unlink()
+    result = {**RESULT, "is_error": True}
+    from_file({"messages": [ASKED, CALLING, result, SAID]}, tmp_path)
 
 
 def test_prompts_begin_with_the_text_of_a_system_column(tmp_path: Path) -> None:

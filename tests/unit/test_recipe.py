@@ -174,6 +174,12 @@ MISTAKES = [
     (["learner.learning_rate=nan"], "learner.learning_rate: input should be a finite number"),
     (["reward.terms.0.args={x: [1, -.inf]}"], "reward.terms.0.args.x.1: should be a finite number (is -.inf)"),
     (["steps=~"], "steps: input should be a valid integer (is None)"),
+    (["learner=abc"], "learner: should be a section (keys and values) (is 'abc')"),
+    (["data=[1]"], "data: should be a section (keys and values)"),
+    (["data.modes=1"], "data.modes: should be a section (keys and values) (is 1)"),
+    (["model.rope=1"], "model.rope: should be a section (keys and values) (is 1)"),
+    (["reward.terms=[abc]"], "reward.terms.0: should be a section (keys and values) (is 'abc')"),
+    (["reward.terms.0.args=~"], "reward.terms.0.args: should be a section (keys and values) (is None)"),
     (["run.output=null"], "run.output: "),
     (["run.name=1:30"], "run.name: string should match pattern"),
     (["data.modes={reasoning: 1, reasoning: 0}"], "reasoning: is given twice; keep one"),
@@ -200,6 +206,7 @@ def test_mistakes_are_named(minimal: Path, overrides: list[str], message: str) -
         load_recipe(RLRecipe, minimal, overrides)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "Config" not in str(caught.value)
 
 
 def test_a_missing_file_suggests_the_near_one(monkeypatch: pytest.MonkeyPatch) -> None:
