@@ -26,7 +26,7 @@ from agapo.chat import Completion, final_answer
 from agapo.schema import Mode
 from rewards.answers.bounds import is_tame, precision
 from rewards.answers.extraction import extract_answer, marked_answer
-from rewards.answers.inequalities import ascending, is_same_region, read_region
+from rewards.answers.inequalities import are_joined_alike, ascending, is_same_region, read_region
 from rewards.answers.notation import Answer, are_remarks_alike, bare, read_answer, with_fractions, with_symbols
 from rewards.answers.numbers import Numbers, are_same, in_base, read_number, read_numbers, same_ratio
 from rewards.answers.units import are_opposite, size_ratio
@@ -140,6 +140,9 @@ def _alike(gold: Answer, found: Answer) -> tuple[Answer, Answer]:
 
 
 def _unnamed(answer: Answer) -> Answer:
+    left, _, right = answer.body.partition("=")
+    if re.fullmatch(" ?[a-zA-Z]", right) and read_number(left.strip()):  # 5 = x
+        return answer._replace(body=left.strip())
     name = _NAME.match(answer.body)
     is_list = re.search(r",|\\text|\\(?:lor|vee|land|wedge|pm)|\b(?:or|and)\b", answer.body)
     if name is None or is_list or not answer.body[name.end() :]:
@@ -196,17 +199,26 @@ def _same_expression(gold: str, found: str) -> bool:
     bases = in_base(bare(gold)), in_base(bare(found))
     if bases[0] and bases[1]:
         return bases[0] == bases[1]
+    if bases[1] and bases[1].base != 10 and read_number(bare(gold)):  # a gold number that names no base is decimal
+        return False
     ratios = same_ratio(bare(gold), bare(found))
     if ratios is not None:
         return ratios
+    if not are_joined_alike(gold, found):
+        return False
     regions = read_region(gold), read_region(found)
     if regions[0] and regions[1] and is_same_region(regions[0], regions[1], _is_equal):
         return True
     return _same_text(gold, found) or _same_approximately(gold, found) or _verified(gold, found)
 
 
+_NO_SOLUTION = re.compile(r"(?:there (?:is|are) )?no solutions?|\\emptyset|\\varnothing|∅|(?:the )?empty set", re.I)
+
+
 def _same_text(gold: str, found: str) -> bool:
     gold, found = bare(gold), bare(found)
+    if _NO_SOLUTION.fullmatch(gold) and _NO_SOLUTION.fullmatch(found):
+        return True
     one, other = (re.sub(r"(?<!\d) | (?!\d)", "", text) for text in (gold, found))
     if one == other:
         return True
@@ -226,12 +238,14 @@ def _same_approximately(gold: str, found: str) -> bool:
 
 # --- math-verify ---
 
+_PRODUCT = re.compile(r"-?[\d.]+(?:ab|bc|by|cs|ds|gs|hs|ls|lt|mp|mt|os|rs|ss|ts)")
+"""What math-verify takes for a unit is two variables: 2ab."""
 _LATEX = [LatexExtractionConfig(boxed_match_priority=-1)]
 
 
 def _verified(gold: str, found: str) -> bool:
     texts = with_symbols(gold, found)
-    if texts is None:
+    if texts is None or (any(map(_PRODUCT.fullmatch, texts)) and any(map(read_number, texts))):
         return False
     gold, found = (ascending(with_fractions(text)) for text in texts)
     if not (is_tame(gold) and is_tame(found)) or (re.search(r"= ?0$", found) and "=" not in gold):

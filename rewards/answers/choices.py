@@ -127,7 +127,9 @@ _NEGATED = (
     r"\(?(?:[A-Z]\)?(?:\s*(?:,|or|nor|and)\s*\(?)?)+(?![\w'’])"
 )
 _WRONG = re.compile(
-    r"[)\].]?\s*(?:is|are|was|seems|looks|can|could)?\s*(?:not\b(?!\s+\(?(?-i:[A-Z])\b)|n['’]t|can['’]t\b|wrong|incorrect|false|excluded|too\b)",
+    r"[)\].]?\s*(?:(?:is|are|was|seems|looks|could)\s*(?:not\b|n['’]t)"
+    r"|(?:not|can ?not|can['’]t)\b(?!\s+(?:be\s+)?\(?(?-i:[A-Z])\b)"  # but A in "A. Not B"
+    r"|(?:(?:is|are|was|seems|looks)\s*)?(?:wrong|incorrect|false|excluded|too\b))",
     re.I,
 )
 _JOINED = (

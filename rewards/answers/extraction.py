@@ -59,8 +59,11 @@ def _behind_hashes(text: str) -> str | None:
 
 # --- no mark ---
 
-_WHOLE = r"(?:\d{1,3}(?:(?:,|,?\\[!,] ?|\{,\}|[ \u2009\u202f\xa0])\d{3})+(?!\d)|\d+)"
-_DECIMAL = rf"(?:{_WHOLE}(?:\.\d+(?:\\(?:overline|bar)\{{\d+\}}|\(\d+\)|\.\.\.)?)?|(?<!\d)\.\d+)"
+_WHOLE = r"(?:\d{1,3}(?:_\d{3})+(?![\d_])|\d{1,3}(?:(?:,|,?\\[!,] ?|\{,\}|[ \u2009\u202f\xa0])\d{3})+(?!\d)|\d+)"
+_DECIMAL = (
+    rf"(?:\d{{1,3}}(?:\.\d{{3}})+,\d\d(?![\d,.]*\d)"
+    rf"|{_WHOLE}(?:\.\d+(?:\\(?:overline|bar)\{{\d+\}}|\(\d+\)|\.\.\.)?)?|(?<!\d)\.\d+)"
+)
 _TEN = r"10\s?(?:\^|\*\*)\s?(?:\{[-−+]?\d{1,4}\}|[-−+]?\d{1,4})"
 _FRACTION = r"\\[dtc]?frac\s?(?:\{[^{}]{1,40}\}\s?\{[^{}]{1,40}\}|\d\s?\d)"
 _SCALE = r"(?:hundred|thousand|million|billion|trillion|dozen|percent|per cent)s?(?![a-zA-Z])"
@@ -73,12 +76,13 @@ _CORE = (
     rf"{_TEN}|{_DECIMAL}(?:[eE][+-]?\d{{1,3}}(?!\d)|\s?(?:\\times|\\cdot|[×x*·])\s?{_TEN}|\s?/\s?\d+(?!\.?\d)"
     rf"|\^\{{?-?\d{{1,4}}\}}?|_\{{?\d{{1,2}}\}}?|(?::\d+)+|(?:\s:\s\d+)+)?)"
 )
-_SIGN = r"(?:(?<![\w)\]}.])[-−])?"  # a sign, not the minus of 5-3
+_SIGN = r"(?:(?<![\w)\]}.])[-−]|(?<=[:=] )[-−] )?"  # a sign, not the minus of 5-3
 _NO_POWER = r"(?<![ck]m\^)(?<!mm\^)(?<!\bm\^)(?<!ft\^)(?<!in\^)"  # of the unit in 56 cm^2
 _NUMBER = re.compile(rf"{_NO_POWER}{_SIGN}{_CORE}{_TAIL}", re.ASCII)
 _SHORT = rf"[-−]?\s?{_DECIMAL}(?:/\d+)?"
 _LIST = re.compile(
-    rf"[\[(]\s?{_SHORT}(?:\s?,\s?{_SHORT}){{1,9}}\s?[\])]|(?<![\w/.)=]){_SHORT}(?:,\s?{_SHORT}){{0,9}},?\s(?:and|or)\s{_SHORT}(?![\w/%^])",
+    rf"[\[(]\s?{_SHORT}(?:\s?,\s?{_SHORT}){{1,9}}\s?[\])]|(?<!\w)([a-zA-Z])\s?=\s?{_SHORT}(?:,\s\1\s?=\s?{_SHORT}){{0,9}},?\s(?:and|or)\s\1\s?=\s?{_SHORT}(?![\w/%^])"
+    rf"|(?<![\w/.)=]){_SHORT}(?:,\s?{_SHORT}){{0,9}},?\s(?:and|or)\s{_SHORT}(?![\w/%^])",
     re.ASCII,
 )
 _TERM = r"(?:\d+(?:\.\d+)?[a-z]?|[a-z]|\\pi|π)(?:\^\{?\d{1,4}\}?)?"

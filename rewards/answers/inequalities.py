@@ -26,8 +26,8 @@ class Region(NamedTuple):
 _SPELLINGS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"\\(?:leqslant|leqq|leq|le)(?![a-zA-Z])|<=", "≤"),
-        (r"\\(?:geqslant|geqq|geq|ge)(?![a-zA-Z])|>=|=>", "≥"),
+        (r"\\(?:leqslant|leqq|leq|le|ngtr)(?![a-zA-Z])|<=|\\not ?(?:>|\\gt(?![a-zA-Z]))", "≤"),
+        (r"\\(?:geqslant|geqq|geq|ge|nless)(?![a-zA-Z])|>=|=>|\\not ?(?:<|\\lt(?![a-zA-Z]))", "≥"),
         (r"\\(?:neq|ne)(?![a-zA-Z])|!=|\\not ?=", "≠"),
         (r"\\lt(?![a-zA-Z])", "<"),
         (r"\\gt(?![a-zA-Z])", ">"),
@@ -96,6 +96,7 @@ def _is_empty(interval: Interval) -> bool:
 
 def _without_a_point(text: str) -> Region | None:
     left, _, right = (side.strip() for side in text.partition("≠"))
+    left, right = (right, left) if _VARIABLE.fullmatch(right) else (left, right)
     if not _VARIABLE.fullmatch(left) or "≠" in right:
         return None
     closed = (False, False)
@@ -139,11 +140,23 @@ def _interval(low: str, high: str, closed: tuple[bool, bool]) -> Interval:
     return Interval(bounds, (closed[0] and not no_left, closed[1] and not no_right))
 
 
+def are_joined_alike(gold: str, found: str) -> bool:
+    """Does neither join by `and` what the other joins by `or`? x ≤ 2 and x ≥ 5 is nothing, x ≤ 2 or x ≥ 5 is not."""
+    joints = []
+    for text in (gold, found):
+        for pattern, replacement in _SPELLINGS:
+            text = pattern.sub(replacement, text)
+        joints.append({*re.findall(" (and|or) ", text)} if _RELATION.search(text) else set())
+    return not (joints[0] and joints[1] and joints[0].isdisjoint(joints[1]))
+
+
 def ascending(text: str) -> str:
     """Write c > b > a as a < b < c."""
     spelt = text
     for pattern, replacement in _SPELLINGS[1:5]:
         spelt = pattern.sub(replacement, spelt)
+    if re.fullmatch("[^<>]+(?:<[^<>]+)+", text):  # as what is turned is spaced
+        return " < ".join(term.strip() for term in text.split("<"))
     pieces = re.split(r" ?([>≥]) ?", spelt)
     if len(pieces) < 3 or re.search("[<≤≠=,]", spelt) or " or " in spelt or r"\text" in spelt:
         return text

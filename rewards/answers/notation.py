@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from rewards.answers.numbers import from_words, read_number
+from rewards.answers.numbers import from_words, parts_in_words, read_number
 from rewards.answers.units import Measure, is_silent, is_unit, measure
 
 
@@ -43,6 +43,8 @@ _REWRITES = [
         (r"\s*\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\})|\\degree(?![a-zA-Z])", "°"),
         (r"(?<!\\)\\[()\[\]]", ""),
         (r"\\([%$])", r"\1"),
+        (r"\\(?:pounds|textsterling)(?![a-zA-Z]) ?", "£"),
+        (r"\\(?:euro|texteuro)(?![a-zA-Z]) ?", "€"),
         (r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|math(?:rm|bf|it|sf|normal)|mbox|operatorname)\s*\{", r"\\text{"),
         (r"\\text\{\s*([^{}\\]*)\\text\{([^{}]*)\}\s*\}", r"\\text{\1\2}"),
         (r"\\frac\{\\text\{([^{}\d]*)\}\}\{\\text\{([^{}\d]*)\}((?:\^\{?\d\}?)?)\}", r"\\text{\1}/\\text{\2}\3"),
@@ -55,13 +57,15 @@ _REWRITES = [
         ),
         (r"\\text\{\s*(?:if|for|when)\s*\}", r"\\text{if}"),
         (r"\(\\text\{([A-Z])\}\)", r"(\1)"),
+        (r"(?<=\d) ?\^ ?\{? ?\\text\{ ?(?:st|nd|rd|th) ?\} ?\}?", ""),  # 3rd
         (r"\s+", " "),
     )
 ]
 _TERMS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"\+ ?\( ?- ?(\d+(?:\.\d+)?[a-z]?) ?\)", r"- \1"),
+        (r"\+ ?\( ?- ?(\d+(?:\.\d+)?[a-z]?) ?\)(?! ?[\^!])", r"- \1"),
+        (r"- ?\( ?- ?(\d+(?:\.\d+)?[a-z]?) ?\)(?! ?[\^!])", r"+ \1"),
         (r"\+ ?-(?! ?-)|- ?\+", "-"),
         (r"- ?- ?(?=[\da-z\\(.])", "+ "),
         (r"^(?:0 ?)?\+ ?|^0 ?(?=-)", ""),
@@ -165,6 +169,8 @@ def _in_digits(text: str) -> str:
     plain = _unwrapped(text)
     if re.match(r"-?[\d.]", plain):
         return plain
+    if parts := parts_in_words(plain):
+        return parts
     counted = from_words(plain) if len(plain) < 80 else None
     rest = counted[1].strip() if counted else ""
     says_unit = rest and (
@@ -236,7 +242,7 @@ _LETTER = "[^\\W\\d_]"
 _PIECE = (
     r"(?:\\text\{[^{}\d]*+\}"
     rf"|(?<![\\a-zA-Z])(?>{_LETTER}++[.'’-]?+)++"
-    r"|\^ ?\{? ?-?[1-6] ?\}?|[°%²³$€¥₩£¢/]|\\cdot(?![a-zA-Z])|\([^\W\d_][^\W\d_ ]*+s?\))"
+    r"|\^ ?\{? ?-?[1-6] ?\}?|[°%²³$€¥₩₹£¢/]|\\cdot(?![a-zA-Z])|\([^\W\d_][^\W\d_ ]*+s?\))"
 )
 _BEHIND = re.compile(
     rf"(?:(?<=[\d)}}\]%.])|(?<=\\pi)|(?<=[a-zA-Z])(?= ?\\text))"
@@ -288,6 +294,8 @@ def _may_be_unit(body: str, behind: str, phrase: str) -> bool:
         return is_unit(phrase) and r"\text" in behind
     if r"\text" in behind[:7] or not re.match(r"[a-zA-Zµμ]", word) or re.fullmatch(r"[ap]\.?m\.?", phrase, re.I):
         return True
+    if word == "rs" and not behind[0].isspace():  # rupees stand apart
+        return False
     if len(word) == 1:
         is_number = read_number(body) is not None
         return is_unit(phrase) and is_number and (behind[0].isspace() or "/" in phrase)

@@ -1,6 +1,6 @@
 r"""Plain numbers, read exactly: decimals, fractions, mixed numbers, powers of ten, repeating decimals, words; lists.
 
-Left out: numbers whose commas are decimal points, since `1,5` is also a list.
+Left out: numbers whose commas are decimal points, since `1,5` is also a list; but 1.500,00 is none.
 """
 
 import re
@@ -22,7 +22,7 @@ Numbers = tuple[str, list[Number]]
 
 _WHOLE = r"\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d{1,3}(?:_\d{3})+|\d+"
 _DECIMAL = rf"(?:{_WHOLE})(?:\.\d*)?|\.\d+"
-_POINTS = r"\d{1,3}(?:\.\d{3}){2,}"
+_POINTS = r"\d{1,3}(?:\.\d{3})+,\d\d|\d{1,3}(?:\.\d{3}){2,}"
 _TEN = r"10 ?(?:\^|\*\*) ?(?:\{ ?)?([-+]? ?\d{1,3})(?: ?\})?"
 _INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 _FRACTION = (
@@ -61,7 +61,7 @@ def read_number(text: str) -> Number | None:
         return _repeating(text)
     sign, points, decimal, plain_power, power, lone_power, *fraction, percent = match.groups()
     if points or decimal or lone_power:
-        digits = points.replace(".", "") if points else re.sub("[, _]", "", decimal or "1")
+        digits = points.replace(".", "").replace(",", ".") if points else re.sub("[, _]", "", decimal or "1")
         value = Fraction(digits) * Fraction(10) ** int((plain_power or power or lone_power or "0").replace(" ", ""))
     else:
         whole, above, below = (int((part or "0").replace(",", "")) for part in _parts(fraction))
@@ -144,14 +144,27 @@ def same_ratio(gold: str, found: str) -> bool | None:
 
 
 _BASES = {"binary": 2, "octal": 8, "decimal": 10, "hex": 16, "hexadecimal": 16}
+_PREFIXES = {"b": 2, "o": 8, "x": 16}
 _IN_BASE = re.compile(
-    r"(-?) ?\(? ?0*([0-9A-Za-z][0-9A-Za-z ]*?) ?\)? ?"
+    r"(-?) ?(?:\\overline)?[({]? ?0*([0-9A-Za-z][0-9A-Za-z ]*?) ?[)}]? ?"
     r"(?:_ ?\{? ?\(?(?:base)? ?|[,(]? ?(?:in )?base[ -]?)\{? ?(\d{1,2}|[a-z]+) ?\}? ?\)?\}?"
 )
 
 
-def in_base(text: str) -> tuple[str, str, int] | None:
-    """Return (sign, digits, base) of a number that names its base, such as 2516_8 or (2516)_{eight}."""
+_PREFIXED = re.compile(r"(-?)0([box])(\w+)", re.IGNORECASE)
+
+
+class InBase(NamedTuple):
+    """A number that names its base."""
+
+    sign: str
+    digits: str
+    base: int
+
+
+def in_base(text: str) -> InBase | None:
+    """Read 2516_8, (2516)_{eight}, 0b1101, 0xFF; None where no base is named."""
+    text = _PREFIXED.sub(lambda found: f"{found[1]}{found[3].upper()}_{_PREFIXES[found[2].lower()]}", text)
     match = _IN_BASE.fullmatch(text)
     if match is None:
         return None
@@ -159,7 +172,7 @@ def in_base(text: str) -> tuple[str, str, int] | None:
     digits = match[2].replace(" ", "")
     if base is None or not re.search(r"[\dA-Z]", digits):
         return None
-    return match[1], digits.upper() if re.search(r"\d", digits) else digits, base
+    return InBase(match[1], digits.upper() if re.search(r"\d", digits) else digits, base)
 
 
 # --- words ---
@@ -171,6 +184,24 @@ _SMALL = (
 )
 _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
+
+
+_PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7} | {
+    "eighth": 8,
+    "ninth": 9,
+    "tenth": 10,
+}
+_IN_PARTS = re.compile(rf"(an?|{'|'.join(_SMALL)})[ -]({'|'.join(_PARTS)})s?|half(?: a dozen)?", re.IGNORECASE)
+
+
+def parts_in_words(text: str) -> str | None:
+    r"""Write `two thirds` as \frac{2}{3} and `half a dozen` as 6; None where it is no fraction (a third is one)."""
+    match = _IN_PARTS.fullmatch(text)
+    if match is None:
+        return None
+    if match[1] is None:
+        return "6" if " " in text else r"\frac{1}{2}"
+    return rf"\frac{{{_SMALL.get(match[1].lower(), 1)}}}{{{_PARTS[match[2].lower()]}}}"
 
 
 def from_words(text: str) -> tuple[int, str] | None:

@@ -93,7 +93,12 @@ _AXES = (
     ("east", "west"),
     ("northeast", "southwest"),
     ("northwest", "southeast"),
-    ("profit gain gained win won", "loss lost lose"),
+    ("profit gain gained win won profits gains wins", "loss lost lose losses"),
+    ("late", "early"),
+    ("deposit deposits deposited", "withdrawal withdrawals withdrawn"),
+    ("credit", "debt owed"),
+    ("ad a.d. a.d ce c.e. c.e", "bc b.c. b.c bce b.c.e. b.c.e"),
+    ("aboveground overground", "underground"),
     ("increase increased rise growth raise", "decrease decreased drop reduction decline fall"),
     (
         "more greater over extra longer taller heavier older faster surplus",

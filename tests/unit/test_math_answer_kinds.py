@@ -33,6 +33,12 @@ SAME = {
         ("4 hundred", "400"), (r"3\text{ km north}", r"3\text{ km}"),
     ],
     "inequalities": [
+        ("a<b<c", "c>b>a"), ("a < b<c", "c > b > a"), (r"3\ne x", r"x\ne3"), (r"x \not< 3", r"x\ge3"),
+        (r"x\not>3", r"x\le3"),
+        (r"x \nless 3", r"x\ge3"), (r"x\ge1 \text{ and } x\le2", r"1\le x\le2"),
+        (r"x\le1, x\ge2", r"x\le1 \text{ or } x\ge2"),
+        (r"\text{No solution}", r"\emptyset"), (r"\text{no solutions}", r"\varnothing"),
+        (r"\text{empty set}", r"\emptyset"),
         ("x > 2", r"(2, \infty)"), ("2 < x", "x > 2"), (r"x \ge 2", r"[2,\infty)"), (r"x \in (1,3]", r"1 < x \le 3"),
         (r"3 \geq x > 1", "(1,3]"), (r"x>4 \text{ or } x<-1", r"x<-1 \text{ or } x>4"),
         (r"x<-1 \lor x>4", r"(-\infty,-1)\cup(4,\infty)"), (r"-1<x \land x<4", "(-1,4)"), (r"\{x : x > 2\}", "x>2"),
@@ -43,6 +49,8 @@ SAME = {
         (r"(-\infty, \infty)", r"\mathbb{R}"), ("x < -1, x > 4", r"(-\infty,-1)\cup(4,\infty)"), ("x≥2", r"x \ge 2"),
     ],
     "bases": [
+        ("{1011}_{2}", "1011_2"), (r"\overline{1011}_2", "1011_2"), ("0b1101", "1101_2"), ("0xFF", "FF_{16}"),
+        ("0xff", r"\text{FF}_{16}"), ("0o17", "17_8"), ("11", "11_2"), ("11_{10}", "11"),
         (r"1011_{\text{two}}", "1011_2"), (r"(1011)_{\text{two}}", "1011_2"), ("2516_{(8)}", "2516_8"),
         (r"2516 \text{ (base 8)}", "2516_8"), (r"2516_{\text{base }8}", "2516_8"), (r"2516\text{ base }8", "2516_8"),
         ("2516 in base 8", "2516_8"), ("(A5)_{16}", r"\text{A5}_{16}"), ("a5_{16}", "A5_{16}"),
@@ -67,6 +75,7 @@ SAME = {
         (r"0.1212\ldots", r"\frac{4}{33}"), (r"16.\overline{6}\%", r"\frac{1}{6}"),
     ],
     "signs": [
+        ("4-(-3)i", "4+3i"), ("4 - (-3)i", "4+3i"), ("2-(-x)", "2+x"), ("x+(-3)^2", "x+9"), ("x-(-3)^2", "x-9"),
         (r"1\cdot x", "x"), (r"1 \cdot x + 2", "x+2"), (r"x/y \cdot 2", r"\frac{2x}{y}"),
         ("14.0 + -1.0i", "14-i"), ("14 + (-1)i", "14-i"), ("14-1i", "14 - i"), ("0 + 1i", "i"), ("-1i", "-i"),
         ("+5", "5"), ("--5", "5"), ("-(-5)", "5"), ("2 - -3", "5"), ("1x + 2", "x+2"), ("x + -2", "x-2"),
@@ -83,6 +92,7 @@ SAME = {
         (r"k\pi \text{ for integers } k", r"k\pi \text{ where } k \text{ is an integer}"),
     ],
     "units": [
+        ("500 ₹", "500"), ("₹500", "500 ₹"), (r"\pounds 20", "20"), (r"\pounds20", "£20"), ("6 rs", "Rs 6"),
         ("5 km", "5"), ("5km", "5"), (r"5\,\mathrm{km}", r"5\text{ km}"), ("5 kilometers", "5 km"), ("5000 m", "5 km"),
         ("1 hour", "60 minutes"), ("5 m/s", r"5\text{ m/s}"), (r"5\ \frac{\text{m}}{\text{s}}", "5"),
         ("5 meters per second", "5 m/s"), (r"12\text{ cm}^2", r"12 \text{ square centimeters}"), ("12 cm²", "12"),
@@ -98,6 +108,10 @@ SAME = {
         (r"3\text{ L}", "3000 mL"), ("5 cm by estimate", "5"),
     ],
     "numbers": [
+        ("half a dozen", "6"), (r"\text{half a dozen}", "6"), ("two thirds", r"\frac23"), (r"\text{two-thirds}", "2/3"),
+        ("one half", "0.5"), ("one-half", r"\frac12"), ("a quarter", r"\frac14"), ("three quarters", "0.75"),
+        ("half", "1/2"),
+        ("1.500,00", "1500"), ("1.234.567,50", "1234567.5"), (r"3^{\text{rd}}", "3"), (r"21^\text{st}", "21"),
         (r"\frac{\pi}{3}", r"60^\circ"), (r"60^\circ", r"\frac{\pi}{3}"),
         (r"\frac{\pi}{3} \text{ radians}", r"\frac{\pi}{3}"), (r"60^\circ", "60"), ("four", "4"),
         (r"\text{twenty-five}", "25"), ("4", r"\mbox{four}"), (r"\text{one hundred}", "100"), ("1_000_000", "1000000"),
@@ -108,6 +122,7 @@ SAME = {
         ("(5)", "5"), ("{5}", "5"), ("$5$", "5"), (r"\(5\)", "5"), ("three apples", "3"),
     ],
     "labels": [
+        ("5=x", "5"), ("5 = x", "x = 5"), (r"\frac12 = x", "0.5"),
         (r"x=2 \text{ or } x=3", "2,3"), ("x = 2, y = 3", "(2,3)"), ("x = 2, 3", "2, 3"),
         (r"\text{Therefore, } 5", "5"),
         (r"\text{(B)}\ 42", "B"), ("(B) 42", "42"), ("B. 42", "B"), ("B) 42", "B"), ("Choice B", "B"),
@@ -143,6 +158,9 @@ DIFFERENT = {
         (r"\$5", r"5\text{ cents}"), ("3 hundred", "3 thousand"), ("12k", "12000"),
     ],
     "text": [
+        (r"20\text{ late}", r"20\text{ early}"), (r"3\text{ wins}", r"3\text{ losses}"), ("100 BC", "100 AD"),
+        (r"10\text{ deposits}", r"10\text{ withdrawals}"), ("100 BCE", "100 CE"), (r"100\text{ BC}", r"100\text{ AD}"),
+        (r"\$5\text{ debt}", r"\$5\text{ credit}"),
         (r"a_{\text{max}}", r"a_{\text{min}}"), ("v_{max}", "v_{min}"),
         (r"5\text{ units left}", r"5\text{ units right}"), (r"10\%\text{ increase}", r"10\%\text{ decrease}"),
         (r"\$5\text{ profit}", r"\$5\text{ loss}"), (r"5\text{ below zero}", "5"), (r"x_{\text{A}}", r"x_{\text{B}}"),
@@ -154,6 +172,10 @@ DIFFERENT = {
         (r"5\text{ is impossible}", "5"), (r"\angle ABC", r"\angle BAC"),
     ],
     "inequalities": [
+        (r"x\le2\text{ and }x\ge5", r"x\le2\text{ or }x\ge5"), ("x<1 and x>3", "x<1 or x>3"),
+        (r"x<1 \wedge x>3", r"x<1 \vee x>3"), (r"x\ge1 \text{ or } x\le2", r"x\ge1 \text{ and } x\le2"),
+        ("a<b<c", "c<b<a"),
+        (r"3\ne x", r"x\ne4"), (r"x \not< 3", "x>3"), (r"x \not< 3", r"x\le3"), (r"\text{No solution}", "0"),
         ("x > 2", "x < 2"), ("x > 2", r"x \ge 2"), ("2 > x", "x > 2"), ("3 > x > 1", r"3 \ge x > 1"),
         (r"x<-1 \text{ and } x>4", r"(-\infty,-1)\cup(4,\infty)"),
         (r"x < -1 \text{ or } x > 5", r"(-\infty,-1)\cup(4,\infty)"), (r"\{x \mid 1 < x < 4\}", "(1,3)"),
@@ -162,6 +184,8 @@ DIFFERENT = {
         ("-1 < x < 4", "x > -1 or x < 4"), ("x>2", "2"), (r"x \neq 2", "2"),
     ],
     "bases": [
+        ("11_2", "11"), ("11_{16}", "11"), ("0b1101", "1101_3"), ("0b1101", "1101"), ("0xFF", "FE_{16}"),
+        ("{1011}_{2}", "1011_3"),
         ("1011_2", "1011_3"), ("(1011)_2", "1010_2"), (r"2516_{\text{eight}}", "2516_9"), ("1358_{10}", "2516_8"),
         (r"2516\text{ base }7", "2516_8"), ("(A5)_{16}", "(A6)_{16}"), ("x_1", "x_2"), ("2516", "2517_8"),
     ],
@@ -179,6 +203,7 @@ DIFFERENT = {
         (r"0.1\dot{6}", "0.16"),
     ],
     "signs": [
+        ("4-(-3)i", "4-3i"), ("x-(-3)^2", "x+9"), ("x+(-3)^2", "x-9"),
         (r"5 \cdot x", "5"), ("5/x", "5"), ("5/m", "5"), ("5*x", "5"), (r"5 \cdot m", "5"),
         ("14 + 1i", "14-i"), ("14 - -1i", "14-i"), ("x - -2", "x-2"), ("11x", "x"), ("1x", "1"), ("-(-5)", "-5"),
         ("10x", "x"), ("21i", "2i"), ("x^{1x}", "1"), ("14.0 + -1.0i", "14+i"), ("x_1 x", "x_x"), ("2^1x", "2^x"),
@@ -191,6 +216,8 @@ DIFFERENT = {
         (r"3\text{ remainder }2", "3"),
     ],
     "units": [
+        ("2ab", "2"), ("6rs", "6"), ("2bc", "2"), ("7ds", "7"), ("3pq", "3"), ("500 ₹", r"\$500"),
+        (r"\pounds 20", r"\$20"),
         ("5 km", "5 m"), ("5 m/s", "5 km/h"), ("5 m/s", "5 m"), ("5 hours", "5 minutes"),
         (r"12\text{ cm}^2", r"12\text{ cm}"), (r"12\text{ cm}^2", r"12\text{ cm}^3"), ("5 dollars", "5 euros"),
         ("¥500", r"\$500"), ("5 kg", "5 pounds"), (r"5^\circ C", r"5^\circ F"), ("20 days", "20 miles"),
@@ -200,12 +227,15 @@ DIFFERENT = {
         ("5 meters", "50"), ("3n", "3"), ("5 grams", "5 liters"),
     ],
     "numbers": [
+        ("two thirds", "2"), ("two thirds", "1/2"), ("third", "1/3"), ("twenty third", "20/3"), ("half a dozen", "12"),
+        ("1.500,00", "1.5"), ("1.500,00", "150000"), (r"3^{\text{rd}}", "4"), ("1.500,5", "1500.5"),
         (r"\frac{\pi}{3}", "60"), (r"\frac{\pi}{4}", r"60^\circ"), ("60", r"\frac{\pi}{3}"),
         (r"60^\circ", r"\frac{\pi}{6}"), ("four", "5"), ("fourteen", "4"), ("twenty-five", "20"), ("2½", "1"),
         ("1.000", "1000"), ("1,5", "15"), ("12,25,100", "1225100"), ("one hundred", "1"), ("2^10", "210"),
         ("1 2 3", "123"), ("sixty", "6"), ("1,2/3", "4"), ("second", "2"),
     ],
     "labels": [
+        ("5=x", "6"), ("5=x", "y=5"),
         (r"x=2 \text{ or } x=3", "3"), ("x = 2, y = 3", "3"), ("x = 2 or 3", "3"),
         ("(A) 42", "B"), ("(A) 42", r"\textbf{(B)}\ 42"), ("Option A", "B"), ("(B) 43", "42"),
         (r"\text{The answer is not 5}", "5"), (r"\approx 1.5", "1.414"), (r"5 \approx 7", "7"),
@@ -238,6 +268,14 @@ def test_near_misses(found: str, gold: str) -> None:
     ("text", "right", "wrong"),
     [
         ("The answer is .5.", "0.5", "5"),
+        ("Therefore x = 2 or x = 3.", "2,3", "3"),
+        ("So x=2, x=3 and x=4", "2,3,4", "4"),
+        ("Answer: − 3", "-3", "3"),
+        ("Answer: - 3", "-3", "3"),
+        ("So x = - 3.", "-3", "3"),
+        ("It costs 1.500,00 EUR", "1500", "0"),
+        ("The price is 1.234,50 €", "1234.5", "50"),
+        ("Answer: 1_000", "1000", "0"),
         ("So she needs 2 1/4 cups.", "9/4", "1/4"),
         (r"So it is 2\frac{1}{4} cups.", "2.25", "4"),
         (r"The answer is \frac{3}{4}.", "0.75", "4"),

@@ -276,6 +276,10 @@ def test_a_choice_by_its_text(text: str, letter: str, choices: list[str]) -> Non
         ("Answer: A. Not B.", "B", False),
         ("\\boxed{x^2} hence answer A. Not B", "A", True),
         ("It can't be A, so C.", "C", True),
+        ("Answer: C. Can't be B.", "C", True),
+        ("Answer: C. It cannot be B.", "C", True),
+        ("C is not B.", "C", False),
+        ("C cannot be right.", "C", False),
         ("It isn't B. Answer: C", "C", True),
     ],
 )
