@@ -256,7 +256,7 @@ def _marked(turn: Mapping[str, Any], role: str, where: str) -> Mapping[str, Any]
 
 def _may_be_mark(name: str, value: Any, role: str) -> bool:
     """Whether a key is a mark by its name, or, on the turns that are trained on, by its value: yes or no."""
-    if name == "train" or value is None:
+    if name in ("train", *_FLAGS) or value is None:
         return False
     yes_or_no = value in (0, 1) or (isinstance(value, str) and value.lower() in _YES_OR_NO)
     return (role == "assistant" and isinstance(value, bool)) or (
@@ -264,6 +264,8 @@ def _may_be_mark(name: str, value: Any, role: str) -> bool:
     )
 
 
+_FLAGS = ("toxic", "redacted", "deleted", "synthetic", "edited", "flagged", "is_error", "prefix")
+"""Public sets' keys of turns that say yes or no, and nothing of the training."""
 _YES_OR_NO = ("true", "false", "yes", "no", "0", "1")
 
 

@@ -329,7 +329,12 @@ def test_rows_of_other_sources_are_refused_as_well(column: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "extra", [{"name": "Ann", "id": 1, "turn": 0, "score": 0.5, "train_id": "x"}, {"label": "sum"}]
+    "extra",
+    [
+        {"name": "Ann", "id": 1, "turn": 0, "score": 0.5, "train_id": "x"},
+        {"label": "sum"},
+        {"toxic": False, "redacted": True},
+    ],
 )
 def test_what_turns_carry_besides_is_let_be(extra: dict[str, Any], tmp_path: Path) -> None:
     assert trained_turns(from_file(marked(**extra), tmp_path)["messages"], "non_reasoning") == [1, 3]
