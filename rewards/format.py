@@ -86,7 +86,9 @@ def loops(text: str, *, times: int = 6, least: int = 60) -> bool:
     Rulers and padding (a repeated character that is no letter or digit) are no loop. Linear in the text's length (the
     prefix function of the reversed text: Knuth, Morris and Pratt 1977).
     """
-    backwards = text[-_MOST // 10 :].rstrip()[::-1]
+    end_of_text = text[-_MOST // 10 :]
+    backwards = end_of_text.rstrip()[::-1]
+    blanks = len(end_of_text) - len(backwards)
     borders = [0] * len(backwards)
     border = 0
     for end in range(1, len(backwards)):
@@ -95,7 +97,9 @@ def loops(text: str, *, times: int = 6, least: int = 60) -> bool:
         border += backwards[end] == backwards[border]
         borders[end] = border
         period = end + 1 - border
-        if end + 1 >= least and end + 1 >= times * period and any(map(str.isalnum, backwards[:period])):
+        # The last stretch may have ended in the blanks that were taken off.
+        whole = end + 1 + min(blanks, period - 1)
+        if end + 1 >= least and whole >= times * period and any(map(str.isalnum, backwards[:period])):
             return True
     return False
 

@@ -15,7 +15,7 @@ from tests.stages.conftest import ROOT
     ("overrides", "message"),
     [
         ([], "exceed the model's context of 256"),
-        (["model.rope.factor=4"], "rollout.actors × gpus_per_actor: 4000 GPUs are asked for"),
+        (["model.rope.factor=4"], "rollout.actors × gpus_per_actor: 2000 GPUs are asked for"),
     ],
 )
 def test_known_before_anything_is_sampled(

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rewards.format import flaw, loops, repetition, score
@@ -70,6 +70,7 @@ def test_a_conversational_completion():
 
 
 @given(st.text(alphabet="abc ", min_size=5, max_size=30).filter(str.strip), st.integers(6, 30))
+@example(stretch="aaaaaaaaaa  ", times=6)
 def test_a_stretch_repeated_often_enough_is_a_loop(stretch, times):
     repeated = stretch * times
     assert loops("Something else before it. " + repeated) == (len(repeated.rstrip()) >= 60) or len(repeated) < 70
