@@ -46,7 +46,7 @@ main()
 
 
 def test_killing_rollout_actors_changes_nothing(recipe_file: Path, tmp_path: Path) -> None:  # noqa: F811
-    arguments = ["rl", str(recipe_file), f"run.output={tmp_path}", "rollout.chunk_prompts=1"]
+    arguments = ["rl", str(recipe_file), f"run.output={tmp_path}", "rollout.chunk_prompts=1", "rollout.actors=2"]
     quiet = agapo(*arguments, "run.name=quiet")
     assert quiet.returncode == 0, quiet.stderr
     killed = subprocess.run(
