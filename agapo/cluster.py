@@ -4,7 +4,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
-from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayError, RayTaskError
+from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from agapo.errors import UserError
 from agapo.signals import kept_from_ray
@@ -152,6 +152,11 @@ def how_it_died(error: BaseException) -> str:
     if exited := re.search(r"exit code (\d+)|exit_code=(\d+)", text):
         return f"it exited with status {exited[1] or exited[2]}"
     return "it was killed, as the system does where memory runs out"
+
+
+def number_of(error: RayActorError, actors: Sequence[Any]) -> str:
+    """Return which of the actors an error of Ray's is about, as a number from 0 on; `?` where it does not say."""
+    return next((str(n) for n, actor in enumerate(actors) if actor._actor_id.hex() == error.actor_id), "?")
 
 
 def free_endpoint() -> tuple[str, int]:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from transformers import PreTrainedTokenizerBase
 
 from agapo.errors import UserError
-from agapo.evaluation.needle_prompts import NeedlePrompt, needle_prompts
+from agapo.evaluation.needle_prompts import NeedlePrompt
 from agapo.recipe.needle import NeedleConfig
 from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import start_scorer
@@ -90,30 +89,25 @@ class NeedleResult:
 def needle_test(
     needle: NeedleConfig,
     pool: RolloutPool,
-    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[NeedlePrompt],
     folder: Path,
     *,
-    context: int | None,
     seed: int = 0,
     stop: Sequence[str] = (),
-    prompts: Sequence[NeedlePrompt] | None = None,
     say: Say = lambda line: None,
 ) -> NeedleResult:
     """Ask the model that `pool` holds for each needle, and write `needle.json` and `needle.png` to `folder`.
 
-    `context`: the model's, in tokens. `stop`: texts that end a response, as in `rollout.stop`. `prompts`: what
-    `needle_prompts` gave, where it was called before the training.
-    Starts and ends verifier workers of its own. Raises UserError for a grid that does not fit the model; red cells
-    are the caller's part (`require_green`).
+    `prompts`: of `needle_prompts`. `stop`: texts that end a response, as in `rollout.stop`. Starts and ends verifier
+    workers of its own. Red cells are the caller's part (`require_green`).
     """
-    asked = prompts if prompts is not None else needle_prompts(needle, tokenizer, context=context, seed=seed)
     params = SamplingParams(
         group_size=1, max_new_tokens=needle.max_new_tokens, temperature=0.0, seed=seed, stop=tuple(stop)
     )
     scorer = start_scorer(needle.reward)
     try:
         groups = [
-            judged for length in needle.lengths for judged in _ask(needle, length, asked, pool, params, scorer, say)
+            judged for length in needle.lengths for judged in _ask(needle, length, prompts, pool, params, scorer, say)
         ]
     finally:
         scorer.close()

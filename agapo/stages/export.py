@@ -19,6 +19,7 @@ from agapo.recipe.read import recipe_stage
 from agapo.stages.running.trainer_loop import adapted_model
 from agapo.tracking import make_console, read_json
 from agapo.tracking.files import write_text_atomic
+from agapo.tracking.model_card import checkpoint_card
 
 KINDS: dict[str, type[Recipe]] = {"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe}
 ADAPTER = "adapter_config.json"
@@ -38,7 +39,7 @@ def export_checkpoint(run: Path, step: int | None, out: Path | None) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     model, tokenizer = _learnt(recipe, run, checkpoint)
     export_hf(model, tokenizer, folder)
-    write_text_atomic(folder / "README.md", _card(recipe, run, number))
+    write_text_atomic(folder / "README.md", checkpoint_card(run, recipe, number))
     make_console().print(f"Step {number} of {run} is in {folder}", soft_wrap=True, highlight=False)
 
 
@@ -81,15 +82,5 @@ def _learnt(recipe: Recipe, run: Path, checkpoint: Checkpoint) -> tuple[PreTrain
 @torch.no_grad()
 def _fill(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
     """Copy the policy's weights, whose names have the learner's wrapper before them, into the model."""
-    parameters = dict(model.named_parameters())
-    for name, parameter in parameters.items():
+    for name, parameter in model.named_parameters():
         parameter.copy_(weights[f"model.{name}"])
-
-
-def _card(recipe: Recipe, run: Path, step: int) -> str:
-    return (
-        f"---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags: [agapo, {recipe.stage}]\n---\n"
-        f"# {recipe.run.name}, step {step}\n\nThe weights of step {step} of the run `{run.name}` ({recipe.stage}), "
-        f"exported from its checkpoint by `agapo export`.\n\n## Recipe\n\n```yaml\n"
-        f"{(run / 'recipe.yaml').read_text().strip()}\n```\n"
-    )

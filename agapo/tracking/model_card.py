@@ -39,12 +39,26 @@ def model_card(run: RunDirectory, recipe: Recipe, summary: Mapping[str, Any]) ->
             "Greedy answers to held-out questions after each stage, with the questions and limits of its recipe.\n",
             *_results(way),
             *_guards(summary.get("guards")),
-            "\n## Recipe\n",
-            "```yaml",
-            run.recipe.read_text().strip(),
-            "```\n",
+            *_recipe(run.path),
         ]
     )
+
+
+def checkpoint_card(run: Path, recipe: Recipe, step: int) -> str:
+    """Return the card of a checkpoint's model; `run`: its run's folder."""
+    return "\n".join(
+        [
+            _front_matter(recipe, []),
+            f"# {recipe.run.name}, step {step}\n",
+            f"The weights of step {step} of the run `{run.name}` ({STAGES.get(recipe.stage, recipe.stage)}), exported "
+            f"from its checkpoint with agapo {agapo.__version__}.",
+            *_recipe(run),
+        ]
+    )
+
+
+def _recipe(run: Path) -> list[str]:
+    return ["\n## Recipe\n", "```yaml", (run / "recipe.yaml").read_text().strip(), "```\n"]
 
 
 def _front_matter(recipe: Recipe, way: Iterable[Mapping[str, Any]]) -> str:

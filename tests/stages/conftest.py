@@ -9,14 +9,17 @@ import time
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from agapo.cli import main
-from agapo.cluster import in_cluster
+from agapo.cluster import fetch, in_cluster
 from agapo.model.loading import export_hf
 from agapo.model.tokenizer import build_tokenizer
+from agapo.rollouts.pool import RolloutPool
 from tests.builders import tiny_exaone
 
 ROOT = Path(__file__).parents[2]
@@ -94,3 +97,17 @@ def interrupt_after(step: int, metrics: Path, *arguments: object) -> subprocess.
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     return subprocess.CompletedProcess(command, process.returncode, output, "")
+
+
+def hold_back_first_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hand the actors every buffer with the first tensor, the embeddings, as it was in the first one (float32)."""
+    real, first = RolloutPool.set_weights, []
+
+    def partly(self: RolloutPool, buffer: Any, layout: Any, version: int) -> None:
+        whole = np.array(buffer if isinstance(buffer, np.ndarray) else fetch(buffer))
+        size = layout.sizes[0] * 4
+        first.append(whole[:size].copy())
+        whole[:size] = first[0]
+        real(self, whole, layout, version)
+
+    monkeypatch.setattr(RolloutPool, "set_weights", partly)

@@ -3,15 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from agapo.cluster import fetch
-from agapo.rollouts.pool import RolloutPool
 from agapo.stages.rl import loop
-from tests.stages.conftest import agapo_here
+from tests.stages.conftest import agapo_here, hold_back_first_tensor
 from tests.stages.test_rl import steps_of
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
@@ -43,17 +39,7 @@ def test_another_temperature_stops_at_the_first_step(
 def test_a_tensor_that_is_never_updated_stops_later_and_another_bound_lets_it_go_on(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first tensor, the embeddings, stays as it was in the first buffer."""
-    real, first = RolloutPool.set_weights, []
-
-    def partly(self: RolloutPool, buffer: Any, layout: Any, version: int) -> None:
-        whole = np.array(buffer if isinstance(buffer, np.ndarray) else fetch(buffer))
-        size = layout.sizes[0] * 4
-        first.append(whole[:size].copy())
-        whole[:size] = first[0]
-        real(self, whole, layout, version)
-
-    monkeypatch.setattr(RolloutPool, "set_weights", partly)
+    hold_back_first_tensor(monkeypatch)
     arguments = ("rl", recipe_file, f"run.output={tmp_path}", "run.name=partial", "learner.learning_rate=0.01")
     done = agapo_here(*arguments)
     assert done.returncode != 0

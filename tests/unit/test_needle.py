@@ -47,7 +47,8 @@ class Oracle:
 
 
 def run(needle: NeedleConfig, oracle: Oracle, folder: Path, context: int | None = 4096):
-    return needle_test(needle, oracle, TOKENIZER, folder, context=context)  # type: ignore[arg-type]
+    prompts = needle_prompts(needle, TOKENIZER, context=context)
+    return needle_test(needle, oracle, prompts, folder)  # type: ignore[arg-type]
 
 
 def test_prompts_have_the_tokens_asked_for_in_every_language_and_mode() -> None:

@@ -5,13 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from agapo.cluster import fetch
-from agapo.rollouts.pool import RolloutPool
 from agapo.stages.rl import loop
-from tests.stages.conftest import agapo_here, recipe_file, shared_ray, tiny_model  # noqa: F401  fixtures
+from tests.stages.conftest import agapo_here, hold_back_first_tensor, recipe_file, shared_ray, tiny_model  # noqa: F401  fixtures
 from tests.stages.test_dpo import recipe_file as dpo_recipe
 from tests.stages.test_eval import recipe  # noqa: F401  a fixture
 from tests.stages.test_rl import rollouts_of, steps_of
@@ -59,16 +56,7 @@ def test_wrong_on_purpose(arguments: list[Any], tmp_path: Path, monkeypatch: pyt
     assert done.returncode != 0
     assert "never agreed: likely another temperature" in done.stderr.replace("\n", " ")
 
-    hand_over, first = RolloutPool.set_weights, []
-
-    def partly(self: RolloutPool, buffer: Any, layout: Any, version: int) -> None:
-        whole = np.array(buffer if isinstance(buffer, np.ndarray) else fetch(buffer))
-        size = layout.sizes[0] * 4
-        first.append(whole[:size].copy())
-        whole[:size] = first[0]
-        hand_over(self, whole, layout, version)
-
-    monkeypatch.setattr(RolloutPool, "set_weights", partly)
+    hold_back_first_tensor(monkeypatch)
     done = agapo_here("rl", *arguments, "run.name=partial", "learner.learning_rate=0.01")
     assert done.returncode != 0
     assert "so weights are the likely cause: stale" in done.stderr.replace("\n", " ")

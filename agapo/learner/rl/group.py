@@ -8,7 +8,7 @@ import numpy as np
 import ray
 from ray.exceptions import RayActorError
 
-from agapo.cluster import fetch, free_endpoint, how_it_died
+from agapo.cluster import fetch, free_endpoint, how_it_died, number_of
 from agapo.errors import ProcessDied
 from agapo.learner.checkpoint import Checkpoint, Saved, deepspeed_files, require_same_shards
 from agapo.learner.rl.batching import Example
@@ -90,10 +90,8 @@ class LearnerGroup:
         try:
             return fetch(references, relief=RELIEF)
         except RayActorError as error:
-            died = [str(rank) for rank, actor in enumerate(self._ranks) if actor._actor_id.hex() == error.actor_id]
-            raise ProcessDied(
-                f"learner rank {', '.join(died) or '?'} died ({how_it_died(error)}); often memory: {RELIEF}"
-            ) from None
+            rank = number_of(error, self._ranks)
+            raise ProcessDied(f"learner rank {rank} died ({how_it_died(error)}); often memory: {RELIEF}") from None
 
     def load_reference(self) -> None:
         """Load the frozen reference policy on every rank."""

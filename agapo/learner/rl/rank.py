@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from agapo.algorithm.objective import policy_loss
 from agapo.errors import UserError
 from agapo.learner.deepspeed_config import deepspeed_config, skip_compiled_extension
+from agapo.learner.process_group import group_variables
 from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, needs_one_row, plan_ranks
 from agapo.learner.rl.row_check import check_packed_rows
 from agapo.learner.rl.settings import TAG, LearnerSettings
@@ -209,13 +210,7 @@ class LearnerRank:
 
 def _join(rank: int, ranks: int, address: str, port: int, device: str) -> None:
     """Join the process group, with the environment that DeepSpeed reads."""
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_RANK": "0",
-        "MASTER_ADDR": address,
-        "MASTER_PORT": str(port),
-    }
+    os.environ |= group_variables(rank, ranks, address, port)
     if device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)

@@ -4,8 +4,7 @@ Nothing heavy is imported here: an actor's process imports this file whole, and 
 """
 
 import os
-import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agapo.cluster import free_endpoint
@@ -37,11 +36,10 @@ class TrainerRank:
         """Return an address and a free port on this host, for the ranks to meet at."""
         return free_endpoint()
 
-    def fit(self, job: bytes, group: Mapping[str, str], mailbox: Any) -> str:
-        """Train to the last step; return what the user has to mend, and nothing where all is well.
+    def fit(self, group: Mapping[str, str], main: Callable[..., str], *given: Any) -> str:
+        """Be the rank: `main(*given)` trains to the last step, and returns what the user has to mend, if anything.
 
-        `job` is a pickled (main, settings, kind); `group` has the variables by which a process group is joined.
+        `group` has the variables by which a process group is joined (`group_variables`).
         """
         os.environ |= group
-        main, settings, kind = pickle.loads(job)
-        return main(settings, kind, mailbox)
+        return main(*given)

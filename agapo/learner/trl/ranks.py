@@ -8,7 +8,6 @@ When a rank dies, all are started anew, a bounded number of times, and go on fro
 made again have the same numbers, and are reported once.
 """
 
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,9 +18,10 @@ import torch
 from ray.exceptions import RayActorError, RayTaskError
 from transformers import TrainerCallback
 
-from agapo.cluster import fetch, how_it_died
+from agapo.cluster import fetch, how_it_died, number_of
 from agapo.errors import Interrupted, ProcessDied, UserError
 from agapo.learner.checkpoint import latest_checkpoint
+from agapo.learner.process_group import group_variables
 from agapo.learner.trl.callbacks import STATE, CheckpointCallback, LearningRateCallback, ReportCallback
 from agapo.learner.trl.fine_tuning import FineTuning, fine_tune
 from agapo.learner.trl.rank_actor import Mailbox, TrainerRank
@@ -84,13 +84,14 @@ def _finished(settings: FineTuning, kind: Kind, mailbox: Any, look: Callable[[],
     ranks = _start(settings)
     try:
         address, port = fetch(ranks[0].endpoint.remote())
-        job = pickle.dumps((rank_main, settings, kind))
-        groups = [_group(rank, len(ranks), address, port) for rank in range(len(ranks))]
-        running = [actor.fit.remote(job, group, mailbox) for actor, group in zip(ranks, groups, strict=True)]
+        job = (rank_main, settings, kind, mailbox)
+        running = [
+            actor.fit.remote(group_variables(rank, len(ranks), address, port), *job) for rank, actor in enumerate(ranks)
+        ]
         while running:
             ended, running = ray.wait(running, timeout=POLL_S)
             look()
-            if problem := "".join(fetch(ended)[:1]):
+            for problem in filter(None, fetch(ended)):
                 raise UserError(problem)
     except (RayActorError, RayTaskError) as error:
         if last:
@@ -111,18 +112,6 @@ def _start(settings: FineTuning) -> list[Any]:
         "runtime_env": {"env_vars": {} if on_gpu else cpu_only},
     }
     return [ray.remote(TrainerRank).options(**options).remote() for _ in range(own.ranks)]
-
-
-def _group(rank: int, ranks: int, address: str, port: int) -> dict[str, str]:
-    """Return what accelerate and DeepSpeed read; Ray shows a rank no other GPU than its own, which is its number 0."""
-    return {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(ranks),
-        "LOCAL_RANK": "0",
-        "LOCAL_WORLD_SIZE": "1",
-        "MASTER_ADDR": address,
-        "MASTER_PORT": str(port),
-    }
 
 
 def rank_main(settings: FineTuning, kind: Kind, mailbox: Any) -> str:
@@ -161,8 +150,7 @@ def _explained(error: RayActorError | RayTaskError, ranks: list[Any], relief: st
     """Return what stopped the ranks as one line; the whole of it is in Ray's log."""
     if isinstance(error, RayTaskError):
         return UserError(f"a rank failed again and again ({_one_line(error.cause, relief)}); Ray's log has all of it")
-    died = [str(rank) for rank, actor in enumerate(ranks) if actor._actor_id.hex() == error.actor_id]
     return ProcessDied(
-        f"training: rank {', '.join(died) or '?'} died ({how_it_died(error)}), and no new start is left "
+        f"training: rank {number_of(error, ranks)} died ({how_it_died(error)}), and no new start is left "
         f"(training.max_restarts); often memory: lower {relief}"
     )

@@ -19,8 +19,7 @@ from transformers import PreTrainedConfig
 from agapo.cluster import in_cluster, require_gpus
 from agapo.errors import Interrupted
 from agapo.evaluation.figures import accuracy_table, mode_figures, print_accuracy
-from agapo.evaluation.needle import needle_test, print_needle, refuse_red
-from agapo.evaluation.needle_prompts import context_of, needle_prompts
+from agapo.evaluation.needle import print_needle, refuse_red
 from agapo.evaluation.questions import fitting_test_questions
 from agapo.evaluation.rendering import Renderer, make_renderer
 from agapo.model.loading import load_config, load_tokenizer
@@ -31,6 +30,7 @@ from agapo.rollouts.pool import RolloutPool
 from agapo.schema import Prompt
 from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.interrupt import StopRequest
+from agapo.stages.running.measure import needle_part, needles_of
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import starting_model, weights_mark
 from agapo.stages.running.system import make_evaluator, start_rollouts
@@ -100,9 +100,9 @@ def _measure(recipe: EvalRecipe, run: RunDirectory, model: str) -> dict[str, Any
     tokenizer = load_tokenizer(model)
     recipe = fit_modes(recipe, tokenizer, make_console().print)
     config = load_config(model, recipe.model.rope_fields)
-    render, context = make_renderer(tokenizer), context_of(config)
+    render = make_renderer(tokenizer)
     questions = _questions(recipe, render, config)
-    needles = needle_prompts(recipe.needle, tokenizer, context=context, seed=recipe.run.seed) if recipe.needle else []
+    needles = needles_of(recipe, tokenizer, config)
     figures: dict[str, Any] = {}
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
@@ -113,19 +113,7 @@ def _measure(recipe: EvalRecipe, run: RunDirectory, model: str) -> dict[str, Any
         stack.callback(pool.close)
         if recipe.reward:
             figures["accuracy"] = _accuracy(recipe, recipe.reward, questions, pool, render)
-        if recipe.needle:
-            result = needle_test(
-                recipe.needle,
-                pool,
-                tokenizer,
-                run.path,
-                context=context,
-                seed=recipe.run.seed,
-                stop=recipe.rollout.stop,
-                prompts=needles,
-                say=make_console().print,
-            )
-            figures["needle"] = result.summary
+        figures |= needle_part(recipe, needles, run, pool)
     return figures
 
 

@@ -1,17 +1,23 @@
-"""A model's measures before and after training, for the stages where training and measuring take turns."""
+"""Measuring a model: before and after training, where the two take turns; and the needle test of a recipe."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
 from agapo.evaluation.evaluator import Evaluation, Evaluator
 from agapo.evaluation.figures import measures
+from agapo.evaluation.needle import needle_test
+from agapo.evaluation.needle_prompts import NeedlePrompt, context_of, needle_prompts
 from agapo.evaluation.rendering import make_renderer
 from agapo.model.loading import load_tokenizer
-from agapo.recipe import DPORecipe, SFTRecipe
+from agapo.recipe import DPORecipe, EvalRecipe, SFTRecipe
 from agapo.rewarding.start import start_scorer
+from agapo.rollouts.pool import RolloutPool
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.system import make_evaluator, start_rollouts
+from agapo.tracking import RunDirectory, make_console
 
 
 def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,3 +49,26 @@ def measuring(recipe: SFTRecipe | DPORecipe, folder: str, stop: StopRequest) -> 
         stack.callback(pool.close)
         chunk, seed = recipe.evaluation.chunk_prompts, recipe.run.seed
         yield make_evaluator(pool, scorer, render, recipe.rollout, chunk, seed)
+
+
+def needles_of(
+    recipe: SFTRecipe | EvalRecipe, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
+) -> list[NeedlePrompt]:
+    """Return the needle test's prompts, made before anything starts so that what is wrong with them is known.
+
+    None where the recipe has no needle test. Raises UserError for a grid that does not fit the model.
+    """
+    if recipe.needle is None:
+        return []
+    return needle_prompts(recipe.needle, tokenizer, context=context_of(config), seed=recipe.run.seed)
+
+
+def needle_part(
+    recipe: SFTRecipe | EvalRecipe, prompts: Sequence[NeedlePrompt], run: RunDirectory, pool: RolloutPool
+) -> dict[str, Any]:
+    """Ask the model that `pool` holds; return the needle test's part of the summary, empty where there is none."""
+    if recipe.needle is None:
+        return {}
+    stop, say = recipe.rollout.stop, make_console().print
+    found = needle_test(recipe.needle, pool, prompts, run.path, seed=recipe.run.seed, stop=stop, say=say)
+    return {"needle": found.summary}

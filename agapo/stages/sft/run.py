@@ -1,6 +1,5 @@
 """From an SFT recipe to a finished run: make or find the start, measure, train, measure, report."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -8,19 +7,17 @@ from typing import Any
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from agapo.cluster import in_cluster
-from agapo.evaluation.needle import needle_test, print_needle, refuse_red
-from agapo.evaluation.needle_prompts import NeedlePrompt, context_of, needle_prompts
+from agapo.evaluation.needle import print_needle, refuse_red
 from agapo.evaluation.questions import fitting_test_questions
 from agapo.evaluation.rendering import make_renderer
 from agapo.model.loading import load_config, load_tokenizer
 from agapo.recipe import SFTRecipe
 from agapo.rewarding.start import check_rewards
-from agapo.rollouts.pool import RolloutPool
 from agapo.schema import Prompt
 from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.finish import SO_FAR, report_finished, run_to_end
 from agapo.stages.running.interrupt import StopRequest
-from agapo.stages.running.measure import before_and_after, measured, measuring
+from agapo.stages.running.measure import before_and_after, measured, measuring, needle_part, needles_of
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import starting_model
 from agapo.stages.running.system import require_own_gpus
@@ -65,7 +62,7 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
         tokenizer, config = load_tokenizer(start), load_config(start, recipe.model.rope_fields)
         recipe = fit_modes(recipe, tokenizer, make_console().print)
         questions = _questions(recipe, tokenizer, config)
-        needles = _needles(recipe, tokenizer, config)
+        needles = needles_of(recipe, tokenizer, config)
         with sft_loop(recipe, run, start, questions, stop) as (loop, data):
             if not recipe.cluster.address:
                 stack.enter_context(in_cluster(None))
@@ -77,7 +74,7 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
             loop.train(stop)
         with measuring(recipe, str(run.hf), stop) as evaluator:
             after = measured(evaluator.accuracy(questions, recipe.evaluation.modes))
-            needle = _needle_test(recipe, run, evaluator.pool, needles)
+            needle = needle_part(recipe, needles, run, evaluator.pool)
         learning_curve(run.metrics, run.curve)
         return {**before_and_after(before, after), "steps": data.steps, **data_summary(data), **needle}
 
@@ -92,31 +89,3 @@ def _questions(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, config: Pr
         max_new_tokens=recipe.rollout.max_new_tokens,
         key="prompts",
     )
-
-
-def _needles(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> list[NeedlePrompt]:
-    """Return the needle test's prompts, made before the training so that what is wrong with them is known."""
-    if recipe.needle is None:
-        return []
-    return needle_prompts(recipe.needle, tokenizer, context=context_of(config), seed=recipe.run.seed)
-
-
-def _needle_test(
-    recipe: SFTRecipe, run: RunDirectory, pool: RolloutPool, prompts: Sequence[NeedlePrompt]
-) -> dict[str, Any]:
-    """Return the needle test's part of the summary, empty where the recipe has none."""
-    if recipe.needle is None:
-        return {}
-    tokenizer, context = load_tokenizer(run.hf), context_of(load_config(run.hf))
-    found = needle_test(
-        recipe.needle,
-        pool,
-        tokenizer,
-        run.path,
-        context=context,
-        seed=recipe.run.seed,
-        stop=recipe.rollout.stop,
-        prompts=prompts,
-        say=make_console().print,
-    )
-    return {"needle": found.summary}
