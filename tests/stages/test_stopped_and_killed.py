@@ -98,11 +98,14 @@ def test_sigterm_while_ray_starts(recipe_file: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "rl" / "small" / "checkpoints").exists()
 
 
-def test_sigterm_before_anything_is_started(recipe_file: Path, tmp_path: Path) -> None:
+def test_sigterm_before_anything_is_started(recipe_file: Path, tiny_model: Path, tmp_path: Path) -> None:
     source = ("data.source=tests.fakes.endless:prompts", f"data.args={{marker: {tmp_path / 'reading'}}}")
     started = Started("rl", recipe_file, f"run.output={tmp_path}", *source)
     started.wait_for((tmp_path / "reading").exists)
     os.kill(started.process.pid, signal.SIGTERM)
     status, output = started.end()
     assert status == 143
-    assert output.strip() == "stopped; the same command goes on from what is saved"
+    assert output.splitlines() == [
+        f"rl: starts from {tiny_model} (model.path)",
+        "stopped; the same command goes on from what is saved",
+    ]
