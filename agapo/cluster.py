@@ -120,13 +120,14 @@ def _leave() -> None:
     ray.shutdown()
 
 
-def fetch(reference: Any, *, relief: str = SAMPLING_RELIEF) -> Any:
+def fetch(reference: Any, *, relief: str = SAMPLING_RELIEF, timeout_s: float | None = None) -> Any:
     """Return the value(s) of object reference(s); a UserError raised in a worker is raised here as itself.
 
-    `relief` says what takes less memory, for a worker that has run out of its GPU's.
+    `relief` says what takes less memory, for a worker that has run out of its GPU's. Raises Ray's GetTimeoutError
+    after `timeout_s`.
     """
     try:
-        return ray.get(reference)
+        return ray.get(reference, timeout=timeout_s)
     except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, UserError):

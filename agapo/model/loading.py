@@ -114,6 +114,13 @@ def load_config(path: str | Path, rope: Mapping[str, Any] | None = None) -> PreT
     return config
 
 
+def parameter_names(path: str | Path, rope: Mapping[str, Any] | None = None) -> frozenset[str]:
+    """Return the names of the model's parameters (tied ones once), without loading any. Raises UserError."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(load_config(path, rope))
+    return frozenset(name for name, _ in model.named_parameters())
+
+
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer at `path`, padding on the left; its padding token falls back to the end-of-sequence token.
 

@@ -1,16 +1,23 @@
 """All weights of a model as one flat buffer: what travels from the learner to the rollout actors.
 
-One buffer costs one object-store entry and one copy; a message per tensor costs milliseconds each.
+One buffer costs one object-store entry and one copy; a message per tensor costs milliseconds each. Who packs it notes
+a sum of each parameter's bits, and who loads it compares: that the weights have arrived is seen, not believed.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from agapo.errors import UserError
+
+Gather = Callable[[nn.Parameter], AbstractContextManager[object]]
+"""What makes a sharded parameter whole while it is read (ZeRO-3)."""
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,24 @@ class WeightLayout:
         return [int(np.prod(shape)) for shape in self.shapes]
 
 
+@dataclass(frozen=True)
+class PackedWeights:
+    """A model's weights as they travel."""
+
+    buffer: np.ndarray
+    """uint8 (numpy has no bfloat16): the parameters one after the other."""
+    layout: WeightLayout
+    sums: tuple[int, ...]
+    """`bit_sum` of each parameter, taken where they were packed."""
+
+    def named(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield each parameter's name and values, which lie in the buffer and are to be read only."""
+        layout = self.layout
+        pieces = _as_tensor(self.buffer, layout.dtype).split(layout.sizes)
+        for name, shape, piece in zip(layout.names, layout.shapes, pieces, strict=True):
+            yield name, piece.view(shape)
+
+
 def weight_layout(model: nn.Module, dtype: torch.dtype) -> WeightLayout:
     """Return the layout of the model's parameters (tied ones once) as `dtype`."""
     parameters = dict(model.named_parameters())
@@ -39,26 +64,32 @@ def whole(parameter: nn.Parameter) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+def empty_buffer(layout: WeightLayout, *, pinned: bool = False) -> Tensor:
+    """Return a flat tensor for a model's weights; `pinned` where a GPU is to copy into it."""
+    return torch.empty(sum(layout.sizes), dtype=layout.dtype, pin_memory=pinned)
+
+
 @torch.no_grad()
 def pack_weights(
-    model: nn.Module, layout: WeightLayout, gather: Callable[[nn.Parameter], AbstractContextManager[object]] = whole
-) -> np.ndarray:
-    """Return the parameters as one uint8 array (numpy has no bfloat16).
+    model: nn.Module, layout: WeightLayout, gather: Gather = whole, flat: Tensor | None = None
+) -> PackedWeights:
+    """Return the model's parameters in one buffer: `flat` (`empty_buffer`), which is written over, or a new one.
 
-    `gather` makes a sharded parameter whole while it is read (ZeRO-3); one at a time, to bound the memory.
+    Sharded parameters are made whole one at a time, to bound the memory.
     """
     parameters = dict(model.named_parameters())
-    flat = torch.empty(sum(layout.sizes), dtype=layout.dtype)
+    flat = empty_buffer(layout) if flat is None else flat
+    sums = []
     for name, piece in zip(layout.names, flat.split(layout.sizes), strict=True):
         with gather(parameters[name]):
-            piece.copy_(parameters[name].reshape(-1))
-    return flat.view(torch.uint8).numpy()
+            values = parameters[name].to(layout.dtype).reshape(-1)
+            piece.copy_(values)
+            sums.append(bit_sum(values))
+    return PackedWeights(flat.view(torch.uint8).numpy(), layout, tuple(sums))
 
 
 @torch.no_grad()
-def take_part(
-    model: nn.Module, layout: WeightLayout, gather: Callable[[nn.Parameter], AbstractContextManager[object]]
-) -> None:
+def take_part(model: nn.Module, layout: WeightLayout, gather: Gather) -> None:
     """Make each parameter whole in turn, as `pack_weights` on another rank does, and keep nothing."""
     parameters = dict(model.named_parameters())
     for name in layout.names:
@@ -67,18 +98,41 @@ def take_part(
 
 
 @torch.no_grad()
-def load_weights(model: nn.Module, buffer: np.ndarray, layout: WeightLayout) -> None:
-    """Copy a packed buffer into the model's parameters, in place."""
+def load_weights(model: nn.Module, weights: PackedWeights) -> None:
+    """Copy packed weights into the model's parameters, in place."""
     parameters = dict(model.named_parameters())
-    for name, values in named_weights(buffer, layout):
+    for name, values in weights.named():
         parameters[name].copy_(values)
 
 
-def named_weights(buffer: np.ndarray, layout: WeightLayout) -> Iterator[tuple[str, Tensor]]:
-    """Yield each parameter's name and values, which lie in the buffer and are to be read only."""
-    pieces = _as_tensor(buffer, layout.dtype).split(layout.sizes)
-    for name, shape, piece in zip(layout.names, layout.shapes, pieces, strict=True):
-        yield name, piece.view(shape)
+def require_loaded(model: nn.Module, weights: PackedWeights, version: int) -> None:
+    """Raise UserError where the model's parameters are not those that were packed, or some were not packed at all."""
+    parameters = dict(model.named_parameters())
+    wrong = sorted(parameters.keys() - set(weights.layout.names))
+    # Of another type than what travels (which tests have, and recipes have not) they cannot have the same bits.
+    if all(parameter.dtype == weights.layout.dtype for parameter in parameters.values()):
+        sent = zip(weights.layout.names, weights.sums, strict=True)
+        wrong += [name for name, expected in sent if bit_sum(parameters[name].detach()) != expected]
+    if wrong:
+        raise weights_did_not_arrive(version, wrong)
+
+
+def weights_did_not_arrive(version: int, wrong: Iterable[str]) -> UserError:
+    """Return the error for an engine whose parameters `wrong` are not those of the learner."""
+    first, *others = wrong
+    more = f" and {len(others)} more" if others else ""
+    return UserError(
+        f"rollout engine: after the hand-over of weights {version} these of its weights are not the learner's: "
+        f"{first}{more}. Nothing was sampled with them; run again to go on from the last checkpoint"
+    )
+
+
+def bit_sum(values: Tensor) -> int:
+    """Return the sum of the values' bits, taken as integers, modulo 2^64.
+
+    It is the same whatever the order, so the sums of a model's shards, or of parameters that an engine fused, add up.
+    """
+    return int(values.view(INTEGERS[values.element_size()]).sum(dtype=torch.int64))
 
 
 def _as_tensor(buffer: np.ndarray, dtype: torch.dtype) -> Tensor:

@@ -60,7 +60,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
         identity="combine verdict correct_at truncated", later="deadline_s max_error_rate", free="workers"
     ),
     rollout.RolloutConfig: _keys(
-        identity="group_size temperature top_p stop",
+        identity="group_size temperature top_p stop thinking_budget",
         later="engine max_new_tokens chunk_prompts",
         free="actors threads gpus_per_actor chunk_timeout_s max_restarts",
     ),
@@ -71,7 +71,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     learner.LearnerConfig: _keys(
         identity="betas eps weight_decay",
         later="learning_rate schedule warmup_steps min_learning_rate max_grad_norm",
-        free="ranks zero_stage micro_batch_tokens layout threads gpus_per_rank",
+        free="ranks zero_stage micro_batch_tokens layout threads gpus_per_rank timeout_s",
     ),
     evaluation.RLEvaluationConfig: _keys(identity="validation_size pass_at keep", later="every"),
     algorithm.AlgorithmConfig: _keys(

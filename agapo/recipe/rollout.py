@@ -48,6 +48,9 @@ class RolloutConfig(Strict):
     temperature: float = Field(default=1.0, gt=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_new_tokens: int = Field(default=1024, ge=1)
+    thinking_budget: int | None = Field(default=None, ge=1)
+    """Tokens of thinking after which `</think>` is put behind them, in `reasoning` mode, so that an answer follows
+    within `max_new_tokens`; the tag is not learned from. None: as long as the model likes."""
     stop: list[str] = Field(default_factory=list)
     """Texts that end a response, besides the end-of-turn token; kept in the response."""
     chunk_prompts: int = Field(default=8, ge=1)
@@ -62,6 +65,15 @@ class RolloutConfig(Strict):
     """Actor replacements a run; more says that something is wrong that a restart cannot mend."""
     vllm: VLLMConfig = VLLMConfig()
     mismatch: MismatchConfig = MismatchConfig()
+
+    @model_validator(mode="after")
+    def _room_for_an_answer(self) -> "RolloutConfig":
+        if self.thinking_budget is not None and self.thinking_budget >= self.max_new_tokens:
+            raise ValueError(
+                f"thinking_budget {self.thinking_budget}: leaves no room for an answer in max_new_tokens "
+                f"({self.max_new_tokens}); lower the one or raise the other"
+            )
+        return self
 
     @model_validator(mode="after")
     def _gpus_for_tensor_parallelism(self) -> "RolloutConfig":

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from agapo.model.loading import load_model, load_tokenizer
-from agapo.model.weights import WeightLayout
+from agapo.model.weights import PackedWeights
 from agapo.recipe.rollout import VLLMConfig
 from agapo.rollouts.engine import Engine, Piece, Request, ResponseId, SamplingParams
+from agapo.rollouts.thinking import ThinkingBudget
 
 SLICE_S = 0.5
 """How long an actor works before it answers: so soon new requests, new weights or an end reach it."""
@@ -54,7 +54,7 @@ class RolloutActor:
     """Samples responses with the weights it was given last, a slice of time a call."""
 
     def __init__(self, settings: EngineSettings):
-        self.engine = make_engine(settings)
+        self.engine = ThinkingBudget(make_engine(settings))
         self._in_flight: set[ResponseId] = set()
 
     def work(self, requests: Sequence[Request], params: SamplingParams, version: int) -> list[Piece]:
@@ -78,9 +78,9 @@ class RolloutActor:
         self.engine.abort(self._in_flight)
         self._in_flight.clear()
 
-    def update_weights(self, buffer: np.ndarray, layout: WeightLayout, version: int) -> None:
+    def update_weights(self, weights: PackedWeights, version: int) -> None:
         """Take the weights after `version` optimizer updates; what is in flight goes on with them."""
-        self.engine.update_weights(buffer, layout, version)
+        self.engine.update_weights(weights, version)
 
     def ready(self) -> bool:
         """Return once the model is loaded."""

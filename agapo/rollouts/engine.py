@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
-from agapo.model.weights import WeightLayout
+from agapo.model.weights import PackedWeights
 from agapo.schema import Prompt, Segment
 
 
@@ -29,6 +30,8 @@ class SamplingParams:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int = 0
+    thinking_budget: int | None = None
+    """Tokens of thinking after which `</think>` is put behind them; None: as long as the model likes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,8 @@ class Request:
     """At least 1; without those of the prefix."""
     prefix: tuple[Segment, ...] = ()
     """What there is of the response already: a paused piece's segments, or a turn and a tool's result."""
+    thinking_budget: int | None = None
+    """See `SamplingParams`; None for a response that does not think. `agapo.rollouts.thinking` keeps to it."""
 
     @property
     def prefix_ids(self) -> list[int]:
@@ -88,8 +93,14 @@ class PromptRequest:
 
     def responses(self, params: SamplingParams, number: int = 0) -> list[Request]:
         """Return the requests of the group's G responses; `number`: see `ResponseId`."""
+        budget = params.thinking_budget if self.prompt.mode == "reasoning" else None
         return [
-            Request(ResponseId(self.prompt.id, self.visit, index, number), self.prompt_ids, params.max_new_tokens)
+            Request(
+                ResponseId(self.prompt.id, self.visit, index, number),
+                self.prompt_ids,
+                params.max_new_tokens,
+                thinking_budget=budget,
+            )
             for index in range(params.group_size)
         ]
 
@@ -102,6 +113,7 @@ class Engine(Protocol):
     requests that were added with it, and the sampling parameters, and on nothing else."""
     version: int
     """Optimizer updates behind the weights."""
+    tokenizer: PreTrainedTokenizerBase
 
     @property
     def busy(self) -> bool:
@@ -120,7 +132,7 @@ class Engine(Protocol):
         """Take these out of flight; return what there is of them, paused (`resumed` makes a request of a piece)."""
         ...
 
-    def update_weights(self, buffer: np.ndarray, layout: WeightLayout, version: int) -> None:
+    def update_weights(self, weights: PackedWeights, version: int) -> None:
         """Take the weights after `version` optimizer updates.
 
         Responses in flight go on with them in a segment of its own. What was computed of their tokens with the old

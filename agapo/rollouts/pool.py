@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from agapo.cluster import fetch
 from agapo.errors import UserError
-from agapo.model.weights import WeightLayout
 from agapo.rollouts.actor import EngineSettings, RolloutActor
 from agapo.rollouts.dispatch import Dispatch
 from agapo.rollouts.engine import PromptRequest, SamplingParams
@@ -38,13 +37,13 @@ class RolloutPool:
         self.max_restarts = max_restarts
         self.should_stop = should_stop
         self.restarts = 0
-        self._weights: tuple[Any, WeightLayout, int] | None = None
+        self._weights: tuple[Any, int] | None = None
         self._actors = [self._start() for _ in range(actors)]
 
     @property
     def version(self) -> int:
         """The weights that the next chunk is sampled with."""
-        return self._weights[2] if self._weights else 0
+        return self._weights[1] if self._weights else 0
 
     @property
     def actors(self) -> list[Any]:
@@ -55,15 +54,12 @@ class RolloutPool:
         """Return once every actor has loaded its model."""
         fetch([actor.ready.remote() for actor in self._actors])
 
-    def set_weights(self, buffer: Any, layout: WeightLayout, version: int) -> None:
-        """Hand a flat buffer (an array, or a reference to one) to all actors; calls made later see the new weights."""
-        reference = buffer if isinstance(buffer, ray.ObjectRef) else ray.put(buffer)
-        self._weights = (reference, layout, version)
+    def set_weights(self, weights: Any, version: int) -> None:
+        """Hand `PackedWeights`, or a reference to them, to all actors; calls made later see the new weights."""
+        reference = weights if isinstance(weights, ray.ObjectRef) else ray.put(weights)
+        self._weights = (reference, version)
         for number, taken in enumerate([self._hand_over(actor) for actor in self._actors]):
-            try:
-                fetch(taken)
-            except RayActorError:
-                self.replace(number)
+            self._wait_taken(number, taken)
 
     def generate(
         self, requests: Sequence[PromptRequest], params: SamplingParams, *, chunk_prompts: int
@@ -80,10 +76,17 @@ class RolloutPool:
         actor = self._start()
         self._actors[number] = actor
         if self._weights:
-            try:
-                fetch(self._hand_over(actor))
-            except RayActorError:
-                self.replace(number)
+            self._wait_taken(number, self._hand_over(actor))
+
+    def _wait_taken(self, number: int, taken: Any) -> None:
+        """Wait till an actor has the weights; replace it where it dies meanwhile, or hangs."""
+        try:
+            fetch(taken, timeout_s=self.chunk_timeout_s)
+        except RayActorError:
+            self.replace(number)
+        except GetTimeoutError:
+            ray.kill(self._actors[number])
+            self.replace(number)
 
     def _count_restart(self) -> None:
         self.restarts += 1

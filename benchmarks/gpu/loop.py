@@ -144,7 +144,7 @@ def _step(
         examples = [item for item in examples_of(batch) if item.advantage]
         learner.update(examples, denominator=batch.nominal_responses, learning_rate=1e-6)
     with _phase(clock, "sync", setting.device):
-        engine.update_weights(learner.weights(), learner.layout(), step + 1)
+        engine.update_weights(learner.weights(), step + 1)
     return groups
 
 

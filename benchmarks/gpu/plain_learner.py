@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from agapo.algorithm.objective import Objective, policy_loss
 from agapo.learner.rl.batching import Example
 from agapo.model.logprobs import LogProbModel
-from agapo.model.weights import WeightLayout, pack_weights, weight_layout
+from agapo.model.weights import PackedWeights, pack_weights, weight_layout
 from benchmarks.gpu.batches import micro_batches
 
 
@@ -37,10 +36,6 @@ class PlainLearner:
         self.optimizer.zero_grad()
         return {"loss": total}
 
-    def layout(self) -> WeightLayout:
-        """Return where each parameter lies in the flat buffer."""
-        return weight_layout(self.model, self.model.dtype)
-
-    def weights(self) -> np.ndarray:
-        """Return the weights as one flat buffer."""
-        return pack_weights(self.model, self.layout())
+    def weights(self) -> PackedWeights:
+        """Return the weights as they travel."""
+        return pack_weights(self.model, weight_layout(self.model, self.model.dtype))

@@ -7,11 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
@@ -19,6 +19,7 @@ from agapo.cli import main
 from agapo.cluster import fetch, in_cluster
 from agapo.model.loading import export_hf
 from agapo.model.tokenizer import build_tokenizer
+from agapo.model.weights import PackedWeights
 from agapo.rollouts.pool import RolloutPool
 from tests.builders import tiny_exaone
 
@@ -103,11 +104,11 @@ def hold_back_first_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hand the actors every buffer with the first tensor, the embeddings, as it was in the first one (float32)."""
     real, first = RolloutPool.set_weights, []
 
-    def partly(self: RolloutPool, buffer: Any, layout: Any, version: int) -> None:
-        whole = np.array(buffer if isinstance(buffer, np.ndarray) else fetch(buffer))
-        size = layout.sizes[0] * 4
-        first.append(whole[:size].copy())
-        whole[:size] = first[0]
-        real(self, whole, layout, version)
+    def partly(self: RolloutPool, weights: Any, version: int) -> None:
+        sent = weights if isinstance(weights, PackedWeights) else fetch(weights)
+        whole, size = sent.buffer.copy(), sent.layout.sizes[0] * 4
+        first.append((whole[:size].copy(), sent.sums[0]))
+        whole[:size], known = first[0]
+        real(self, replace(sent, buffer=whole, sums=(known, *sent.sums[1:])), version)
 
     monkeypatch.setattr(RolloutPool, "set_weights", partly)

@@ -132,10 +132,10 @@ def gradient(learner: Any, examples: list[Example], budget: int) -> dict[str, to
 
 
 def whole_weights(learner: Any) -> dict[str, torch.Tensor]:
-    buffer, model = learner.weights(), tiny_exaone(seed=1)
-    if buffer is None:
+    weights, model = learner.weights(), tiny_exaone(seed=1)
+    if weights is None:
         return {}
-    load_weights(model, buffer, learner.layout())
+    load_weights(model, weights)
     return {name: value.detach() for name, value in model.named_parameters()}
 
 

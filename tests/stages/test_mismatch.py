@@ -36,6 +36,7 @@ def test_another_temperature_stops_at_the_first_step(
     assert not (run / "checkpoints" / "latest").exists(), "and its weights are not"
 
 
+@pytest.mark.slow
 def test_a_tensor_that_is_never_updated_stops_later_and_another_bound_lets_it_go_on(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -247,6 +247,7 @@ def test_a_threshold_makes_a_shaped_reward_a_verdict(recipe_file: Path, tmp_path
     assert json.loads((tmp_path / "rl" / "at" / "summary.json").read_text())["warnings"] == []
 
 
+@pytest.mark.slow
 def test_two_updates_a_batch_in_bfloat16_on_two_ranks_that_go_on(recipe_file: Path, tmp_path: Path) -> None:
     overrides = ("algorithm.updates_per_batch=2", "learner.ranks=2", "learner.zero_stage=1", "model.dtype=bfloat16")
     run = tmp_path / "rl" / "twice"

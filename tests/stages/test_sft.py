@@ -83,6 +83,7 @@ def test_a_finished_run_prints_its_result_again(whole: Path) -> None:
     assert "Finished 40 steps" in done.stdout
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "sft" / "small"
     arguments = ("sft", recipe_file(tmp_path), f"run.output={tmp_path}")
@@ -98,6 +99,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(whole: Path, tmp_path: Path) 
         assert torch.equal(weights_of(run)[name], expected), name
 
 
+@pytest.mark.slow
 def test_a_second_round_starts_from_the_first_and_lora_is_merged(whole: Path, tmp_path: Path) -> None:
     first = whole.parents[1] / "small.yaml"
     lora = {"rank": 4, "targets": ["q_proj", "v_proj", "down_proj"]}

@@ -95,7 +95,9 @@ def test_learns(alone: Run) -> None:
     assert losses[STEPS] < 0.7 * losses[1]
 
 
-@pytest.mark.parametrize(("ranks", "zero_stage", "micro_rows"), [(1, 0, 4), (2, 2, 1)])
+@pytest.mark.parametrize(
+    ("ranks", "zero_stage", "micro_rows"), [(1, 0, 4), pytest.param(2, 2, 1, marks=pytest.mark.slow)]
+)
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     whole_run: Callable[[int, int, int], Run],
     settings: FineTuning,

@@ -359,7 +359,7 @@ class TestWeights:
         other = tiny_exaone(seed=1).eval()
         layout = weight_layout(other, torch.float32)
         before = sample_groups(own, REQUESTS, PARAMS)
-        own.update_weights(pack_weights(other, layout), layout, version=7)
+        own.update_weights(pack_weights(other, layout), version=7)
         after = sample_groups(own, REQUESTS, PARAMS)
         assert {part.weights_version for item in responses(before) for part in item.segments} == {0}
         assert {part.weights_version for item in responses(after) for part in item.segments} == {7}

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from agapo.errors import UserError
 from agapo.model.tokenizer import build_tokenizer
-from agapo.model.weights import pack_weights, weight_layout
+from agapo.model.weights import PackedWeights, pack_weights, weight_layout
 from agapo.rollouts.actor import EngineSettings
 from agapo.rollouts.engine import Piece, PromptRequest, Request, ResponseId, SamplingParams, resumed, uniforms
 from agapo.rollouts.engines.transformers.engine import TransformersEngine
@@ -67,7 +68,7 @@ def test_new_weights_in_the_middle_of_responses(kind: str, steps: int) -> None:
     layout = weight_layout(models[5], torch.float32)
     engine.add(all_requests(), PARAMS)
     pieces = [piece for _ in range(steps) for piece in engine.step()]
-    engine.update_weights(pack_weights(models[5], layout), layout, 5)
+    engine.update_weights(pack_weights(models[5], layout), 5)
     assert engine.version == 5
     pieces += finish(engine)
     assert {piece.id for piece in pieces} == set(undisturbed(kind))
@@ -101,15 +102,24 @@ def test_the_same_weights_in_the_middle_change_no_token(kind: str) -> None:
     layout = weight_layout(engine.model, torch.float32)
     engine.add(all_requests(), PARAMS)
     pieces = [piece for _ in range(7) for piece in engine.step()]
-    engine.update_weights(pack_weights(engine.model, layout), layout, 0)
+    engine.update_weights(pack_weights(engine.model, layout), 0)
     assert tokens_of([*pieces, *finish(engine)]) == undisturbed(kind)
+
+
+def test_weights_that_did_not_all_arrive_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, other = engine_of(), model_of("exaone", seed=1)
+    named = PackedWeights.named
+    monkeypatch.setattr(PackedWeights, "named", lambda self: list(named(self))[1:])
+    weights = pack_weights(other, weight_layout(other, torch.float32))
+    with pytest.raises(UserError, match=f"hand-over of weights 7 .*: {weights.layout.names[0]}"):
+        engine.update_weights(weights, 7)
 
 
 def test_weights_between_adding_and_the_first_step() -> None:
     engine, other = engine_of(), model_of("exaone", seed=1)
     layout = weight_layout(other, torch.float32)
     engine.add(all_requests(), PARAMS)
-    engine.update_weights(pack_weights(other, layout), layout, 1)
+    engine.update_weights(pack_weights(other, layout), 1)
     pieces = finish(engine)
     assert {tuple(part.weights_version for part in piece.segments) for piece in pieces} == {(1,)}
     assert tokens_of(pieces) != undisturbed()

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from agapo.errors import UserError
 from agapo.model.loading import load_model
 from agapo.model.tokenizer import build_tokenizer
-from agapo.model.weights import pack_weights, weight_layout
+from agapo.model.weights import PackedWeights, WeightLayout, pack_weights, weight_layout
 from agapo.recipe.rollout import VLLMConfig
 from agapo.rollouts.actor import EngineSettings, make_engine
 from agapo.rollouts.engine import PromptRequest, SamplingParams, resumed
 from agapo.rollouts.groups import GroupAssembly, sample_groups
+from agapo.rollouts.thinking import CLOSING, ThinkingBudget
 from agapo.schema import Group, Prompt
 from tests.builders import tiny_exaone, token_logprobs
 
@@ -40,7 +42,7 @@ def plain(vllm_model: Path) -> Any:
 def engine(loaded: Any, plain: Any) -> Iterator[Any]:
     """The engine with the exported weights."""
     layout = weight_layout(plain, torch.float32)
-    loaded.update_weights(pack_weights(plain, layout), layout, 0)
+    loaded.update_weights(pack_weights(plain, layout), 0)
     yield loaded
     assert not loaded.busy
 
@@ -154,12 +156,12 @@ def test_new_weights_in_the_middle_of_responses(engine, plain):
     """Two segments with two versions; the log-probabilities of each are those of that version's weights."""
     other, params = other_weights(), replace(PARAMS, max_new_tokens=48)
     layout = weight_layout(other, torch.float32)
-    buffer = pack_weights(other, layout)
+    weights = pack_weights(other, layout)
     assembly = GroupAssembly(REQUESTS, params)
     engine.add([item for number in range(len(REQUESTS)) for item in assembly.missing(number)], params)
     pieces = [piece for _ in range(4) for piece in engine.step()]
-    engine.update_weights(buffer, layout, 1)
-    buffer[:] = 0  # what the engine holds is its own
+    engine.update_weights(weights, 1)
+    weights.buffer[:] = 0  # what the engine holds is its own
     pieces += finish(engine)
     assert len(pieces) == len(REQUESTS) * PARAMS.group_size
     both = [piece for piece in pieces if len(piece.segments) == 2]
@@ -174,6 +176,43 @@ def test_new_weights_in_the_middle_of_responses(engine, plain):
                     assert gap.max() < 1e-3
                 elif len(gap) > 4:
                     assert gap.max() > 1e-2, "the bound can tell the other weights"
+
+
+@pytest.mark.parametrize("lost", ["model.layers.1.mlp.gate_proj.weight", "model.norm.weight"])
+def test_weights_that_were_not_sent_or_were_damaged_are_named(engine, lost):
+    other = other_weights()
+    layout = weight_layout(other, torch.float32)
+    weights = pack_weights(other, layout)
+    kept = [place for place, name in enumerate(layout.names) if name != lost]
+    first = layout.names.index(lost)
+    buffer, sizes = weights.buffer.view(np.float32), layout.sizes
+    ends = np.cumsum(sizes)
+    part = PackedWeights(
+        np.concatenate([buffer[ends[place] - sizes[place] : ends[place]] for place in kept]).view(np.uint8),
+        WeightLayout(
+            tuple(layout.names[place] for place in kept), tuple(layout.shapes[place] for place in kept), layout.dtype
+        ),
+        tuple(weights.sums[place] for place in kept),
+    )
+    with pytest.raises(UserError, match=f"weights 4 these .* not the learner's: {lost}"):
+        engine.update_weights(part, 4)
+    damaged = replace(weights, sums=tuple(value + (place == first) for place, value in enumerate(weights.sums)))
+    with pytest.raises(UserError, match=lost):
+        engine.update_weights(damaged, 4)
+
+
+def test_a_thinking_budget_is_kept(engine, plain):
+    budgeted, tag = ThinkingBudget(engine), build_tokenizer().encode(CLOSING, add_special_tokens=False)
+    groups = sample_groups(budgeted, REQUESTS, replace(PARAMS, thinking_budget=5))
+    responses = [(group, response) for group in groups for response in group.responses]
+    forced = [(group, response) for group, response in responses if not response.trained.all()]
+    assert len(forced) >= 8
+    for group, response in forced:
+        tokens = response.token_ids.tolist()
+        assert tokens[5 : 5 + len(tag)] == tag
+        assert len(tokens) <= PARAMS.max_new_tokens
+        expected = np.concatenate(differences(plain, group.prompt_ids, response.segments))
+        assert expected[response.trained].max() < 1e-3
 
 
 def test_aborted_responses_go_on_elsewhere(engine, plain):
@@ -216,7 +255,7 @@ def test_a_group_computes_its_prompt_once(engine, monkeypatch):
     cached.clear()
     other = other_weights()
     layout = weight_layout(other, torch.float32)
-    engine.update_weights(pack_weights(other, layout), layout, 1)
+    engine.update_weights(pack_weights(other, layout), 1)
     sample_groups(engine, long, replace(PARAMS, max_new_tokens=1, group_size=1))
     assert cached == [0]
 
@@ -226,7 +265,7 @@ def test_weights_that_are_not_numbers_are_said_in_a_line(engine, plain):
     with torch.no_grad():
         next(iter(broken.parameters())).fill_(float("nan"))
     layout = weight_layout(broken, torch.float32)
-    engine.update_weights(pack_weights(broken, layout), layout, 9)
+    engine.update_weights(pack_weights(broken, layout), 9)
     assembly = GroupAssembly(REQUESTS, PARAMS)
     engine.add(assembly.missing(0)[:1], PARAMS)
     with pytest.raises(Exception, match="weights 9"):

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from agapo.cluster import fetch, free_endpoint, how_it_died, number_of
 from agapo.errors import ProcessDied
 from agapo.learner.checkpoint import Checkpoint, Saved, deepspeed_files, require_same_shards
 from agapo.learner.rl.batching import Example
 from agapo.learner.rl.settings import TAG, LearnerSettings
-from agapo.model.weights import WeightLayout
+from agapo.model.weights import PackedWeights
 
 RELIEF = "lower learner.micro_batch_tokens, or set model.gradient_checkpointing"
 """What makes a rank take less memory."""
@@ -45,13 +45,9 @@ class RankActor:
         """See the rank's."""
         return self.rank.update(examples, denominator=denominator, learning_rate=learning_rate)
 
-    def layout(self) -> WeightLayout:
-        """See the rank's."""
-        return self.rank.layout()
-
-    def weights(self) -> np.ndarray | None:
-        """See the rank's."""
-        return self.rank.weights()
+    def weights(self) -> tuple[PackedWeights | None, bool]:
+        """See the rank's; the second answer says that it has ended, for who does not want them himself."""
+        return self.rank.weights(), True
 
     def save(self, directory: Path) -> None:
         """See the rank's."""
@@ -76,55 +72,59 @@ class LearnerGroup:
             "runtime_env": {"env_vars": environment},
         }
         self._ranks: list[Any] = [ray.remote(RankActor).options(**options).remote() for _ in range(ranks)]
-        address, port = self._fetch(self._ranks[0].endpoint.remote())
+        ((address, port),) = self._fetch("start", [self._ranks[0].endpoint.remote()])
         self._starting = [
             actor.start.remote(settings, rank, ranks, address, port) for rank, actor in enumerate(self._ranks)
         ]
 
     def wait_ready(self) -> None:
         """Return once every rank has loaded the policy."""
-        self._fetch(self._starting)
+        self._fetch("load the policy and meet the other ranks", self._starting)
 
-    def _fetch(self, references: Any) -> Any:
-        """Return the ranks' answers. Raises ProcessDied, naming the rank, as soon as one is gone."""
+    def _fetch(self, phase: str, references: list[Any]) -> list[Any]:
+        """Return the ranks' answers. Raises ProcessDied, naming rank and phase, as soon as one is gone, or hangs."""
+        own = self._settings.learner
         try:
-            return fetch(references, relief=RELIEF)
+            return fetch(references, relief=RELIEF, timeout_s=own.timeout_s)
         except RayActorError as error:
             rank = number_of(error, self._ranks)
             raise ProcessDied(f"learner rank {rank} died ({how_it_died(error)}); often memory: {RELIEF}") from None
+        except GetTimeoutError:
+            _, late = ray.wait(references, num_returns=len(references), timeout=0)
+            numbers = ", ".join(str(references.index(item)) for item in late)
+            raise ProcessDied(
+                f"learner rank {numbers} did not {phase} within {own.timeout_s:g} s (learner.timeout_s), nor die: it "
+                "hangs, or the time is too short"
+            ) from None
 
     def load_reference(self) -> None:
         """Load the frozen reference policy on every rank."""
-        self._fetch([actor.load_reference.remote() for actor in self._ranks])
+        self._fetch("load the reference", [actor.load_reference.remote() for actor in self._ranks])
 
     def reference_logprobs(self, examples: Sequence[Example]) -> list[np.ndarray]:
         """Return log π_ref [T] of each example."""
         whole = ray.put(list(examples))
         found: dict[int, np.ndarray] = {}
-        for share in self._fetch([actor.reference_logprobs.remote(whole) for actor in self._ranks]):
+        work = [actor.reference_logprobs.remote(whole) for actor in self._ranks]
+        for share in self._fetch("compute the reference's log-probabilities", work):
             found |= share
         return [found[index] for index in range(len(examples))]
 
     def update(self, examples: Sequence[Example], *, denominator: float, learning_rate: float) -> dict[str, float]:
         """Make one optimizer update, and return sums over all ranks."""
         whole = ray.put(list(examples))
-        return merge_sums(
-            self._fetch([actor.update.remote(whole, denominator, learning_rate) for actor in self._ranks])
-        )
-
-    def layout(self) -> WeightLayout:
-        """Return where each parameter lies in the flat buffer."""
-        return self._fetch(self._ranks[0].layout.remote())
+        work = [actor.update.remote(whole, denominator, learning_rate) for actor in self._ranks]
+        return merge_sums(self._fetch("make its update", work))
 
     def weights(self) -> Any:
-        """Return a reference to the policy's weights as one flat buffer."""
-        references = [actor.weights.remote() for actor in self._ranks]
-        self._fetch(references[1:])
-        return references[0]
+        """Return a reference to the policy's `PackedWeights`."""
+        work = [actor.weights.options(num_returns=2).remote() for actor in self._ranks]
+        self._fetch("hand over its weights", [ended for _, ended in work])
+        return work[0][0]
 
     def save(self, directory: Path) -> Saved:
         """Write every rank's state below `directory`, which all hosts must see; return which files that makes."""
-        self._fetch([actor.save.remote(directory) for actor in self._ranks])
+        self._fetch("save", [actor.save.remote(directory) for actor in self._ranks])
         own, ranks = self._settings, len(self._ranks)
         names = deepspeed_files(own.zero_stage, ranks, bfloat16=own.bfloat16)
         return Saved(ranks, own.zero_stage, [f"{TAG}/{name}" for name in names])
@@ -133,7 +133,7 @@ class LearnerGroup:
         """Take every rank's state from a checkpoint. Raises UserError where another division of ranks wrote it."""
         own, ranks = self._settings, len(self._ranks)
         require_same_shards(checkpoint, ranks=ranks, zero_stage=own.zero_stage, section="learner")
-        self._fetch([actor.load.remote(checkpoint.path) for actor in self._ranks])
+        self._fetch("load its checkpoint", [actor.load.remote(checkpoint.path) for actor in self._ranks])
 
     def close(self) -> None:
         """End the ranks: in a cluster that goes on they would stay."""

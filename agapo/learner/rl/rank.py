@@ -24,7 +24,7 @@ from agapo.learner.rl.row_check import check_packed_rows
 from agapo.learner.rl.settings import TAG, LearnerSettings
 from agapo.model.loading import load_model
 from agapo.model.logprobs import LogProbModel, check_head
-from agapo.model.weights import WeightLayout, pack_weights, take_part, weight_layout, whole
+from agapo.model.weights import PackedWeights, empty_buffer, pack_weights, take_part, weight_layout, whole
 
 
 class LearnerRank:
@@ -53,6 +53,7 @@ class LearnerRank:
             optimizer=self._optimizer,
         )
         self.reference: nn.Module | None = None
+        self._flat: Tensor | None = None
 
     def _load_model(self) -> Any:
         own = self.settings.model
@@ -181,17 +182,19 @@ class LearnerRank:
         budget, layout = own.micro_batch_tokens, own.layout
         return plan_ranks(lengths, ranks=self.ranks, budget=budget, layout=layout, one_row=one_row)[self.rank]
 
-    def layout(self) -> WeightLayout:
-        """Return where each parameter lies in the flat buffer."""
-        return weight_layout(self.policy, getattr(torch, self.settings.model.dtype))
+    def weights(self) -> PackedWeights | None:
+        """Return the policy's weights on rank 0, None elsewhere. Collective under ZeRO-3.
 
-    def weights(self) -> np.ndarray | None:
-        """Return the policy's weights as one flat buffer on rank 0, None elsewhere. Collective under ZeRO-3."""
+        The next call writes over their buffer.
+        """
         sharded = self.settings.zero_stage == 3
+        layout = weight_layout(self.policy, getattr(torch, self.settings.model.dtype))
         if self.rank == 0:
-            return pack_weights(self.policy, self.layout(), self._gather if sharded else whole)
+            if self._flat is None:
+                self._flat = empty_buffer(layout, pinned=self.settings.device == "cuda")
+            return pack_weights(self.policy, layout, self._gather if sharded else whole, self._flat)
         if sharded:
-            take_part(self.policy, self.layout(), self._gather)
+            take_part(self.policy, layout, self._gather)
         return None
 
     def _gather(self, parameter: nn.Parameter) -> AbstractContextManager[object]:

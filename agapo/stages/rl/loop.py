@@ -28,7 +28,6 @@ from agapo.learner.checkpoint import save_checkpoint
 from agapo.learner.rl.batching import Example, examples_of, with_reference
 from agapo.learner.rl.group import LearnerGroup
 from agapo.learner.rl.settings import learning_rate_at
-from agapo.model.weights import WeightLayout
 from agapo.recipe import RLRecipe
 from agapo.rewarding.scorer import Scorer
 from agapo.rollouts.engine import PromptRequest
@@ -64,7 +63,6 @@ class RLLoop:
     exporter: Exporter
     logger: MetricsLogger
     view: StepProgress
-    layout: WeightLayout
     progress: Progress
     began: float
     """When the clock would have started (`time.monotonic`), had the run never been stopped."""
@@ -93,7 +91,7 @@ class RLLoop:
     def begin(self) -> None:
         """Measure the model that RL starts from (once), or put the weights of a resumed run in place."""
         if self.progress.step:
-            self.pool.set_weights(self.learner.weights(), self.layout, self.progress.updates)
+            self.pool.set_weights(self.learner.weights(), self.progress.updates)
             self.evaluate_now_and_then()
             return
         evaluation = self.evaluator.accuracy(self.questions.test, self.recipe.evaluation.modes)
@@ -209,7 +207,7 @@ class RLLoop:
         """Hand the new weights to the rollout actors, over the object store; where no update was made, nothing."""
         with clock.phase("sync"):
             if self.pool.version != self.progress.updates:
-                self.pool.set_weights(self.learner.weights(), self.layout, self.progress.updates)
+                self.pool.set_weights(self.learner.weights(), self.progress.updates)
 
     def record(self, collected: Collected, batch: Batch, sums: list[dict[str, float]], clock: Clock) -> None:
         """Write down the finished step. Raises UserError where engine and learner are too far apart."""
@@ -322,8 +320,7 @@ def split_groups(examples: Sequence[Example], parts: int) -> list[list[Example]]
 
 def use_export(pool: RolloutPool, exporter: Exporter, folder: Any, version: int) -> None:
     """Let the rollout actors sample with an exported model."""
-    buffer, layout = exporter.read(folder)
-    pool.set_weights(buffer, layout, version)
+    pool.set_weights(exporter.read(folder), version)
 
 
 def _percentages(values: dict[str, float]) -> str:

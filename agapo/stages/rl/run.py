@@ -98,7 +98,6 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
         exporter=exporter,
         logger=logger,
         view=view,
-        layout=learner.layout(),
         progress=progress,
         began=started - progress.wall_s,
     )
@@ -188,11 +187,11 @@ def export_result(loop: RLLoop) -> dict[str, Any]:
     progress = loop.progress
     keep_best = loop.recipe.evaluation.keep == "best" and loop.recipe.evaluation.every
     if keep_best and progress.best_step >= 0:
-        buffer, _ = loop.exporter.read(loop.run.best)
+        weights = loop.exporter.read(loop.run.best)
         figures = f"accuracy {100 * progress.best_accuracy:.1f} %, mean reward {progress.best_reward:.3g}"
         exported = {"step": progress.best_step, "why": f"the best on the validation questions ({figures})"}
     else:
-        buffer = fetch(loop.learner.weights())
+        weights = fetch(loop.learner.weights())
         exported = {"step": progress.step, "why": "the last"}
-    loop.exporter.export(buffer, loop.run.hf)
+    loop.exporter.export(weights, loop.run.hf)
     return exported

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from agapo.model.loading import export_hf, load_model, load_tokenizer
-from agapo.model.weights import WeightLayout, load_weights, pack_weights, weight_layout
+from agapo.model.weights import PackedWeights, load_weights, pack_weights, weight_layout
 
 
 class Exporter:
@@ -19,12 +17,12 @@ class Exporter:
         self.tokenizer = load_tokenizer(model_path)
         self.layout = weight_layout(self.model, self.model.dtype)
 
-    def export(self, buffer: np.ndarray, folder: Path) -> None:
+    def export(self, weights: PackedWeights, folder: Path) -> None:
         """Write a model with these weights to `folder`, whole or not at all."""
-        load_weights(self.model, buffer, self.layout)
+        load_weights(self.model, weights)
         export_hf(self.model, self.tokenizer, folder)
 
-    def read(self, folder: Path) -> tuple[np.ndarray, WeightLayout]:
+    def read(self, folder: Path) -> PackedWeights:
         """Return the weights of an exported model."""
         model = load_model(folder, dtype=self.dtype)
-        return pack_weights(model, self.layout), self.layout
+        return pack_weights(model, self.layout)

@@ -72,6 +72,7 @@ def sampling_params(rollout: RolloutConfig, seed: int) -> SamplingParams:
         top_p=rollout.top_p,
         stop=tuple(rollout.stop),
         seed=seed,
+        thinking_budget=rollout.thinking_budget,
     )
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from agapo.model.weights import WeightLayout, load_weights
+from agapo.model.weights import PackedWeights, load_weights, require_loaded
 from agapo.rollouts.engine import Piece, Request, ResponseId, SamplingParams, resumed, uniforms
 from agapo.rollouts.engines.endings import end_token_ids, not_finite, response_text
 from agapo.rollouts.engines.transformers.attention import NAME as DECODE_ATTENTION
@@ -78,10 +78,11 @@ class TransformersEngine:
         self._decodes = deque(decode for decode in self._decodes if decode.live)
         return pieces
 
-    def update_weights(self, buffer: np.ndarray, layout: WeightLayout, version: int) -> None:
+    def update_weights(self, weights: PackedWeights, version: int) -> None:
         """Take the weights after `version` optimizer updates; what is in flight goes on with them."""
         self._decodes = deque(self._paused(decode) for decode in self._decodes)
-        load_weights(self.model, buffer, layout)
+        load_weights(self.model, weights)
+        require_loaded(self.model, weights, version)
         self.version = version
 
     def _paused(self, decode: "_Decode") -> "_Decode":

@@ -21,9 +21,9 @@ import torch
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from agapo.errors import UserError
-from agapo.model.loading import load_tokenizer
+from agapo.model.loading import load_tokenizer, parameter_names
 from agapo.model.rope import extend_context
-from agapo.model.weights import WeightLayout
+from agapo.model.weights import PackedWeights, weights_did_not_arrive
 from agapo.rollouts.actor import EngineSettings
 from agapo.rollouts.engine import Piece, Request, ResponseId, SamplingParams
 from agapo.rollouts.engines.endings import end_token_ids, not_finite, response_text
@@ -49,7 +49,8 @@ def load_vllm(settings: EngineSettings) -> "VLLMEngine":
         ) from error
     tokenizer = load_tokenizer(settings.model_path)
     ends = end_token_ids(_generation_config(settings.model_path), tokenizer)
-    return VLLMEngine(engine, tokenizer, ends, can_sleep=settings.device == "cuda")
+    names = parameter_names(settings.model_path, settings.rope)
+    return VLLMEngine(engine, tokenizer, ends, names, can_sleep=settings.device == "cuda")
 
 
 def _set_environment(settings: EngineSettings) -> None:
@@ -131,12 +132,21 @@ class VLLMEngine:
 
     repeatable = False
 
-    def __init__(self, engine: Any, tokenizer: PreTrainedTokenizerBase, end_ids: frozenset[int], *, can_sleep: bool):
-        """`engine`: vLLM's `LLMEngine`, with `WeightReceiver` in its workers."""
+    def __init__(
+        self,
+        engine: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        end_ids: frozenset[int],
+        names: frozenset[str],
+        *,
+        can_sleep: bool,
+    ):
+        """`engine`: vLLM's `LLMEngine`, with `WeightReceiver` in its workers; `names`: the parameters of the model."""
         self.engine = engine
         self.tokenizer = tokenizer
         self.end_ids = end_ids
         self.version = 0
+        self._names = names
         self._can_sleep = can_sleep
         self._responses: dict[str, _Response] = {}
         self._added = 0
@@ -209,14 +219,18 @@ class VLLMEngine:
         self._responses = {name: item for name, item in self._responses.items() if name not in gone}
         return [self._piece(response, "paused") for response in gone.values()]
 
-    def update_weights(self, buffer: np.ndarray, layout: WeightLayout, version: int) -> None:
+    def update_weights(self, weights: PackedWeights, version: int) -> None:
         """Take the weights after `version` optimizer updates; what is in flight goes on with them."""
         for response in self._responses.values():
             response.close_segment(self.version)
         # Cached keys and values are of the old weights: what is in flight is prefilled once more.
         if not self.engine.reset_prefix_cache(reset_running_requests=True):
             raise RuntimeError("vLLM did not empty its prefix cache; what it holds is of the old weights")
-        self.engine.collective_rpc("take_weights", args=(buffer, layout))
+        # By our names, too: vLLM fuses parameters, and takes a fused one for loaded when a part of it was.
+        wrong = set(self._names - set(weights.layout.names))
+        wrong.update(*self.engine.collective_rpc("take_weights", args=(weights,)))
+        if wrong:
+            raise weights_did_not_arrive(version, sorted(wrong))
         self.version = version
 
     def sleep(self) -> None:

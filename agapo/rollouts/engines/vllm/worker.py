@@ -1,10 +1,13 @@
 """What vLLM's workers can do besides: take weights from our buffer. vLLM mixes this class into its own."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from agapo.model.weights import WeightLayout, named_weights
+from agapo.model.weights import PackedWeights, bit_sum
 
 
 class WeightReceiver:
@@ -12,6 +15,54 @@ class WeightReceiver:
 
     model_runner: Any
 
-    def take_weights(self, buffer: np.ndarray, layout: WeightLayout) -> None:
-        """Replace the model's weights in place; each worker of a tensor-parallel engine takes its shards."""
-        self.model_runner.reload_weights(weights_iterator=named_weights(buffer, layout))
+    def take_weights(self, weights: PackedWeights) -> list[str]:
+        """Replace the model's weights in place; each worker of a tensor-parallel engine takes its shards.
+
+        Returns the names of those that did not arrive. vLLM itself only warns of what it did not load.
+        """
+        model = self.model_runner.get_model()
+        damaged: list[str] = []
+        with _noting_loads(model) as loaded:
+            self.model_runner.reload_weights(weights_iterator=_checked(weights, damaged))
+        missing = {name for name, _ in model.named_parameters()} - loaded
+        return damaged + sorted(missing) or _whole(model, weights)
+
+
+def _checked(weights: PackedWeights, damaged: list[str]) -> Iterator[tuple[str, Tensor]]:
+    """Yield names and values; note those that are not as they were packed."""
+    for (name, values), expected in zip(weights.named(), weights.sums, strict=True):
+        if bit_sum(values) != expected:
+            damaged.append(name)
+        yield name, values
+
+
+@contextmanager
+def _noting_loads(model: Any) -> Iterator[set[str]]:
+    """Note which of its parameters the model fills, by the names that it has for them (fused ones, say)."""
+    loaded: set[str] = set()
+    load = model.load_weights
+
+    def noting(weights: Any) -> set[str]:
+        found = load(weights)
+        loaded.update(found)
+        return found
+
+    model.load_weights = noting
+    try:
+        yield loaded
+    finally:
+        del model.load_weights
+
+
+def _whole(model: Any, weights: PackedWeights) -> list[str]:
+    """Compare all bits, where the model holds just what was sent: not its own shard, nor (on CPU) packed for a kernel.
+
+    The bits of fused parameters add up, so the sum over all of them is that over those that were sent.
+    """
+    parameters = [parameter.detach() for parameter in model.parameters()]
+    same_type = all(parameter.dtype == weights.layout.dtype for parameter in parameters)
+    if not same_type or sum(map(torch.numel, parameters)) != sum(weights.layout.sizes):
+        return []
+    modulo = 1 << 64
+    total = sum(map(bit_sum, parameters)) % modulo
+    return [] if total == sum(weights.sums) % modulo else ["(the bits of all of them do not add up)"]
