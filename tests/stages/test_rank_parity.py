@@ -15,6 +15,8 @@ from agapo.learner.trl.preference import make_preference_trainer, save_pairs
 from agapo.recipe.trainer import PreferenceTrainingConfig
 from tests.stages.rank_jobs import STEPS, TRAINING, Job, changed, common, run_jobs, sft_job
 
+pytestmark = pytest.mark.slow
+
 Layout = tuple[int, int, int]
 """Ranks, ZeRO stage, and rows (or pairs) a micro-batch, of 4 a step."""
 ALONE: Layout = (1, 0, 4)

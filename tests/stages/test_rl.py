@@ -197,6 +197,7 @@ def test_a_finished_run_that_goes_on_and_is_stopped_is_not_finished(
     assert not is_finished(tmp_path / "copy" / "rl" / "whole")
 
 
+@pytest.mark.slow
 def test_two_ranks_learn_the_same(whole_run: Path, recipe_file: Path, tmp_path: Path) -> None:
     overrides = ("learner.ranks=2", "learner.zero_stage=3", "steps=2", "evaluation.every=0")
     done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=ranks", *overrides)

@@ -172,6 +172,7 @@ def test_a_worker_that_dies_again_and_again_is_one_line(
     )
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(
     alone: Run, settings: FineTuning, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
