@@ -4,8 +4,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from agapo.model.tokenizer import build_tokenizer
 from agapo.stages.rl import loop
 from tests.stages.conftest import agapo_here, hold_back_first_tensor
 from tests.stages.test_rl import steps_of
@@ -34,6 +36,23 @@ def test_another_temperature_stops_at_the_first_step(
     run = tmp_path / "rl" / "warm"
     assert list(steps_of(run)) == [1], "the step is there to be looked at"
     assert not (run / "checkpoints" / "latest").exists(), "and its weights are not"
+
+
+def test_another_template_stops_at_the_first_step(
+    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The learner sees the prompts with another generation prompt than the one that was sampled behind."""
+    real, closed = loop.examples_of, build_tokenizer().encode("</think>", add_special_tokens=False)
+    monkeypatch.setattr(
+        loop,
+        "examples_of",
+        lambda batch: [replace(item, prompt_ids=np.append(item.prompt_ids, closed)) for item in real(batch)],
+    )
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=template")
+    assert done.returncode != 0
+    message = done.stderr.replace("\n", " ")
+    assert "never agreed: likely another temperature" in message
+    assert "chat template" in message
 
 
 @pytest.mark.slow
