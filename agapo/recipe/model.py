@@ -34,7 +34,7 @@ class ModelConfig(Strict):
     """The model to start from."""
 
     path: ModelName | None = None
-    """A Hugging Face folder or hub name."""
+    """A Hugging Face folder, a hub name, or a GGUF file."""
     start: AbsolutePath | None = None
     """An SFT recipe whose finished run is the model; it is run first when there is none."""
     dtype: Literal["float32", "bfloat16"] = "float32"

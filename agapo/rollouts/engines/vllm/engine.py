@@ -21,7 +21,7 @@ import torch
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from agapo.errors import UserError
-from agapo.model.loading import load_tokenizer, parameter_names
+from agapo.model.loading import load_tokenizer, model_folder, parameter_names
 from agapo.model.rope import extend_context
 from agapo.model.weights import PackedWeights, weights_did_not_arrive
 from agapo.rollouts.actor import EngineSettings
@@ -48,7 +48,7 @@ def load_vllm(settings: EngineSettings) -> "VLLMEngine":
             "rollout.engine=transformers"
         ) from error
     tokenizer = load_tokenizer(settings.model_path)
-    ends = end_token_ids(_generation_config(settings.model_path), tokenizer)
+    ends = end_token_ids(_generation_config(model_folder(settings.model_path)), tokenizer)
     names = parameter_names(settings.model_path, settings.rope)
     return VLLMEngine(engine, tokenizer, ends, names, can_sleep=settings.device == "cuda")
 
@@ -76,7 +76,7 @@ def _arguments(settings: EngineSettings) -> dict[str, Any]:
     on_gpu = settings.device == "cuda"
     memory = {"gpu_memory_utilization": settings.vllm.gpu_memory}
     return {
-        "model": settings.model_path,
+        "model": model_folder(settings.model_path),
         "dtype": settings.dtype,
         # As long as the model's context, or as the cache has room for.
         "max_model_len": -1,
