@@ -215,6 +215,13 @@ def test_a_thinking_budget_is_kept(engine, plain):
         assert expected[response.trained].max() < 1e-3
 
 
+def test_prompts_that_are_prefilled_in_parts(engine, plain, monkeypatch):
+    """More prompts than a step has room for: vLLM cuts one, and samples its token in a later step."""
+    scheduler = engine.engine.engine_core.engine_core.scheduler
+    monkeypatch.setattr(scheduler, "max_num_scheduled_tokens", 24)
+    assert of(plain, sample_groups(engine, REQUESTS, PARAMS)).max() < 1e-3
+
+
 def test_aborted_responses_go_on_elsewhere(engine, plain):
     assembly = GroupAssembly(REQUESTS, PARAMS)
     requests = assembly.missing(1)

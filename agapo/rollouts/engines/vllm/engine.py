@@ -11,6 +11,7 @@ speculative decoding.
 import hashlib
 import math
 import os
+import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -50,7 +51,7 @@ def load_vllm(settings: EngineSettings) -> "VLLMEngine":
     tokenizer = load_tokenizer(settings.model_path)
     ends = end_token_ids(_generation_config(model_folder(settings.model_path)), tokenizer)
     names = parameter_names(settings.model_path, settings.rope)
-    return VLLMEngine(engine, tokenizer, ends, names, can_sleep=settings.device == "cuda")
+    return VLLMEngine(engine, tokenizer, ends, names, on_gpu=settings.device == "cuda")
 
 
 def _set_environment(settings: EngineSettings) -> None:
@@ -91,6 +92,8 @@ def _arguments(settings: EngineSettings) -> dict[str, Any]:
         "tensor_parallel_size": settings.vllm.tensor_parallel,
         "distributed_executor_backend": "mp" if settings.vllm.tensor_parallel > 1 else "uni",
         "worker_extension_cls": "agapo.rollouts.engines.vllm.worker.WeightReceiver",
+        # For where requests have no seeds of their own: two actors are not to draw the same.
+        "seed": secrets.randbits(31),
         "enable_sleep_mode": on_gpu,
         "enforce_eager": not on_gpu,
         **(memory if on_gpu else {"kv_cache_memory_bytes": int(settings.vllm.cache_gib * GIB)}),
@@ -139,7 +142,7 @@ class VLLMEngine:
         end_ids: frozenset[int],
         names: frozenset[str],
         *,
-        can_sleep: bool,
+        on_gpu: bool,
     ):
         """`engine`: vLLM's `LLMEngine`, with `WeightReceiver` in its workers; `names`: the parameters of the model."""
         self.engine = engine
@@ -147,7 +150,7 @@ class VLLMEngine:
         self.end_ids = end_ids
         self.version = 0
         self._names = names
-        self._can_sleep = can_sleep
+        self._on_gpu = on_gpu
         self._responses: dict[str, _Response] = {}
         self._added = 0
 
@@ -175,7 +178,8 @@ class VLLMEngine:
             max_tokens=request.max_new_tokens,
             # The sampled token's, and no others.
             logprobs=0,
-            seed=_seed(request, params.seed),
+            # With seeds, vLLM 0.32 on CPU fails where a prompt is prefilled in parts ("does not use offset").
+            seed=_seed(request, params.seed) if self._on_gpu else None,
             stop=list(params.stop),
             # Text is only made for stop texts, which must see what our own text shows.
             detokenize=bool(params.stop),
@@ -236,13 +240,13 @@ class VLLMEngine:
     def sleep(self) -> None:
         """Offload the weights to host memory and drop the cache (on GPU)."""
         assert not self.busy
-        if self._can_sleep:
+        if self._on_gpu:
             # Level 2 would drop the weights, and a wake without an update would sample from nothing.
             self.engine.sleep(level=1)
 
     def wake(self) -> None:
         """Bring the weights back, and room for a cache."""
-        if self._can_sleep:
+        if self._on_gpu:
             self.engine.wake_up()
 
 
