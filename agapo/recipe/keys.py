@@ -71,7 +71,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     learner.LearnerConfig: _keys(
         identity="betas eps weight_decay",
         later="learning_rate schedule warmup_steps min_learning_rate max_grad_norm",
-        free="ranks zero_stage micro_batch_tokens layout threads gpus_per_rank timeout_s",
+        free="ranks zero_stage micro_batch_tokens layout threads gpus_per_rank timeout_s max_restarts",
     ),
     evaluation.RLEvaluationConfig: _keys(identity="validation_size pass_at keep", later="every"),
     algorithm.AlgorithmConfig: _keys(

@@ -34,6 +34,8 @@ class LearnerConfig(Strict):
     threads: int = Field(default=0, ge=0)
     """CPU threads a rank; 0 shares this machine's cores among the ranks."""
     gpus_per_rank: float = Field(default=0.0, ge=0)
+    max_restarts: int = Field(default=3, ge=0)
+    """Times that the run starts its processes anew, from the last checkpoint, when a rank died or hung."""
     timeout_s: float = Field(default=1800.0, gt=0)
     """A rank that has not done what it was told to (load, update, hand over its weights, save) after so long is taken
-    for hung, and the run stops."""
+    for hung."""

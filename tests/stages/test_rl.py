@@ -8,12 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agapo.errors import Interrupted
 from agapo.evaluation.questions import load_questions
 from agapo.recipe import RLRecipe, load_recipe
+from agapo.stages.rl.loop import RLLoop
 from agapo.stages.running.system import training_stream
 from agapo.tracking import is_finished
 from tests.stages.conftest import agapo, agapo_here, interrupt_after
@@ -168,6 +170,34 @@ def test_interrupted_and_resumed_equals_undisturbed(whole_run: Path, recipe_file
     directories = [path.name for path in (run / "wandb").glob("offline-run-*")]
     assert len(directories) == 2
     assert all(name.endswith(state["wandb_id"]) for name in directories)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("died_at", [0, 3, 5])
+def test_a_killed_rank_costs_the_steps_since_the_last_checkpoint(
+    whole_run: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, died_at: int
+) -> None:
+    """Unattended; the run ends as an undisturbed one. Before the first checkpoint it begins anew."""
+    real, killed = RLLoop.learn, []
+
+    def learn(self: RLLoop, *arguments: Any) -> Any:
+        if self.progress.step == died_at and not killed:
+            killed.append(died_at)
+            ray.kill(self.learner._ranks[0])
+        return real(self, *arguments)
+
+    monkeypatch.setattr(RLLoop, "learn", learn)
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=killed", "checkpoint.every=2")
+    assert done.returncode == 0, done.stderr
+    saved = died_at - died_at % 2
+    place = f"step {saved + 1}" if saved else "the start"
+    said = f"starting again from {place} (learner.max_restarts: 2 more"
+    assert said in done.stdout.replace("\n", " ")
+    run = tmp_path / "rl" / "killed"
+    assert steps_of(run) == steps_of(whole_run)
+    assert rollouts_of(run) == rollouts_of(whole_run)
+    for name, weight in weights_of(whole_run).items():
+        assert torch.equal(weight, weights_of(run)[name]), name
 
 
 def test_one_actor_gives_the_run_of_two_and_a_finished_run_goes_on_for_more_steps(

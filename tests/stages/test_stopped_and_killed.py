@@ -75,7 +75,7 @@ def test_sigterm_saves_and_a_killed_rank_is_a_line(recipe_file: Path, tmp_path: 
     assert step >= 2
     assert not has_step(run, step + 1)
 
-    killed = Started(*arguments)
+    killed = Started(*arguments, "learner.max_restarts=0")
     killed.wait_for(lambda: has_step(run, step + 2))
     (rank,) = killed.descendants("RankActor")
     os.kill(rank, signal.SIGKILL)

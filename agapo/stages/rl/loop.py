@@ -19,7 +19,7 @@ from agapo.algorithm.sampling import make_batch, select_groups, shuffle_rewards
 from agapo.cluster import fetch
 from agapo.curation.mixing import MixedStream
 from agapo.curation.prompts import PromptStream
-from agapo.errors import Interrupted, UserError
+from agapo.errors import Interrupted, ProcessDied, UserError
 from agapo.evaluation.evaluator import Evaluator, mean_accuracy
 from agapo.evaluation.figures import term_means
 from agapo.evaluation.questions import Questions
@@ -304,6 +304,8 @@ class RLLoop:
         """Save when the run stops inside: while sampling, the weights are those of the last finished step."""
         try:
             yield
+        except ProcessDied:
+            raise  # there is nobody to save
         except (Interrupted, UserError):
             if self.progress.step:
                 self.save()

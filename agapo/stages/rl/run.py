@@ -7,7 +7,7 @@ from typing import Any
 
 from agapo.algorithm.objective import Objective
 from agapo.cluster import fetch, in_cluster, require_gpus, threads_for
-from agapo.errors import Interrupted
+from agapo.errors import Interrupted, ProcessDied
 from agapo.evaluation.figures import measures
 from agapo.evaluation.questions import check_questions, describe_questions, load_questions, without_overlong
 from agapo.evaluation.rendering import make_renderer
@@ -38,6 +38,7 @@ from agapo.tracking import (
     read_json,
     write_json_atomic,
 )
+from agapo.tracking.ownership import next_step
 
 
 def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
@@ -50,18 +51,44 @@ def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
             say_finished(run)
             report_finished(run)
             return
-        with ExitStack() as stack:
-            loop = build_rl(recipe, run, model_path, stack)
-            if run.finished:
-                # It goes on for more steps: till then nobody is to take its model for the last finished one.
-                write_json_atomic(run.summary, {**(read_json(run.summary) or {}), "finished": False})
+        left = recipe.learner.max_restarts
+        while True:
             try:
-                loop.train()
-                finish_rl(loop, recipe_path, model_path)
-            except Interrupted:
-                loop.view.close()
-                final_summary(run, steps=loop.progress.step, total_steps=recipe.steps, wall_s=loop.wall_s)
-                raise
+                _train(recipe, recipe_path, run, model_path)
+                return
+            except ProcessDied as died:
+                if not left:
+                    raise
+                left -= 1
+                _say_new_start(run, died, left)
+
+
+def _train(recipe: RLRecipe, recipe_path: Path, run: RunDirectory, model_path: str) -> None:
+    """Start the run's processes, and train from the last checkpoint to the end."""
+    with ExitStack() as stack:
+        loop = build_rl(recipe, run, model_path, stack)
+        if run.finished:
+            # It goes on for more steps: till then nobody is to take its model for the last finished one.
+            write_json_atomic(run.summary, {**(read_json(run.summary) or {}), "finished": False})
+        try:
+            loop.train()
+            finish_rl(loop, recipe_path, model_path)
+        except Interrupted:
+            loop.view.close()
+            final_summary(run, steps=loop.progress.step, total_steps=recipe.steps, wall_s=loop.wall_s)
+            raise
+
+
+def _say_new_start(run: RunDirectory, died: ProcessDied, left: int) -> None:
+    """Say that a rank is gone, and where the run goes on; in its records it is a run that is resumed."""
+    run.resumed = True
+    step = next_step(run.path)
+    make_console().print(
+        f"{died}; starting again from {f'step {step}' if step else 'the start'} "
+        f"(learner.max_restarts: {left} more new starts)",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitStack) -> RLLoop:
