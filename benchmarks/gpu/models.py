@@ -92,16 +92,10 @@ def weights_folder(path: Path, scratch: Path) -> Path:
     """Return a Hugging Face folder of real weights: `path` itself, or what the GGUF file at `path` holds."""
     if path.is_dir():
         return path
-    from transformers import AutoTokenizer
-
+    from agapo.model.gguf import read_gguf
     from agapo.model.loading import export_hf
 
-    model: Any = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.bfloat16)
-    # What is left of the quantised file would make transformers refuse to save dequantised weights.
-    model.is_quantized, model.hf_quantizer = False, None
-    del model.config.quantization_config
-    tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    export_hf(model, tokenizer, scratch / path.stem)
+    export_hf(*read_gguf(path), scratch / path.stem)
     return scratch / path.stem
 
 

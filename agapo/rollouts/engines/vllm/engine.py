@@ -76,6 +76,7 @@ def _arguments(settings: EngineSettings) -> dict[str, Any]:
     """Return vLLM's `EngineArgs`."""
     on_gpu = settings.device == "cuda"
     memory = {"gpu_memory_utilization": settings.vllm.gpu_memory}
+    cache_bytes = int(settings.vllm.cache_gib * GIB)
     return {
         "model": model_folder(settings.model_path),
         "dtype": settings.dtype,
@@ -92,11 +93,10 @@ def _arguments(settings: EngineSettings) -> dict[str, Any]:
         "tensor_parallel_size": settings.vllm.tensor_parallel,
         "distributed_executor_backend": "mp" if settings.vllm.tensor_parallel > 1 else "uni",
         "worker_extension_cls": "agapo.rollouts.engines.vllm.worker.WeightReceiver",
-        # For where requests have no seeds of their own: two actors are not to draw the same.
-        "seed": secrets.randbits(31),
         "enable_sleep_mode": on_gpu,
         "enforce_eager": not on_gpu,
-        **(memory if on_gpu else {"kv_cache_memory_bytes": int(settings.vllm.cache_gib * GIB)}),
+        # Without a GPU requests have no seeds of their own, and two actors are not to draw the same.
+        **(memory if on_gpu else {"kv_cache_memory_bytes": cache_bytes, "seed": secrets.randbits(31)}),
         **({"hf_overrides": partial(_stretched, rope=dict(settings.rope))} if settings.rope else {}),
     }
 
