@@ -46,7 +46,7 @@ def tiny_exaone(seed: int = 0, *, head_dim: int = 8) -> Exaone4ForCausalLM:
     )
 
 
-def tiny_qwen(seed: int = 0, **changes: object) -> Qwen3ForCausalLM:
+def tiny_qwen(seed: int = 0, *, head_dim: int = 8, **changes: object) -> Qwen3ForCausalLM:
     """Return a Qwen3 of about the same size: every layer global, embeddings tied."""
     config = Qwen3Config(
         vocab_size=len(build_tokenizer()),
@@ -55,7 +55,7 @@ def tiny_qwen(seed: int = 0, **changes: object) -> Qwen3ForCausalLM:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=8,
+        head_dim=head_dim,
         max_position_embeddings=256,
         initializer_range=32**-0.5,
         tie_word_embeddings=True,

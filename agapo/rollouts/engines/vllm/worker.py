@@ -24,6 +24,7 @@ class WeightReceiver:
         damaged: list[str] = []
         with _noting_loads(model) as loaded:
             self.model_runner.reload_weights(weights_iterator=_checked(weights, damaged))
+        _refresh_tied_head(model)
         missing = {name for name, _ in model.named_parameters()} - loaded
         return damaged + sorted(missing) or _whole(model, weights)
 
@@ -52,6 +53,13 @@ def _noting_loads(model: Any) -> Iterator[set[str]]:
         yield loaded
     finally:
         del model.load_weights
+
+
+def _refresh_tied_head(model: Any) -> None:
+    """Pack a head that is tied to the embeddings anew: on CPU its kernel has a copy, which a reload leaves stale."""
+    head: Any = getattr(model, "lm_head", None)
+    if model.config.get_text_config().tie_word_embeddings and hasattr(head, "quant_method"):
+        head.quant_method.process_weights_after_loading(head)
 
 
 def _whole(model: Any, weights: PackedWeights) -> list[str]:
