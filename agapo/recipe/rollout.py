@@ -34,7 +34,7 @@ class MismatchConfig(Strict):
 
 MISMATCH_BOUNDS = {"float32": 2e-3, "bfloat16": 0.1}
 """In float32, engines that compute the same differ by 1e-6 to 1e-4. In bfloat16 rounding decides, most in small
-models: SmolLM2-135M differs by 0.042 with the transformers engine, and by 0.044 to 0.047 with vLLM."""
+models: SmolLM2-135M differs by 0.042 with the transformers engine, and by 0.044 with vLLM."""
 
 
 class RolloutConfig(Strict):
