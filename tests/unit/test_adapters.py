@@ -87,7 +87,7 @@ def test_only_adapters_travel_and_prove_that_they_arrived():
     source, target = adapted(seed=1), adapted(seed=2)
     weights = pack_weights(source, weight_layout(source, torch.float32))
     assert weights.buffer.nbytes == 4 * sum(value.numel() for value in trained_parameters(source).values())
-    with pytest.raises(UserError, match="weights 3 these of its weights are not the learner's: .*lora_A"):
+    with pytest.raises(UserError, match=r"weights 3 these of its weights are not the learner's: .*lora_A"):
         require_loaded(target, weights, 3)
     load_weights(target, weights)
     require_loaded(target, weights, 3)
