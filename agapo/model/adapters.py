@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from agapo.errors import UserError
-from agapo.model.loading import load_config, load_model, replace_folder
+from agapo.model.loading import load_model, replace_folder
 from agapo.model.weights import WeightLayout, weight_layout
 from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.model import ModelConfig
@@ -75,10 +75,10 @@ def adapters_off(model: PreTrainedModel) -> Iterator[None]:
         model.enable_adapters()
 
 
-def adapter_layout(path: str | Path, rope: Mapping[str, Any] | None, lora: LoRAConfig) -> WeightLayout:
-    """Return names and shapes of the adapters that the model at `path` gets, without loading it. Raises UserError."""
+def adapter_layout(config: PreTrainedConfig, lora: LoRAConfig) -> WeightLayout:
+    """Return names and shapes of the adapters that a model of this config gets, without its weights. Raises UserError."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(load_config(path, rope))
+        model = AutoModelForCausalLM.from_config(config)
         add_adapters(model, lora)
     return weight_layout(model, model.dtype)
 

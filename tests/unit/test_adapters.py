@@ -17,7 +17,7 @@ from agapo.model.adapters import (
     read_adapter,
     write_adapter,
 )
-from agapo.model.loading import export_hf, load_model
+from agapo.model.loading import export_hf, load_config, load_model
 from agapo.model.logprobs import LogProbModel, check_head
 from agapo.model.tokenizer import build_tokenizer
 from agapo.model.weights import (
@@ -101,7 +101,7 @@ def test_only_adapters_travel_and_prove_that_they_arrived():
 def test_the_layout_is_known_without_the_model(tmp_path: Path):
     export_hf(tiny_exaone(), build_tokenizer(), tmp_path / "hf")
     model = adapted()
-    assert adapter_layout(tmp_path / "hf", None, LORA) == weight_layout(model, torch.float32)
+    assert adapter_layout(load_config(tmp_path / "hf"), LORA) == weight_layout(model, torch.float32)
 
 
 @pytest.mark.parametrize("build", [tiny_exaone, tiny_qwen], ids=["exaone", "qwen"])

@@ -24,7 +24,7 @@ from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizer
 
 from agapo.errors import UserError
 from agapo.model.adapters import adapter_layout
-from agapo.model.loading import load_tokenizer, parameter_names
+from agapo.model.loading import load_config, load_tokenizer, parameter_names
 from agapo.model.rope import extend_context
 from agapo.model.weights import PackedWeights, weights_did_not_arrive
 from agapo.rollouts.actor import EngineSettings
@@ -60,7 +60,7 @@ def load_vllm(settings: EngineSettings) -> "VLLMEngine":
 def _names(settings: EngineSettings) -> frozenset[str]:
     """Return the names of the parameters that are updated."""
     if settings.lora:
-        return frozenset(adapter_layout(settings.model_path, settings.rope, settings.lora).names)
+        return frozenset(adapter_layout(load_config(settings.model_path, settings.rope), settings.lora).names)
     return parameter_names(settings.model_path, settings.rope)
 
 
