@@ -76,7 +76,7 @@ def adapters_off(model: PreTrainedModel) -> Iterator[None]:
 
 
 def adapter_layout(config: PreTrainedConfig, lora: LoRAConfig) -> WeightLayout:
-    """Return names and shapes of the adapters that a model of this config gets, without its weights. Raises UserError."""
+    """Return names and shapes of the adapters that a model of a config gets, without its weights. Raises UserError."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
         add_adapters(model, lora)
