@@ -185,7 +185,7 @@ def _prune(directory: Path, keep: int, newest: Path) -> None:
 
 
 def deepspeed_weights(checkpoint: Checkpoint, tag: str) -> "dict[str, Tensor]":
-    """Return the weights that the ranks' DeepSpeed engines wrote below `tag`, whole, by name.
+    """Return the trained weights that the ranks' DeepSpeed engines wrote below `tag`, whole, by name.
 
     In the model's type; under ZeRO-3, where each rank has a share, in float32.
     """
@@ -194,6 +194,8 @@ def deepspeed_weights(checkpoint: Checkpoint, tag: str) -> "dict[str, Tensor]":
     if checkpoint.written.zero_stage == 3:
         from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
-        return dict(get_fp32_state_dict_from_zero_checkpoint(str(checkpoint.path), tag) or {})
+        return dict(
+            get_fp32_state_dict_from_zero_checkpoint(str(checkpoint.path), tag, exclude_frozen_parameters=True) or {}
+        )
     (name,) = deepspeed_files(0, 1, bfloat16=False)
     return torch.load(checkpoint.path / tag / name, map_location="cpu", weights_only=False)["module"]

@@ -72,16 +72,16 @@ class ModelSizes:
         layer = sum(inputs * outputs for inputs, outputs in self.linear.values()) + 2 * self.hidden + 2 * self.head_dim
         return self.embedding * (1 if self.tied else 2) + self.layers * layer + self.hidden
 
-    def adapter_parameters(self, rank: int, targets: list[str] | str) -> int:
+    def adapter_parameters(self, rank: int, targets: list[str] | str, key: str = "training.lora") -> int:
         """Parameters of LoRA adapters: rank · (inputs + outputs) for each linear map that gets one.
 
-        Raises UserError for a target that is none of them.
+        `key`: the recipe's section. Raises UserError for a target that is none of them.
         """
         names = list(self.linear) if targets == "all-linear" else targets
         for name in names:
             if name not in self.linear:
                 raise UserError(
-                    f"training.lora.targets: '{name}' is none of {', '.join(self.linear)}"
+                    f"{key}.targets: '{name}' is none of {', '.join(self.linear)}"
                     f"{did_you_mean(str(name), list(self.linear))}"
                 )
         return self.layers * rank * sum(sum(self.linear[name]) for name in names)

@@ -1,11 +1,13 @@
-"""All weights of a model as one flat buffer: what travels from the learner to the rollout actors.
+"""The trained weights of a model as one flat buffer: what travels from the learner to the rollout actors.
+
+All of them, or under LoRA the adapters alone (`adapters.py`): what is trained, on either side, is what travels.
 
 One buffer costs one object-store entry and one copy; a message per tensor costs milliseconds each. Who packs it notes
 a sum of each parameter's bits, and who loads it compares: that the weights have arrived is seen, not believed.
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -36,7 +38,7 @@ class WeightLayout:
 
 @dataclass(frozen=True)
 class PackedWeights:
-    """A model's weights as they travel."""
+    """A model's trained weights as they travel."""
 
     buffer: np.ndarray
     """uint8 (numpy has no bfloat16): the parameters one after the other."""
@@ -52,9 +54,14 @@ class PackedWeights:
             yield name, piece.view(shape)
 
 
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are trained, by name: those that travel."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def weight_layout(model: nn.Module, dtype: torch.dtype) -> WeightLayout:
-    """Return the layout of the model's parameters (tied ones once) as `dtype`."""
-    parameters = dict(model.named_parameters())
+    """Return the layout of the model's trained parameters (tied ones once) as `dtype`."""
+    parameters = trained_parameters(model)
     shapes = tuple(tuple(getattr(parameter, "ds_shape", parameter.shape)) for parameter in parameters.values())
     return WeightLayout(tuple(parameters), shapes, dtype)
 
@@ -73,7 +80,7 @@ def empty_buffer(layout: WeightLayout, *, pinned: bool = False) -> Tensor:
 def pack_weights(
     model: nn.Module, layout: WeightLayout, gather: Gather = whole, flat: Tensor | None = None
 ) -> PackedWeights:
-    """Return the model's parameters in one buffer: `flat` (`empty_buffer`), which is written over, or a new one.
+    """Return the parameters of a layout in one buffer: `flat` (`empty_buffer`), which is written over, or a new one.
 
     Sharded parameters are made whole one at a time, to bound the memory.
     """
@@ -86,6 +93,13 @@ def pack_weights(
             piece.copy_(values)
             sums.append(bit_sum(values))
     return PackedWeights(flat.view(torch.uint8).numpy(), layout, tuple(sums))
+
+
+def pack_tensors(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeights:
+    """Return weights that are in no model (an adapter's file, say), packed as `dtype`."""
+    values = [tensor.to(dtype).reshape(-1) for tensor in tensors.values()]
+    layout = WeightLayout(tuple(tensors), tuple(tuple(tensor.shape) for tensor in tensors.values()), dtype)
+    return PackedWeights(torch.cat(values).view(torch.uint8).numpy(), layout, tuple(map(bit_sum, values)))
 
 
 @torch.no_grad()
@@ -106,8 +120,8 @@ def load_weights(model: nn.Module, weights: PackedWeights) -> None:
 
 
 def require_loaded(model: nn.Module, weights: PackedWeights, version: int) -> None:
-    """Raise UserError where the model's parameters are not those that were packed, or some were not packed at all."""
-    parameters = dict(model.named_parameters())
+    """Raise UserError where the trained parameters are not those that were packed, or some were not packed at all."""
+    parameters = trained_parameters(model)
     wrong = sorted(parameters.keys() - set(weights.layout.names))
     # Of another type than what travels (which tests have, and recipes have not) they cannot have the same bits.
     if all(parameter.dtype == weights.layout.dtype for parameter in parameters.values()):

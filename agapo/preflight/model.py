@@ -1,4 +1,4 @@
-"""The part of `agapo check` that looks at the model which TRL is to train: its context, and a rank's memory.
+"""The part of `agapo check` that looks at the model: for TRL its context and a rank's memory, for RL its adapters.
 
 Of a model on the hub that cannot be reached, the sizes of `agapo.model.sizes` are taken where it is one of those.
 """
@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from agapo.errors import UserError
 from agapo.evaluation.needle_prompts import check_needle
+from agapo.model.adapters import adapter_layout
 from agapo.model.gguf import is_gguf
 from agapo.model.loading import create_model, load_config, load_tokenizer
 from agapo.model.memory import GIB, FineTuningSetup, Memory, training_memory
@@ -19,6 +20,7 @@ from agapo.model.rope import extend_context
 from agapo.model.sizes import ModelSizes, config_sizes, published_sizes
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe import DPORecipe, Recipe, SFTRecipe
+from agapo.recipe.lora import LoRAConfig
 from agapo.stages.running.start import last_finished, start_recipe
 
 Rows = list[tuple[str, str]]
@@ -62,25 +64,44 @@ def _reached(load: Callable[[], Any], base: Recipe) -> tuple[Any, str]:
 
 def model_sizes(base: Recipe) -> tuple[ModelSizes | None, str]:
     """Return the sizes of the model that a chain of recipes begins with, and where they are from (or why none)."""
-    if isinstance(base, SFTRecipe) and base.create:
-        return _created(base), "made by this recipe"
-    rope, path = base.model.rope_fields, str(base.model.path)
-    config, problem = _reached(lambda: load_config(path, rope), base)
+    config, problem = base_config(base)
+    path = str(base.model.path)
     if config is not None:
-        return config_sizes(config), path
-    if sizes := published_sizes(path, rope):
+        made_here = isinstance(base, SFTRecipe) and base.create
+        return config_sizes(config), "made by this recipe" if made_here else path
+    if sizes := published_sizes(path, base.model.rope_fields):
         return sizes, f"{path} (not reached; sizes as published)"
     return None, problem
 
 
-def _created(base: SFTRecipe) -> ModelSizes:
+def adapter_row(lora: LoRAConfig, base: Recipe) -> tuple[str, str]:
+    """Return how many parameters the adapters of an RL recipe have. Raises UserError for a target that is not there."""
+    config, problem = base_config(base)
+    if config is not None:
+        count = sum(adapter_layout(config, lora).sizes)
+    elif sizes := published_sizes(str(base.model.path), base.model.rope_fields):
+        count = sizes.adapter_parameters(lora.rank, lora.targets, "learner.lora")
+    else:
+        return "adapters", f"not looked at: {problem}"
+    targets = lora.targets if isinstance(lora.targets, str) else ", ".join(lora.targets)
+    return "adapters", f"{count:,} parameters of rank {lora.rank} ({targets}) are trained, and nothing else"
+
+
+def base_config(base: Recipe) -> tuple[PreTrainedConfig | None, str]:
+    """Return the config of the model that a chain of recipes begins with; or None, and why, where it is not reached."""
+    if isinstance(base, SFTRecipe) and base.create:
+        return _created(base), ""
+    return _reached(lambda: load_config(str(base.model.path), base.model.rope_fields), base)
+
+
+def _created(base: SFTRecipe) -> PreTrainedConfig:
     assert base.create
     sizes = base.create.model_dump(exclude={"vocabulary"})
     config = create_model(build_tokenizer(), seed=0, **sizes).config
     config.vocab_size = base.create.vocabulary or config.vocab_size
     if rope := base.model.rope_fields:
         extend_context(config, rope)
-    return config_sizes(config)
+    return config
 
 
 def check_model(recipe: SFTRecipe | DPORecipe, base: Recipe) -> Rows:

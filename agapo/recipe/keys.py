@@ -24,6 +24,7 @@ from agapo.recipe import (
     evaluation,
     filtering,
     learner,
+    lora,
     model,
     needle,
     pairs,
@@ -90,7 +91,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
         later="learning_rate schedule warmup_steps max_grad_norm",
         free="ranks gpus_per_rank gpu_gib zero_stage offload max_restarts threads",
     ),
-    trainer.LoRAConfig: _keys(identity="rank alpha dropout targets"),
+    lora.LoRAConfig: _keys(identity="rank alpha dropout targets"),
     sft.SFTRecipe: _keys(identity="steps epochs"),
     trainer.SFTTrainingConfig: _keys(identity="rows_per_step row_tokens", free="micro_batch_rows"),
     model.CreateModelConfig: _keys(

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.section import Strict
 
 
@@ -27,6 +28,8 @@ class LearnerConfig(Strict):
     `rollout.max_new_tokens` where it is `sequence`: a sum over tokens is exactly so many times the `token` gradient,
     and is shortened at the same point. A bound that nearly every step meets makes all steps equally long, a step of
     few groups as long as a full one."""
+    lora: LoRAConfig | None = None
+    """Train adapters instead of all weights; the reference policy is the model with its adapters off."""
     micro_batch_tokens: int = Field(default=16384, ge=16)
     """Tokens a rank puts through the model at once."""
     layout: Literal["packed", "right", "left"] = "packed"
@@ -39,3 +42,13 @@ class LearnerConfig(Strict):
     timeout_s: float = Field(default=1800.0, gt=0)
     """A rank that has not done what it was told to (load, update, hand over its weights, save) after so long is taken
     for hung."""
+
+    @field_validator("lora")
+    @classmethod
+    def _engine_and_learner_drop_the_same(cls, lora: LoRAConfig | None) -> LoRAConfig | None:
+        if lora and lora.dropout:
+            raise ValueError(
+                f"dropout {lora.dropout:g}: what the learner drops is not dropped where responses are sampled, so that "
+                "the two are not one policy; set it to 0"
+            )
+        return lora

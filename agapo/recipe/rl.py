@@ -14,6 +14,9 @@ from agapo.recipe.reward import RewardConfig
 from agapo.recipe.rollout import RolloutConfig
 from agapo.recipe.section import check_modes
 
+VLLM_LARGEST_RANK = 512
+"""The largest of vLLM's `max_lora_rank`."""
+
 
 class RLRecipe(Recipe):
     """`agapo rl RECIPE`."""
@@ -38,6 +41,20 @@ class RLRecipe(Recipe):
             raise ValueError(
                 f"rollout.top_p: {self.rollout.top_p:g} with vLLM, whose log-probabilities are then over the likeliest "
                 "tokens alone, while the learner's are over all; set it to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _vllm_takes_the_adapters(self) -> "RLRecipe":
+        lora, own = self.learner.lora, self.rollout
+        if lora is None or own.engine != "vllm":
+            return self
+        if lora.rank > VLLM_LARGEST_RANK:
+            raise ValueError(f"learner.lora.rank: {lora.rank} with vLLM, which takes {VLLM_LARGEST_RANK} at most")
+        if own.gpus_per_actor and self.model.dtype == "float32":
+            raise ValueError(
+                "model.dtype: float32 with learner.lora and vLLM, whose adapters are of 16 bits on a GPU; "
+                "set it to bfloat16, or rollout.engine to transformers"
             )
         return self
 

@@ -4,17 +4,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.section import Strict
-
-
-class LoRAConfig(Strict):
-    """Low-rank adapters (arXiv 2106.09685) instead of all weights; merged into the exported model."""
-
-    rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: list[str] | Literal["all-linear"] = "all-linear"
-    """Names of the modules that get adapters."""
 
 
 class TrainerConfig(Strict):

@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 import torch
 
+from agapo.model.adapters import add_adapters
 from agapo.model.loading import load_model, load_tokenizer
 from agapo.model.weights import PackedWeights
+from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.rollout import VLLMConfig
 from agapo.rollouts.engine import Engine, Piece, Request, ResponseId, SamplingParams
 from agapo.rollouts.thinking import ThinkingBudget
@@ -28,6 +30,8 @@ class EngineSettings:
     rope: Mapping[str, Any] | None = None
     threads: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
+    lora: LoRAConfig | None = None
+    """The adapters that the learner trains: they alone are updated."""
     vllm: VLLMConfig = field(default_factory=VLLMConfig)
     """What only vLLM reads."""
 
@@ -47,6 +51,9 @@ def make_engine(settings: EngineSettings) -> Engine:
 
     torch.set_num_threads(settings.threads)
     model = load_model(settings.model_path, dtype=settings.dtype, attention=settings.attention, rope=settings.rope)
+    if settings.lora:
+        # Beside the weights, as in the learner, not merged: so the two agree to rounding.
+        add_adapters(model, settings.lora)
     return TransformersEngine(model, load_tokenizer(settings.model_path), settings.device)
 
 

@@ -13,16 +13,17 @@ from agapo.errors import UserError
 from agapo.learner.checkpoint import Checkpoint, deepspeed_weights, read_checkpoint, steps_of
 from agapo.learner.rl.settings import TAG
 from agapo.learner.trl.callbacks import STATE
+from agapo.model.adapters import CONFIG as ADAPTER
+from agapo.model.adapters import merge, merged_model
 from agapo.model.loading import export_hf, load_model, load_tokenizer
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
+from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.read import recipe_stage
-from agapo.stages.running.trainer_loop import adapted_model
 from agapo.tracking import make_console, read_json
 from agapo.tracking.files import write_text_atomic
 from agapo.tracking.model_card import checkpoint_card
 
 KINDS: dict[str, type[Recipe]] = {"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe}
-ADAPTER = "adapter_config.json"
 
 
 def export_checkpoint(run: Path, step: int | None, out: Path | None) -> None:
@@ -70,17 +71,21 @@ def _learnt(recipe: Recipe, run: Path, checkpoint: Checkpoint) -> tuple[PreTrain
     if isinstance(recipe, RLRecipe):
         start = str((read_json(run / "provenance.json") or {}).get("start") or own.path)
         model = load_model(start, dtype=own.dtype, rope=own.rope_fields)
-        _fill(model, deepspeed_weights(checkpoint, TAG))
+        _fill(model, recipe.learner.lora, deepspeed_weights(checkpoint, TAG))
         return model, load_tokenizer(start)
     written = checkpoint.path / STATE
     if (written / ADAPTER).exists():
         base = (read_json(written / ADAPTER) or {})["base_model_name_or_path"]
-        return adapted_model(base, written, own), load_tokenizer(base)
+        return merged_model(base, written, own), load_tokenizer(base)
     return load_model(written, dtype=own.dtype), load_tokenizer(written)
 
 
 @torch.no_grad()
-def _fill(model: PreTrainedModel, weights: dict[str, Tensor]) -> None:
-    """Copy the policy's weights, whose names have the learner's wrapper before them, into the model."""
+def _fill(model: PreTrainedModel, lora: LoRAConfig | None, weights: dict[str, Tensor]) -> None:
+    """Copy what the policy has learnt, in names that begin with the learner's wrapper, into the model it began as."""
+    learnt = {name.removeprefix("model."): values for name, values in weights.items()}
+    if lora:
+        merge(model, {name: values.to(model.dtype) for name, values in learnt.items()}, lora.alpha / lora.rank)
+        return
     for name, parameter in model.named_parameters():
-        parameter.copy_(weights[f"model.{name}"])
+        parameter.copy_(learnt[name])

@@ -8,8 +8,8 @@
       reward_errors.jsonl   one line an error met in scoring
       summary.json          written at the end, with `"finished": true`
       learning_curve.png
-      checkpoints/ best/    what a resumed run needs; the best weights
-      hf/                   the exported model
+      checkpoints/ best/    what a resumed run needs; the best weights (with LoRA the best adapter)
+      hf/ adapter/          the exported model; with LoRA the adapter that is merged in it
       wandb/
 
 A directory belongs to one recipe: another recipe's run is never resumed silently. Which keys may change nevertheless
@@ -120,6 +120,11 @@ class RunDirectory:
     def hf(self) -> Path:
         """Folder of the exported model (`recipe.hf_directory`)."""
         return self.path / "hf"
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the LoRA adapter that the exported model has merged, as PEFT writes it."""
+        return self.path / "adapter"
 
     @property
     def finished(self) -> bool:

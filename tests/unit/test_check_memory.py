@@ -30,7 +30,7 @@ from agapo.model.memory import (
     training_memory,
 )
 from agapo.model.sizes import PUBLISHED, config_sizes
-from agapo.recipe.trainer import LoRAConfig
+from agapo.recipe.lora import LoRAConfig
 
 SIZE: dict[str, Any] = {
     "vocab_size": 64,

@@ -77,6 +77,14 @@ def test_past_the_bound_the_run_stops_and_names_the_cause(agreed: int, cause: st
     assert "\n" not in str(caught.value)
 
 
+def test_a_missing_adapter_is_a_cause_where_adapters_are_trained() -> None:
+    metrics = {"mismatch/mean": 0.01, "mismatch/max": 0.5}
+    for adapters in (True, False):
+        with pytest.raises(UserError, match="over 1 steps, so weights are") as caught:
+            require_same_policy(metrics, 0.009, 1, adapters=adapters)
+        assert ("an adapter that is not loaded" in str(caught.value)) == adapters
+
+
 def test_a_difference_that_is_no_number_stops() -> None:
     with pytest.raises(UserError, match="nan nats"):
         require_same_policy({"mismatch/mean": math.nan, "mismatch/max": math.nan}, 0.1, 3)

@@ -49,6 +49,7 @@ def test_every_section_of_the_table_is_of_a_recipe() -> None:
         (SFTRecipe, "data.sources.math.limit", "identity"),
         (SFTRecipe, "training.micro_batch_rows", "free"),
         (SFTRecipe, "training.lora", "identity"),
+        (RLRecipe, "learner.lora.alpha", "identity"),
         (SFTRecipe, "needle.reward.workers", "free"),
         (DPORecipe, "training.learning_rate", "later"),
         (EvalRecipe, "evaluation.chunk_prompts", "later"),

@@ -12,6 +12,7 @@ from tests.stages.conftest import agapo_here, hold_back_first_tensor, recipe_fil
 from tests.stages.test_dpo import recipe_file as dpo_recipe
 from tests.stages.test_eval import recipe  # noqa: F401  a fixture
 from tests.stages.test_rl import rollouts_of, steps_of
+from tests.stages.test_rl_lora import switch_engines_adapters_off
 
 VLLM = ["rollout.engine=vllm", "rollout.vllm.cache_gib=0.25", "rollout.vllm.in_flight=16"]
 
@@ -60,6 +61,29 @@ def test_wrong_on_purpose(arguments: list[Any], tmp_path: Path, monkeypatch: pyt
     done = agapo_here("rl", *arguments, "run.name=partial", "learner.learning_rate=0.01")
     assert done.returncode != 0
     assert "so weights are the likely cause: stale" in done.stderr.replace("\n", " ")
+
+
+LORA = ("learner.lora={rank: 4, alpha: 8}", "learner.learning_rate=0.02", "learner.warmup_steps=0")
+
+
+def test_rl_trains_adapters_with_what_vllm_samples(arguments: list[Any], tmp_path: Path) -> None:
+    done = agapo_here("rl", *arguments, "run.name=lora", "steps=4", *LORA)
+    assert done.returncode == 0, done.stderr
+    steps = steps_of(tmp_path / "rl" / "lora")
+    assert all(row["mismatch/mean"] < 1e-4 and row["policy/grad_norm"] > 0 for row in steps.values())
+    assert steps[4]["kl/sequence"] > 0.1, "the policy has moved"
+    rows = [json.loads(row) for row in rollouts_of(tmp_path / "rl" / "lora")]
+    assert {(row["step"], *row["weights_versions"]) for row in rows} == {(1, 0), (2, 1), (3, 2), (4, 3)}
+
+
+def test_adapters_that_vllm_does_not_apply_are_noticed(
+    arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch_engines_adapters_off(monkeypatch)
+    done = agapo_here("rl", *arguments, "run.name=off", *LORA, "evaluation.every=0")
+    assert done.returncode == 1
+    assert "or an adapter that is not loaded" in done.stderr.replace("\n", " ")
+    assert list(steps_of(tmp_path / "rl" / "off")) == [1, 2]
 
 
 def test_top_p_is_refused_in_a_line(arguments: list[Any]) -> None:

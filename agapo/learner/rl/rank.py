@@ -1,12 +1,15 @@
 """One data-parallel rank: the policy under DeepSpeed, and the frozen reference policy.
 
+With LoRA (`learner.lora`) the weights are frozen and adapters train, and the reference is the policy without them:
+there is one model in memory. A checkpoint is then the adapters' alone.
+
 Deliberately not here: Ray (`group.py` makes actors of this class), schedules, and anything about rewards.
 """
 
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -22,9 +25,18 @@ from agapo.learner.process_group import group_variables
 from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, needs_one_row, plan_ranks
 from agapo.learner.rl.row_check import check_packed_rows
 from agapo.learner.rl.settings import TAG, LearnerSettings
+from agapo.model.adapters import adapters_off, add_adapters
 from agapo.model.loading import load_model
 from agapo.model.logprobs import LogProbModel, check_head
-from agapo.model.weights import PackedWeights, empty_buffer, pack_weights, take_part, weight_layout, whole
+from agapo.model.weights import (
+    PackedWeights,
+    empty_buffer,
+    pack_weights,
+    take_part,
+    trained_parameters,
+    weight_layout,
+    whole,
+)
 
 
 class LearnerRank:
@@ -45,11 +57,13 @@ class LearnerRank:
         check_head(model)
         if settings.learner.layout == "packed":
             check_packed_rows(model, settings.model.attention)
-        self.policy: nn.Module = model
+        if settings.learner.lora:
+            add_adapters(model, settings.learner.lora, settings.seed)
+        self.policy = model
         self.engine, _, _, _ = self.deepspeed.initialize(
             model=LogProbModel(model),
             config=self._deepspeed_config(0.0 if self._clips_itself else settings.max_grad_norm),
-            model_parameters=list(model.parameters()),
+            model_parameters=list(trained_parameters(model).values()),
             optimizer=self._optimizer,
         )
         self.reference: nn.Module | None = None
@@ -68,7 +82,12 @@ class LearnerRank:
         return model
 
     def load_reference(self) -> None:
-        """Load the frozen policy that the KL pulls towards: the model that RL starts from."""
+        """Load the frozen policy that the KL pulls towards: the model that RL starts from.
+
+        With adapters it is there already: the policy without them.
+        """
+        if self.settings.learner.lora:
+            return
         reference = LogProbModel(self._load_model().eval().requires_grad_(False))
         if self.settings.zero_stage == 3:
             reference, _, _, _ = self.deepspeed.initialize(model=reference, config=self._deepspeed_config(0.0))
@@ -161,6 +180,10 @@ class LearnerRank:
     @torch.no_grad()
     def reference_logprobs(self, examples: Sequence[Example]) -> dict[int, np.ndarray]:
         """Return log π_ref [T] of this rank's share of the examples, by index."""
+        if self.settings.learner.lora:
+            self.engine.eval()
+            with adapters_off(self.policy):
+                return dict(self._share_logprobs(self.engine, examples))
         if self.reference is None:
             raise ValueError("load_reference() was not called")
         return dict(self._share_logprobs(self.reference, examples))
@@ -183,7 +206,7 @@ class LearnerRank:
         return plan_ranks(lengths, ranks=self.ranks, budget=budget, layout=layout, one_row=one_row)[self.rank]
 
     def weights(self) -> PackedWeights | None:
-        """Return the policy's weights on rank 0, None elsewhere. Collective under ZeRO-3.
+        """Return the policy's weights, or its adapters, on rank 0, None elsewhere. Collective under ZeRO-3.
 
         The next call writes over their buffer.
         """
@@ -201,12 +224,14 @@ class LearnerRank:
         return self.deepspeed.zero.GatheredParameters([parameter])
 
     def save(self, directory: Path) -> None:
-        """Write weights and optimizer state below `directory`. Collective."""
-        self.engine.save_checkpoint(str(directory), tag=TAG)
+        """Write weights, or adapters, and optimizer state below `directory`. Collective."""
+        self.engine.save_checkpoint(str(directory), tag=TAG, exclude_frozen_parameters=True)
 
     def load(self, directory: Path) -> None:
         """Take weights and optimizer state from `directory`. Collective."""
-        path, _ = self.engine.load_checkpoint(str(directory), tag=TAG)
+        # All that is trained must be there, and nothing else; frozen weights are not.
+        load = _load_trained if self.settings.learner.lora else None
+        path, _ = self.engine.load_checkpoint(str(directory), tag=TAG, custom_load_fn=load)
         if path is None:
             raise UserError(f"{directory}: holds no learner state; delete it to resume from the checkpoint before it")
 
@@ -228,6 +253,12 @@ def _join(rank: int, ranks: int, address: str, port: int, device: str) -> None:
         rank=rank,
         world_size=ranks,
     )
+
+
+def _load_trained(src: Mapping[str, Tensor], dst: nn.Module) -> None:
+    found = dst.load_state_dict(src, strict=False)
+    if lacking := [*(trained_parameters(dst).keys() - src.keys()), *found.unexpected_keys]:
+        raise UserError(f"the checkpoint's adapters are not those of learner.lora: {lacking[0]} differs")
 
 
 def _require_finite(norm: float) -> None:

@@ -26,6 +26,8 @@ class LearnerSettings:
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     threads: int = 1
     """CPU threads of a rank; `learner.threads` may leave them to the machine."""
+    seed: int = 0
+    """The run's: adapters are drawn by it."""
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:

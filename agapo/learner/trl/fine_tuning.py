@@ -20,10 +20,12 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, se
 from agapo.learner.deepspeed_config import deepspeed_config, skip_compiled_extension
 from agapo.learner.trl.packing import collate, packed_rows, unflatten
 from agapo.learner.trl.token_file import PLAN, TokenFile
+from agapo.model.adapters import adapter_config
 from agapo.model.loading import load_model, load_tokenizer, replace_folder
+from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.model import ModelConfig
 from agapo.recipe.run import CheckpointConfig
-from agapo.recipe.trainer import LoRAConfig, PreferenceTrainingConfig, SFTTrainingConfig
+from agapo.recipe.trainer import PreferenceTrainingConfig, SFTTrainingConfig
 
 UNFINISHED = ".unfinished"
 """Folder below the checkpoints where transformers writes one before it is moved to its place."""
@@ -150,19 +152,6 @@ def with_adapters(model: PreTrainedModel, lora: LoRAConfig) -> nn.Module:
     # Checkpointed blocks pass gradients on only where their input has one.
     model.enable_input_require_grads()
     return get_peft_model(model, adapter_config(lora))  # pyright: ignore[reportReturnType]
-
-
-def adapter_config(lora: LoRAConfig) -> Any:
-    """Return PEFT's configuration of a recipe's `training.lora`."""
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]
-        lora_dropout=lora.dropout,
-        target_modules=lora.targets,
-        task_type="CAUSAL_LM",
-    )
 
 
 def training_arguments(settings: FineTuning, kind: type[TrainingArguments], **more: Any) -> Any:

@@ -21,8 +21,9 @@ from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
 
 from agapo.algorithm.preference import dpo_loss, simper_loss
-from agapo.learner.trl.fine_tuning import FineTuning, adapter_config, plain_model, prepare, quieten
+from agapo.learner.trl.fine_tuning import FineTuning, plain_model, prepare, quieten
 from agapo.learner.trl.packing import IGNORED, Example, collate, join, pack
+from agapo.model.adapters import adapter_config
 from agapo.model.loading import load_tokenizer
 from agapo.recipe.trainer import PreferenceTrainingConfig
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from typing import cast
 
 from agapo.algorithm.kl import SequenceEstimator
 from agapo.algorithm.sampling import make_batch, select_groups, shuffle_rewards
@@ -234,7 +234,7 @@ class RLLoop:
         self._show_sample(step, collected.groups)
         self._warn_of_unreached_verdict(step, collected.groups)
         bound = self.recipe.rollout.mismatch.bound(self.recipe.model.dtype)
-        require_same_policy(metrics, bound, self.progress.agreed)
+        require_same_policy(metrics, bound, self.progress.agreed, adapters=self.recipe.learner.lora is not None)
         self.progress.agreed += "mismatch/mean" in metrics
 
     def _warn_of_unreached_verdict(self, step: int, groups: Sequence[Group]) -> None:
@@ -276,7 +276,7 @@ class RLLoop:
             self.progress.best_accuracy, self.progress.best_reward = accuracy, reward
             self.progress.best_step = step
             if self.recipe.evaluation.keep == "best":
-                self.exporter.export(fetch(self.learner.weights()), self.run.best)
+                self.exporter.keep(fetch(self.learner.weights()), self.run.best)
         metrics = {f"eval/{mode}": value for mode, value in found.accuracy.items()} | {"eval/reward": reward}
         self.logger.log(step, metrics | {"time/evaluate": time.monotonic() - started})
         self.view.evaluation(step, found.accuracy, best=best)
@@ -318,11 +318,6 @@ def split_groups(examples: Sequence[Example], parts: int) -> list[list[Example]]
     By turns, because the groups that ride along for the KL alone come last.
     """
     return [[item for item in examples if item.group % parts == part] for part in range(parts)]
-
-
-def use_export(pool: RolloutPool, exporter: Exporter, folder: Any, version: int) -> None:
-    """Let the rollout actors sample with an exported model."""
-    pool.set_weights(exporter.read(folder), version)
 
 
 def _percentages(values: dict[str, float]) -> str:

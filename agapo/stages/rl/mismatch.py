@@ -30,16 +30,19 @@ def mismatch_metrics(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def require_same_policy(metrics: Mapping[str, float], bound: float, agreed: int) -> None:
+def require_same_policy(metrics: Mapping[str, float], bound: float, agreed: int, *, adapters: bool = False) -> None:
     """Raise UserError, with the likely cause, where `mismatch/mean` is past the bound (or is no number).
 
-    `agreed`: how many steps were within it before.
+    `agreed`: how many steps were within it before; `adapters`: whether LoRA adapters are what is updated.
     """
     mean = metrics.get("mismatch/mean")
     if mean is None or mean <= bound:
         return
+    # Before the first update an adapter adds nothing, so that one which is not loaded agrees at first.
+    adapter = ", or an adapter that is not loaded" if adapters else ""
     cause = (
         f"they agreed over {agreed} steps, so weights are the likely cause: stale, or some did not reach the engine"
+        f"{adapter}"
         if agreed
         else "they never agreed: likely another temperature, dtype, attention, RoPE or chat template, or another model"
     )

@@ -1,13 +1,16 @@
 """From an RL recipe to a finished run: put the system together, run the loop, report."""
 
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agapo.algorithm.objective import Objective
 from agapo.cluster import fetch, in_cluster, require_gpus, threads_for
 from agapo.errors import Interrupted, ProcessDied
+from agapo.evaluation.evaluator import Evaluator
 from agapo.evaluation.figures import measures
 from agapo.evaluation.questions import check_questions, describe_questions, load_questions, without_overlong
 from agapo.evaluation.rendering import make_renderer
@@ -19,10 +22,10 @@ from agapo.recipe.rollout import rollout_warnings
 from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
-from agapo.stages.rl.loop import RLLoop, use_export
+from agapo.stages.rl.loop import RLLoop
 from agapo.stages.rl.progress import Progress, resume, unreached
 from agapo.stages.running.deaths import told_in_a_line
-from agapo.stages.running.export import Exporter
+from agapo.stages.running.export import make_exporter
 from agapo.stages.running.finish import common_summary, finish, report_finished, say_finished
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.modes import fit_modes
@@ -98,8 +101,8 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     recipe = fit_modes(recipe, tokenizer, make_console().print)
     render = make_renderer(tokenizer)
     questions = without_overlong(load_questions(recipe.data, recipe.evaluation), render, recipe.data)
-    exporter = Exporter(model_path, recipe.model.dtype, recipe.model.rope_fields)
-    check_questions(recipe, questions, render, exporter.model.config)
+    exporter = make_exporter(model_path, recipe.model, recipe.learner.lora)
+    check_questions(recipe, questions, render, exporter.config)
     check_rewards(recipe.reward)
     scorer, pool, learner = _start_workers(recipe, model_path, stack)
     progress = resume(run, learner)
@@ -139,7 +142,7 @@ def _start_workers(recipe: RLRecipe, model_path: str, stack: ExitStack) -> tuple
     require_gpus(gpus, "learner.gpus_per_rank, rollout.gpus_per_actor", recipe.cluster.address)
     scorer = start_scorer(recipe.reward)
     stack.callback(scorer.close)
-    pool = start_rollouts(recipe.model, model_path, recipe.rollout, stop)
+    pool = start_rollouts(recipe.model, model_path, recipe.rollout, stop, own.lora)
     stack.callback(pool.close)
     learner = start_learner(recipe, model_path)
     stack.callback(learner.close)
@@ -159,6 +162,7 @@ def start_learner(recipe: RLRecipe, model_path: str) -> LearnerGroup:
         model=recipe.model,
         learner=recipe.learner.model_copy(update={"max_grad_norm": recipe.max_grad_norm}),
         threads=threads_for(recipe.learner.threads, recipe.learner.ranks),
+        seed=recipe.run.seed,
     )
     return LearnerGroup(settings)
 
@@ -189,8 +193,8 @@ def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
     """Export, measure on the test questions, and report."""
     progress, recipe, run = loop.progress, loop.recipe, loop.run
     exported = export_result(loop)
-    use_export(loop.pool, loop.exporter, run.hf, progress.updates + 1)
-    after = loop.evaluator.accuracy(loop.questions.test, recipe.evaluation.modes)
+    with sampling_export(loop) as evaluator:
+        after = evaluator.accuracy(loop.questions.test, recipe.evaluation.modes)
     loop.view.close()
     learning_curve(run.metrics, run.curve)
     summary = {
@@ -220,5 +224,22 @@ def export_result(loop: RLLoop) -> dict[str, Any]:
     else:
         weights = fetch(loop.learner.weights())
         exported = {"step": progress.step, "why": "the last"}
-    loop.exporter.export(weights, loop.run.hf)
+    loop.exporter.export(weights, loop.run)
     return exported
+
+
+@contextmanager
+def sampling_export(loop: RLLoop) -> Iterator[Evaluator]:
+    """Yield what measures the exported model: its actors sample with just those weights."""
+    own = loop.recipe
+    if not own.learner.lora:
+        loop.pool.set_weights(loop.exporter.read(loop.run.hf), loop.progress.updates + 1)
+        yield loop.evaluator
+        return
+    # The run's actors take adapters alone, and what is exported has them merged, and rounded with the weights.
+    loop.pool.close()
+    pool = start_rollouts(own.model, str(loop.run.hf), own.rollout, loop.pool.should_stop)
+    try:
+        yield replace(loop.evaluator, pool=pool)
+    finally:
+        pool.close()

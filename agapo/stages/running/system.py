@@ -9,6 +9,7 @@ from agapo.evaluation.evaluator import Evaluator
 from agapo.evaluation.questions import Questions
 from agapo.evaluation.rendering import Renderer
 from agapo.recipe.dpo import DPORecipe
+from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.model import ModelConfig
 from agapo.recipe.rl import RLRecipe
 from agapo.recipe.rollout import RolloutConfig
@@ -36,9 +37,16 @@ def training_stream(recipe: RLRecipe | DPORecipe, questions: Questions) -> Promp
 
 
 def start_rollouts(
-    model: ModelConfig, model_path: str, rollout: RolloutConfig, should_stop: Callable[[], bool]
+    model: ModelConfig,
+    model_path: str,
+    rollout: RolloutConfig,
+    should_stop: Callable[[], bool],
+    lora: LoRAConfig | None = None,
 ) -> RolloutPool:
-    """Start the rollout actors with the model at `model_path`. Raises UserError where the engine is not there."""
+    """Start the rollout actors with the model at `model_path`, given `lora` with adapters that are to be updated.
+
+    Raises UserError where the engine is not there.
+    """
     if rollout.engine == "vllm":
         require_vllm()
         make_console().print(NOT_REPEATABLE, soft_wrap=True)
@@ -51,6 +59,7 @@ def start_rollouts(
         rope=model.rope_fields,
         threads=threads_for(rollout.threads, rollout.actors),
         device="cuda" if rollout.gpus_per_actor else "cpu",
+        lora=lora,
         vllm=rollout.vllm,
     )
     return RolloutPool(

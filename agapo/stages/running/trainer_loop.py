@@ -4,19 +4,16 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-from transformers import PreTrainedModel
 
 from agapo.cluster import threads_for
 from agapo.learner.checkpoint import latest_checkpoint, require_same_shards
 from agapo.learner.trl.callbacks import STATE
 from agapo.learner.trl.fine_tuning import UNFINISHED, FineTuning
 from agapo.learner.trl.ranks import Kind, run_ranks
-from agapo.model.loading import export_hf, load_model, load_tokenizer
+from agapo.model.adapters import merged_model
+from agapo.model.loading import export_hf, load_tokenizer
 from agapo.recipe import DPORecipe, SFTRecipe
-from agapo.recipe.model import ModelConfig
 from agapo.stages.running.interrupt import StopRequest
 from agapo.tracking import MetricsLogger, RunDirectory, StepProgress, read_json
 from agapo.tracking.files import read_json_lines
@@ -53,7 +50,8 @@ class TrainerLoop:
         )
         shutil.rmtree(self.run.checkpoints / UNFINISHED, ignore_errors=True)
         if self.settings.training.lora:
-            merge_adapter(self.start, self.settings.weights, self.run.hf, self.recipe.model)
+            merged = merged_model(self.start, self.settings.weights, self.recipe.model)
+            export_hf(merged, load_tokenizer(self.start), self.run.hf)
 
     def write_missing_steps(self) -> None:
         """Write the steps that the checkpoint has made and a driver that was killed had no time to write down."""
@@ -120,7 +118,7 @@ def trainer_settings(
         model_path=start,
         data=run.path / "data",
         checkpoints=run.checkpoints,
-        weights=run.path / "adapter" if training.lora else run.hf,
+        weights=run.adapter if training.lora else run.hf,
         steps=steps,
         seed=recipe.run.seed,
         model=recipe.model,
@@ -129,16 +127,3 @@ def trainer_settings(
         threads=threads_for(training.threads, training.ranks),
         state=state,
     )
-
-
-def merge_adapter(base: str, adapter: Path, folder: Path, own: ModelConfig) -> None:
-    """Export the base model with a LoRA adapter merged into its weights."""
-    export_hf(adapted_model(base, adapter, own), load_tokenizer(base), folder)
-
-
-def adapted_model(base: str, adapter: Path, own: ModelConfig) -> PreTrainedModel:
-    """Return the base model with a LoRA adapter merged into its weights."""
-    from peft import PeftModel
-
-    model = PeftModel.from_pretrained(load_model(base, dtype=own.dtype, rope=own.rope_fields), str(adapter))
-    return model.merge_and_unload()  # pyright: ignore[reportReturnType]

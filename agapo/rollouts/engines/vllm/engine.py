@@ -4,7 +4,9 @@ Each response is a request of vLLM's own: its scheduler batches them continuousl
 computed once (prefix caching). What a response is depends on what was batched with it, so redone work gives valid
 responses, not the same ones.
 
-Not here: asynchronous scheduling (vLLM would be a step ahead of us, and a weight update must fall between two), LoRA,
+An update replaces the model's weights in place (`worker.py`), or with LoRA the adapter (`adapter.py`).
+
+Not here: asynchronous scheduling (vLLM would be a step ahead of us, and a weight update must fall between two),
 speculative decoding.
 """
 
@@ -22,12 +24,14 @@ import torch
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from agapo.errors import UserError
-from agapo.model.loading import load_tokenizer, model_folder, parameter_names
+from agapo.model.adapters import adapter_layout
+from agapo.model.loading import load_config, load_tokenizer, model_folder, parameter_names
 from agapo.model.rope import extend_context
 from agapo.model.weights import PackedWeights, weights_did_not_arrive
 from agapo.rollouts.actor import EngineSettings
-from agapo.rollouts.engine import Piece, Request, ResponseId, SamplingParams
+from agapo.rollouts.engine import Piece, Request, ResponseId, SamplingParams, resumed
 from agapo.rollouts.engines.endings import end_token_ids, not_finite, response_text
+from agapo.rollouts.engines.vllm.adapter import AdapterSlot, adapter_arguments
 from agapo.rollouts.engines.vllm.version import require_vllm
 from agapo.schema import Segment
 
@@ -50,8 +54,15 @@ def load_vllm(settings: EngineSettings) -> "VLLMEngine":
         ) from error
     tokenizer = load_tokenizer(settings.model_path)
     ends = end_token_ids(_generation_config(model_folder(settings.model_path)), tokenizer)
-    names = parameter_names(settings.model_path, settings.rope)
-    return VLLMEngine(engine, tokenizer, ends, names, on_gpu=settings.device == "cuda")
+    slot = AdapterSlot(engine, settings.lora, settings.model_path) if settings.lora else None
+    return VLLMEngine(engine, tokenizer, ends, _names(settings), on_gpu=settings.device == "cuda", adapter=slot)
+
+
+def _names(settings: EngineSettings) -> frozenset[str]:
+    """Return the names of the parameters that are updated."""
+    if settings.lora:
+        return frozenset(adapter_layout(load_config(settings.model_path, settings.rope), settings.lora).names)
+    return parameter_names(settings.model_path, settings.rope)
 
 
 def _set_environment(settings: EngineSettings) -> None:
@@ -97,6 +108,7 @@ def _arguments(settings: EngineSettings) -> dict[str, Any]:
         "enforce_eager": not on_gpu,
         # Without a GPU requests have no seeds of their own, and two actors are not to draw the same.
         **(memory if on_gpu else {"kv_cache_memory_bytes": cache_bytes, "seed": secrets.randbits(31)}),
+        **(adapter_arguments(settings.lora) if settings.lora else {}),
         **({"hf_overrides": partial(_stretched, rope=dict(settings.rope))} if settings.rope else {}),
     }
 
@@ -118,6 +130,7 @@ class _Response:
     """A response in flight."""
 
     request: Request
+    params: SamplingParams
     segments: list[Segment] = field(default_factory=list)
     """Those of earlier weights."""
     tokens: list[int] = field(default_factory=list)
@@ -143,14 +156,19 @@ class VLLMEngine:
         names: frozenset[str],
         *,
         on_gpu: bool,
+        adapter: AdapterSlot | None = None,
     ):
-        """`engine`: vLLM's `LLMEngine`, with `WeightReceiver` in its workers; `names`: the parameters of the model."""
+        """`engine`: vLLM's `LLMEngine`, with `WeightReceiver` in its workers; `names`: the parameters that are updated.
+
+        They are the model's, or given `adapter`, which is then what is updated, the adapter's.
+        """
         self.engine = engine
         self.tokenizer = tokenizer
         self.end_ids = end_ids
         self.version = 0
         self._names = names
         self._on_gpu = on_gpu
+        self._adapter = adapter
         self._responses: dict[str, _Response] = {}
         self._added = 0
 
@@ -164,9 +182,10 @@ class VLLMEngine:
         for request in requests:
             name = str(self._added)
             self._added += 1
-            self._responses[name] = _Response(request)
+            self._responses[name] = _Response(request, params)
             ids = [*request.prompt_ids, *request.prefix_ids]
-            self.engine.add_request(name, {"prompt_token_ids": ids}, self._vllm_params(request, params))
+            adapter = {"lora_request": self._adapter.request} if self._adapter else {}
+            self.engine.add_request(name, {"prompt_token_ids": ids}, self._vllm_params(request, params), **adapter)
 
     def _vllm_params(self, request: Request, params: SamplingParams) -> Any:
         from vllm import SamplingParams as VLLMSamplingParams  # pyright: ignore[reportAttributeAccessIssue]
@@ -225,17 +244,33 @@ class VLLMEngine:
 
     def update_weights(self, weights: PackedWeights, version: int) -> None:
         """Take the weights after `version` optimizer updates; what is in flight goes on with them."""
+        # By our names, too: vLLM fuses parameters, and takes a fused one for loaded when a part of it was.
+        wrong = self._names - set(weights.layout.names)
+        if not wrong:
+            wrong = set(self._replace_adapter(weights) if self._adapter else self._replace_weights(weights))
+        if wrong:
+            raise weights_did_not_arrive(version, sorted(wrong))
+        self.version = version
+
+    def _replace_weights(self, weights: PackedWeights) -> list[str]:
         for response in self._responses.values():
             response.close_segment(self.version)
         # Cached keys and values are of the old weights: what is in flight is prefilled once more.
         if not self.engine.reset_prefix_cache(reset_running_requests=True):
             raise RuntimeError("vLLM did not empty its prefix cache; what it holds is of the old weights")
-        # By our names, too: vLLM fuses parameters, and takes a fused one for loaded when a part of it was.
-        wrong = set(self._names - set(weights.layout.names))
-        wrong.update(*self.engine.collective_rpc("take_weights", args=(weights,)))
-        if wrong:
-            raise weights_did_not_arrive(version, sorted(wrong))
-        self.version = version
+        found = self.engine.collective_rpc("take_weights", args=(weights,))
+        return sorted(set().union(*found))
+
+    def _replace_adapter(self, weights: PackedWeights) -> list[str]:
+        """A request keeps the adapter that it was added with: what is in flight is paused, and added anew."""
+        assert self._adapter
+        in_flight = {response.request.id: response for response in self._responses.values()}
+        paused = self.abort(in_flight)
+        wrong = self._adapter.replace(weights)
+        for piece in paused:
+            response = in_flight[piece.id]
+            self.add([resumed(response.request, piece)], response.params)
+        return wrong
 
     def sleep(self) -> None:
         """Offload the weights to host memory and drop the cache (on GPU)."""

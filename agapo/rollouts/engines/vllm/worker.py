@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agapo.model.adapters import DOWN, module_of
 from agapo.model.weights import PackedWeights, bit_sum
 
 
@@ -27,6 +28,18 @@ class WeightReceiver:
         _refresh_tied_head(model)
         missing = {name for name, _ in model.named_parameters()} - loaded
         return damaged + sorted(missing) or _whole(model, weights)
+
+    def check_adapter(self, weights: PackedWeights, number: int, scaling: float) -> list[str]:
+        """Return the names of an adapter's weights that are not those that this worker computes with.
+
+        `number`: vLLM's id of the adapter, which should be in a slot. vLLM holds scaling · B.
+        """
+        damaged: list[str] = []
+        sent = dict(_checked(weights, damaged))
+        manager = self.model_runner.lora_manager._adapter_manager
+        held = _held(manager, number) if number in manager.lora_index_to_id else {}
+        expected = {name: values if DOWN in name else values * scaling for name, values in sent.items()}
+        return damaged or [name for name, values in expected.items() if not _same(values, held.get(_key(name)))]
 
 
 def _checked(weights: PackedWeights, damaged: list[str]) -> Iterator[tuple[str, Tensor]]:
@@ -74,3 +87,29 @@ def _whole(model: Any, weights: PackedWeights) -> list[str]:
     modulo = 1 << 64
     total = sum(map(bit_sum, parameters)) % modulo
     return [] if total == sum(weights.sums) % modulo else ["(the bits of all of them do not add up)"]
+
+
+Key = tuple[str, bool]
+"""A module's name, and whether it is A."""
+
+
+def _key(name: str) -> Key:
+    return module_of(name), DOWN in name
+
+
+def _held(manager: Any, number: int) -> dict[Key, Tensor]:
+    """Return what vLLM applies of an adapter: of modules that it has wrapped, and fused ones part by part."""
+    adapter = manager.get_adapter(number)
+    held: dict[Key, Tensor] = {}
+    for name in manager.modules:
+        if (layer := adapter.get_lora(name)) is None:
+            continue
+        parts = manager.packed_modules.get(name)
+        pairs = zip(layer.lora_a, layer.lora_b, strict=True) if parts else [(layer.lora_a, layer.lora_b)]
+        for part, (down, up) in zip(parts or [name], pairs, strict=True):
+            held |= {(part, True): down, (part, False): up}
+    return held
+
+
+def _same(sent: Tensor, held: Tensor | None) -> bool:
+    return held is not None and torch.equal(sent.to(held.dtype), held.cpu())

@@ -1,0 +1,19 @@
+"""The section `lora`: low-rank adapters instead of all weights, in SFT, RL and preference learning."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from agapo.recipe.section import Strict
+
+
+class LoRAConfig(Strict):
+    """Low-rank adapters (arXiv 2106.09685) instead of all weights; merged into the exported model."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    """What an adapter adds is scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Of an adapter's input; 0 in RL, where engine and learner would differ."""
+    targets: list[str] | Literal["all-linear"] = "all-linear"
+    """Names of the modules that get adapters."""
