@@ -70,6 +70,7 @@ def test_the_best_adapter_is_kept_and_the_checkpoint_of_its_step_is_exported_to_
     assert all(torch.equal(weights_of(tmp_path)[name], weight) for name, weight in weights_of(whole).items())
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_and_goes_on_is_the_undisturbed_one(
     whole: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
