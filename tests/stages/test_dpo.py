@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.stages.conftest import agapo, agapo_here, interrupt_after
 
-pytestmark = pytest.mark.usefixtures("shared_ray")
+pytestmark = [pytest.mark.usefixtures("shared_ray"), pytest.mark.slow]
 
 
 def recipe_file(folder: Path, model: dict[str, Any], name: str = "first", **changes: Any) -> Path:
@@ -124,7 +124,6 @@ def test_the_model_stands_alone(whole: Path) -> None:
         assert part in body
 
 
-@pytest.mark.slow
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(whole: Path, tiny_model: Path, tmp_path: Path) -> None:
     recipe, run = recipe_file(tmp_path, {"path": str(tiny_model)}), tmp_path / "dpo" / "first"
     stopped = interrupt_after(3, run / "metrics.jsonl", "dpo", recipe, f"run.output={tmp_path}")
@@ -203,7 +202,6 @@ def test_the_second_stage_starts_from_the_first_and_reuses_its_pairs(whole: Path
     assert not list((run / "adapter").glob("**/ref"))
 
 
-@pytest.mark.slow
 def test_too_few_pairs_are_said_to_be_too_few_and_more_are_added_to_them(
     whole: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
