@@ -229,6 +229,8 @@ TIED = """
 import sys
 from pathlib import Path
 import torch
+from agapo.model.loading import export_hf
+from tests.builders import tiny_qwen
 from tests.vllm.test_engine import *
 model = tiny_qwen(head_dim=32).eval()
 folder = Path(sys.argv[1])
