@@ -14,7 +14,7 @@ from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from agapo.errors import UserError
+from agapo.errors import UserError, first_line
 from agapo.signals import kept_from_ray
 
 LEFT_BEHIND = [".venv", ".venv-vllm", "outputs", ".git", "wandb", "**/*.safetensors", "**/*.jsonl.gz", "**/*.parquet"]
@@ -73,7 +73,7 @@ def _join(address: str | None) -> None:
         with kept_from_ray():
             ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise UserError(f"cluster.address: cannot start or join Ray ({reason})") from error
 
 

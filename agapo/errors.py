@@ -15,3 +15,8 @@ class Interrupted(Exception):
 
 INTERRUPTED = (130, 143)
 """The exit statuses of a run that was stopped, by Ctrl-C or by SIGTERM."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return what a library's error says first, to be told in a line of ours; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agapo.errors import UserError
+from agapo.errors import UserError, first_line
 from agapo.hub import missing_way
 from data.layouts import CHATS, PAIRS, Unreadable, chat_of, read_columns, thinks, tools_of, with_system
 
@@ -286,7 +286,7 @@ def _from_hub(name: str, config: str | None, split: str) -> Iterator[tuple[int, 
     try:
         rows = load_dataset(name, config, split=split)
     except Exception as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         reason = f"{why}, and it is not in the cache" if why else reason
         raise UserError(
             f"data.source: cannot load '{name}' from the hub ({reason}); set data.path to a file"

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from agapo.chat import Completion, final_answer
-from agapo.errors import UserError
+from agapo.errors import UserError, first_line
 from agapo.schema import Mode
 from rewards import judge as judging
 
@@ -122,7 +122,7 @@ def _reward_model(name: str, device: str, dtype: str, max_tokens: int) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(name)
         loaded = AutoModelForSequenceClassification.from_pretrained(name, dtype=getattr(torch, dtype))
     except (OSError, ValueError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise UserError(f"reward.terms: preference: args.model: cannot load '{name}' ({reason})") from None
     if loaded.config.num_labels != 1:
         raise UserError(

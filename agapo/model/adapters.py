@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from agapo.errors import UserError
+from agapo.errors import UserError, first_line
 from agapo.model.loading import load_model, replace_folder
 from agapo.model.weights import WeightLayout, weight_layout
 from agapo.recipe.lora import LoRAConfig
@@ -55,14 +55,10 @@ def add_adapters(model: PreTrainedModel, lora: LoRAConfig, seed: int = 0) -> Non
         try:
             model.add_adapter(adapter_config(lora))
         except ValueError as error:
-            raise UserError(f"learner.lora.targets: {_first_line(error)}") from error
+            raise UserError(f"learner.lora.targets: {first_line(error)}") from error
     strange = [name for name in weight_layout(model, model.dtype).names if DOWN not in name and UP not in name]
     if strange:
         raise UserError(f"learner.lora.targets: adapters for linear maps alone are supported, not {strange[0]}")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-from agapo.errors import UserError
+from agapo.errors import UserError, first_line
 
 
 def is_gguf(path: str | Path) -> bool:
@@ -51,7 +51,7 @@ def read_gguf(path: str | Path) -> tuple[Any, Any]:
         )
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     except (OSError, ValueError, ImportError, KeyError, NotImplementedError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise UserError(f"model.path: transformers cannot read {file} ({reason}); give another file") from error
     # It is a plain model now, and `save_pretrained` refuses one that says otherwise.
     if hasattr(model.config, "quantization_config"):

@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from agapo.errors import UserError
+from agapo.errors import UserError, first_line
 from agapo.hub import missing_way
 from agapo.model.gguf import is_gguf, read_gguf, unpacked_place
 from agapo.model.rope import extend_context
@@ -166,7 +166,7 @@ def _load_error(what: str, path: str | Path, error: Exception) -> UserError:
         mend = "give a folder that `save_pretrained` wrote"
     else:
         mend = "check the name and the network, or download it and give its folder"
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    reason = first_line(error)
     if not Path(path).is_dir() and (why := missing_way()):
         reason = f"{why}, and it is not in the cache"
     return UserError(f"model.path: cannot load the {what} '{path}' ({reason.rstrip('.')}); {mend}")

@@ -6,6 +6,9 @@ from pydantic import Field
 
 from agapo.recipe.section import Strict
 
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's `max_lora_rank` may be."""
+
 
 class LoRAConfig(Strict):
     """Low-rank adapters (arXiv 2106.09685) instead of all weights; merged into the exported model."""

@@ -9,13 +9,11 @@ from agapo.recipe.base import Recipe
 from agapo.recipe.data import DataConfig
 from agapo.recipe.evaluation import RLEvaluationConfig
 from agapo.recipe.learner import LearnerConfig
+from agapo.recipe.lora import VLLM_RANKS
 from agapo.recipe.model import ModelConfig
 from agapo.recipe.reward import RewardConfig
 from agapo.recipe.rollout import RolloutConfig
 from agapo.recipe.section import check_modes
-
-VLLM_LARGEST_RANK = 512
-"""The largest of vLLM's `max_lora_rank`."""
 
 
 class RLRecipe(Recipe):
@@ -49,8 +47,8 @@ class RLRecipe(Recipe):
         lora, own = self.learner.lora, self.rollout
         if lora is None or own.engine != "vllm":
             return self
-        if lora.rank > VLLM_LARGEST_RANK:
-            raise ValueError(f"learner.lora.rank: {lora.rank} with vLLM, which takes {VLLM_LARGEST_RANK} at most")
+        if lora.rank > VLLM_RANKS[-1]:
+            raise ValueError(f"learner.lora.rank: {lora.rank} with vLLM, which takes {VLLM_RANKS[-1]} at most")
         if own.gpus_per_actor and self.model.dtype == "float32":
             raise ValueError(
                 "model.dtype: float32 with learner.lora and vLLM, whose adapters are of 16 bits on a GPU; "

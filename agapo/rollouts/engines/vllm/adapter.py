@@ -10,11 +10,9 @@ from typing import Any
 
 from agapo.model.adapters import write_adapter
 from agapo.model.weights import PackedWeights
-from agapo.recipe.lora import LoRAConfig
+from agapo.recipe.lora import VLLM_RANKS, LoRAConfig
 
 IN_MEMORY = Path("/dev/shm")
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM's `max_lora_rank` may be."""
 
 
 def adapter_arguments(lora: LoRAConfig) -> dict[str, Any]:
@@ -22,7 +20,7 @@ def adapter_arguments(lora: LoRAConfig) -> dict[str, Any]:
     return {
         "enable_lora": True,
         "max_loras": 1,
-        "max_lora_rank": next(rank for rank in RANKS if rank >= lora.rank),
+        "max_lora_rank": next(rank for rank in VLLM_RANKS if rank >= lora.rank),
     }
 
 

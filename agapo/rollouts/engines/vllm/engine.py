@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
-from agapo.errors import UserError
+from agapo.errors import UserError, first_line
 from agapo.model.adapters import adapter_layout
 from agapo.model.loading import load_config, load_tokenizer, model_folder, parameter_names
 from agapo.model.rope import extend_context
@@ -47,7 +47,7 @@ def load_vllm(settings: EngineSettings) -> "VLLMEngine":
     try:
         engine = LLMEngine.from_engine_args(EngineArgs(**_arguments(settings)))
     except (ValueError, NotImplementedError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise UserError(
             f"rollout.engine: vLLM cannot load {settings.model_path} ({reason}); mend that, or set "
             "rollout.engine=transformers"
