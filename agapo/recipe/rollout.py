@@ -25,16 +25,17 @@ class MismatchConfig(Strict):
 
     stop_above: float | None = Field(default=None, gt=0)
     """Mean |difference| of their log-probabilities over a step's tokens, in nats, past which the run stops; None: 0.002
-    for a float32 model, 0.1 for bfloat16."""
+    for a float32 model, 0.15 for bfloat16."""
 
     def bound(self, dtype: str) -> float:
         """Return the bound for a model's dtype."""
         return self.stop_above or MISMATCH_BOUNDS[dtype]
 
 
-MISMATCH_BOUNDS = {"float32": 2e-3, "bfloat16": 0.1}
+MISMATCH_BOUNDS = {"float32": 2e-3, "bfloat16": 0.15}
 """In float32, engines that compute the same differ by 1e-6 to 1e-4. In bfloat16 rounding decides, most in small
-models: SmolLM2-135M differs by 0.042 with the transformers engine, and by 0.044 with vLLM."""
+models: SmolLM2-135M differs by 0.042 with the transformers engine, and by 0.044 with vLLM; by 0.053 to 0.060 with vLLM
+on a GPU, where random weights at Qwen3-0.6B's shape reach 0.09 (docs/gpu.md)."""
 
 
 class RolloutConfig(Strict):

@@ -26,11 +26,11 @@ class Part:
 
 
 PARTS = (
-    Part("correct", "benchmarks.gpu.correct", 130),
+    Part("correct", "benchmarks.gpu.correct", 110),
     Part("memory", "benchmarks.gpu.memory", 110),
-    Part("learn", "benchmarks.gpu.learn", 130),
+    Part("learn", "benchmarks.gpu.learn", 110),
     Part("sample", "benchmarks.gpu.sample", 110),
-    Part("run", "benchmarks.gpu.loop", 110),
+    Part("run", "benchmarks.gpu.loop", 155),
 )
 VLLM = Part("vllm", "benchmarks.gpu.vllm_engine", 400)
 """Only by its name: it needs another environment."""

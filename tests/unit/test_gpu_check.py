@@ -75,7 +75,7 @@ def test_memory_measures_learning_and_sampling(setting: Setting):
 
 def test_sample_times_engine_and_generate(setting: Setting):
     sample.run(setting)
-    assert len(_records(setting)) == 8
+    assert len(_records(setting)) == 4
     assert all(record.figures["tokens/s"] > 0 for record in _records(setting))  # pyright: ignore[reportOperatorIssue]
 
 

@@ -92,5 +92,5 @@ def test_a_difference_that_is_no_number_stops() -> None:
 
 def test_the_bound_is_the_dtypes_unless_said_otherwise() -> None:
     assert MismatchConfig().bound("float32") == 2e-3
-    assert MismatchConfig().bound("bfloat16") == 0.1
+    assert MismatchConfig().bound("bfloat16") == 0.15
     assert MismatchConfig(stop_above=0.3).bound("float32") == 0.3
