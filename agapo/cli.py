@@ -14,6 +14,7 @@ from rich.console import Console
 
 from agapo import __version__
 from agapo.errors import Interrupted, UserError
+from agapo.forking.driver import start_forks
 from agapo.signals import Stopped, exit_status, handled_by, stop_at_once
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ def sft(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import SFTRecipe, load_recipe
 
     loaded = load_recipe(SFTRecipe, recipe, overrides)
+    start_forks(loaded.cluster.address)
     from agapo.stages.sft.run import run_sft
 
     run_sft(loaded, recipe)
@@ -46,6 +48,7 @@ def rl(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import RLRecipe, load_recipe
 
     loaded = load_recipe(RLRecipe, recipe, overrides)
+    start_forks(loaded.cluster.address)
     from agapo.stages.rl.run import run_rl
 
     run_rl(loaded, recipe)
@@ -57,6 +60,7 @@ def dpo(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import DPORecipe, load_recipe
 
     loaded = load_recipe(DPORecipe, recipe, overrides)
+    start_forks(loaded.cluster.address)
     from agapo.stages.dpo.run import run_dpo
 
     run_dpo(loaded, recipe)
@@ -75,6 +79,7 @@ def pairs(
     from agapo.recipe import DPORecipe, load_recipe
 
     loaded = load_recipe(DPORecipe, recipe, overrides)
+    start_forks(loaded.cluster.address)
     from agapo.stages.dpo.run import run_pairs
 
     run_pairs(loaded, recipe, responses, samples)
@@ -86,6 +91,7 @@ def evaluate(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import EvalRecipe, load_recipe
 
     loaded = load_recipe(EvalRecipe, recipe, overrides)
+    start_forks(loaded.cluster.address)
     from agapo.stages.eval.run import run_eval
 
     run_eval(loaded, recipe)
@@ -161,6 +167,7 @@ def filter_prompts(
     from agapo.recipe import RLRecipe, load_recipe
 
     loaded = load_recipe(RLRecipe, recipe, overrides)
+    start_forks(loaded.cluster.address)
     from agapo.stages.filter import run_filter
 
     run_filter(loaded, recipe, samples=samples, drop_from=drop_from, drop_below=drop_below)

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import node as ray_node
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from agapo.errors import UserError, first_line
+from agapo.forking.driver import ENVIRONMENT, start_forks, stop_forks, worker_environment
 from agapo.signals import kept_from_ray
 
 LEFT_BEHIND = [".venv", ".venv-vllm", "outputs", ".git", "wandb", "**/*.safetensors", "**/*.jsonl.gz", "**/*.parquet"]
@@ -34,6 +36,12 @@ def _tame_ray() -> None:
     ray_utils.set_sigterm_handler = lambda _: None
 
 
+def _without_what_clusters_need() -> None:
+    """Keep Ray on one machine from starting an autoscaler, a forwarder of logs and a web server: two seconds."""
+    for name in ("start_monitor", "start_log_monitor", "start_api_server"):
+        setattr(ray_node.Node, name, lambda *_, **__: None)
+
+
 @contextmanager
 def in_cluster(address: str | None) -> Iterator[None]:
     """Join the Ray cluster at `address`, or start one on this machine, and leave it at the end (one's own ends then).
@@ -50,6 +58,7 @@ def in_cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         _leave()
+        stop_forks()
 
 
 def _join(address: str | None) -> None:
@@ -57,15 +66,16 @@ def _join(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray lowers the priority of its workers; here they are the main work.
     os.environ.setdefault("RAY_worker_niceness", "0")
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        path = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
+        forks = start_forks(address)
+        python = {"py_executable": forks.executable} if forks else {}
         # `local`, or Ray would join a cluster that it finds running on this machine.
         options |= {"address": "local", "include_dashboard": False}
-        options |= {"runtime_env": {"env_vars": environment | {"PYTHONPATH": path}}}
+        options |= {"runtime_env": {"env_vars": worker_environment()} | python}
+        _without_what_clusters_need()
     else:
-        shipped = {"working_dir": str(Path.cwd()), "excludes": LEFT_BEHIND, "env_vars": environment}
+        shipped = {"working_dir": str(Path.cwd()), "excludes": LEFT_BEHIND, "env_vars": ENVIRONMENT}
         options |= {"address": address, "runtime_env": shipped}
         _require_reachable(address)
     _tame_ray()

@@ -1,0 +1,84 @@
+"""Starts the server for a driver, and says how Ray is to start its workers."""
+
+import atexit
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+CLIENT = Path(__file__).with_name("client.py")
+GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+"""What workers have besides, wherever they run."""
+
+
+class ForkServer:
+    """A server; it ends with this process, or when it is closed."""
+
+    def __init__(self) -> None:
+        """Start it; it imports what it has to meanwhile."""
+        self._folder = Path(tempfile.mkdtemp(prefix="agapo-forks-"))
+        self._address = self._folder / "server"
+        # Clients that come before it has started wait for it.
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self._address))
+        listener.listen(128)
+        # Schedulers send SIGTERM to every process of a job: here it is for the driver. It inherits the mask.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "agapo.forking.server", str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | worker_environment() | {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""},
+            # As is Ctrl-C in a terminal.
+            start_new_session=True,
+        )
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        listener.close()
+
+    @property
+    def executable(self) -> str:
+        """What stands for `python` in Ray's command lines (`runtime_env.py_executable`)."""
+        return shlex.join([sys.executable, "-I", "-S", str(CLIENT), str(self._address)])
+
+    def close(self) -> None:
+        """End the server, and with it the workers that are left."""
+        self._process.kill()
+        self._process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+_running: list[ForkServer] = []
+
+
+def start_forks(address: str | None) -> ForkServer | None:
+    """Start this process's server, unless it has one; None where workers are not forked.
+
+    That is in the cluster at an `address`, where there is a GPU, and on other systems than Linux. The earlier it is
+    called, the more of the imports are done when Ray starts workers.
+    """
+    if address is not None or sys.platform != "linux" or any(path.exists() for path in GPU_DRIVERS):
+        return None
+    if not _running:
+        _running.append(ForkServer())
+    return _running[0]
+
+
+@atexit.register
+def stop_forks() -> None:
+    """End this process's server, if it has one."""
+    while _running:
+        _running.pop().close()
+
+
+def worker_environment() -> dict[str, str]:
+    """Return what workers on this machine have besides: `agapo`, `rewards` and `data` are found from here."""
+    paths = [str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(paths)}

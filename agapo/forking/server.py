@@ -1,0 +1,155 @@
+"""The process that workers are forks of: `python -m agapo.forking.server LISTENER` (a file descriptor).
+
+It holds no threads and no state beyond its imports. It ends with its driver, at whose end the pipe to its standard
+input closes; a fork ends with the server, and with its client.
+"""
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import random
+import runpy
+import selectors
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+PRELOADED = (
+    "transformers.models.exaone4.modeling_exaone4",
+    "agapo.rollouts.engines.transformers.engine",
+    "deepspeed",
+    "agapo.learner.rl.rank",
+)
+"""What workers would import. Not Ray: its library reads the worker's own environment when it is loaded."""
+DIE_WITH_PARENT = 1
+"""Linux's PR_SET_PDEATHSIG."""
+
+
+class Server:
+    """Forks a process for each client."""
+
+    def __init__(self, listener: socket.socket):
+        self._listener = listener
+        self._clients: dict[int, socket.socket] = {}
+        """By the worker's process id."""
+        self._woken, self._wake = os.pipe()
+
+    def run(self) -> dict[str, Any] | None:
+        """Serve until the driver is gone. Returns None then, and in a fork the request that it is to fulfil."""
+        os.set_blocking(self._wake, False)
+        signal.set_wakeup_fd(self._wake)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        with selectors.DefaultSelector() as waiting:
+            waiting.register(sys.stdin, selectors.EVENT_READ, "driver")
+            waiting.register(self._woken, selectors.EVENT_READ, "ended")
+            waiting.register(self._listener, selectors.EVENT_READ, "client")
+            while True:
+                for key, _ in waiting.select():
+                    if key.data == "driver":
+                        return self._end()
+                    if key.data == "client":
+                        client, _ = self._listener.accept()
+                        if request := self._fork(client):
+                            return request
+                        waiting.register(client, selectors.EVENT_READ, "hung up")
+                    elif key.data == "ended":
+                        os.read(self._woken, 4096)
+                        self._bury(waiting)
+                    else:
+                        self._kill(key.fileobj)
+                        waiting.unregister(key.fileobj)
+
+    def _fork(self, client: socket.socket) -> dict[str, Any] | None:
+        """Read what a client wants, and fork. Returns it in the fork, None in the server."""
+        head, files, _, _ = socket.recv_fds(client, 8, 3)
+        request = json.loads(_read(client, *struct.unpack("!Q", head)))
+        if worker := os.fork():
+            self._clients[worker] = client
+            for file in files:
+                os.close(file)
+            return None
+        self._become(client, files)
+        return request
+
+    def _become(self, client: socket.socket, files: list[int]) -> None:
+        """Be a fork: leave the server's sockets and signals behind, and take the client's standard files."""
+        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+        # A session of its own: whoever ends a worker's process group is not to end all of them.
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for link in (self._listener, client, *self._clients.values()):
+            link.close()
+        os.close(self._woken)
+        os.close(self._wake)
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+            os.close(file)
+
+    def _bury(self, waiting: selectors.BaseSelector) -> None:
+        """Tell the clients of workers that have ended how."""
+        while self._clients:
+            worker, status = os.waitpid(-1, os.WNOHANG)
+            if not worker:
+                return
+            client = self._clients.pop(worker)
+            if client.fileno() in waiting.get_map():
+                waiting.unregister(client)
+            # A client may be gone itself.
+            with contextlib.suppress(OSError):
+                client.sendall(struct.pack("!i", os.waitstatus_to_exitcode(status)))
+            client.close()
+
+    def _kill(self, client: Any) -> None:
+        """End the worker of a client that is gone."""
+        for worker, own in self._clients.items():
+            if own is client:
+                os.kill(worker, signal.SIGKILL)
+
+    def _end(self) -> None:
+        for worker in self._clients:
+            os.kill(worker, signal.SIGKILL)
+
+
+def _read(link: socket.socket, size: int) -> bytes:
+    parts = b""
+    while len(parts) < size:
+        parts += link.recv(size - len(parts))
+    return parts
+
+
+def _run(request: dict[str, Any]) -> None:
+    """Do in a fork what `python COMMAND` would do."""
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    signal.pthread_sigmask(signal.SIG_SETMASK, request["masked"])
+    random.seed()
+    numpy: Any = sys.modules["numpy"]
+    numpy.random.seed()
+    sys.argv = request["command"]
+    sys.path[0] = str(Path(sys.argv[0]).parent)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def main() -> None:
+    """Import, and serve those who have come meanwhile."""
+    # What cannot be imported fails where it is used.
+    with contextlib.suppress(Exception):
+        for name in PRELOADED:
+            importlib.import_module(name)
+    # Objects of the imports are not looked through again, in the forks neither, where that would copy their pages.
+    gc.collect()
+    gc.freeze()
+    if request := Server(socket.socket(fileno=int(sys.argv[1]))).run():
+        _run(request)
+
+
+if __name__ == "__main__":
+    main()
