@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LEVELS = [
-    {"errors", "signals", "hub", "schema", "resolve"},
+    {"errors", "signals", "hub", "schema", "resolve", "forking"},
     {"recipe", "chat", "sandbox", "algorithm", "model", "cluster"},
     {"curation", "tracking"},
     {"rewarding", "rollouts", "learner"},
