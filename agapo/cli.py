@@ -48,7 +48,7 @@ def rl(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import RLRecipe, load_recipe
 
     loaded = load_recipe(RLRecipe, recipe, overrides)
-    start_forks(loaded.cluster.address)
+    start_forks(loaded.cluster.address, trainers=False)
     from agapo.stages.rl.run import run_rl
 
     run_rl(loaded, recipe)
@@ -91,7 +91,7 @@ def evaluate(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import EvalRecipe, load_recipe
 
     loaded = load_recipe(EvalRecipe, recipe, overrides)
-    start_forks(loaded.cluster.address)
+    start_forks(loaded.cluster.address, trainers=False)
     from agapo.stages.eval.run import run_eval
 
     run_eval(loaded, recipe)
@@ -167,7 +167,7 @@ def filter_prompts(
     from agapo.recipe import RLRecipe, load_recipe
 
     loaded = load_recipe(RLRecipe, recipe, overrides)
-    start_forks(loaded.cluster.address)
+    start_forks(loaded.cluster.address, trainers=False)
     from agapo.stages.filter import run_filter
 
     run_filter(loaded, recipe, samples=samples, drop_from=drop_from, drop_below=drop_below)

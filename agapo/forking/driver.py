@@ -20,8 +20,8 @@ ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 class ForkServer:
     """A server; it ends with this process, or when it is closed."""
 
-    def __init__(self) -> None:
-        """Start it; it imports what it has to meanwhile."""
+    def __init__(self, *, trainers: bool = True) -> None:
+        """Start it; it imports what it has to meanwhile, what SFT and DPO train with too if `trainers`."""
         self._folder = Path(tempfile.mkdtemp(prefix="agapo-forks-"))
         self._address = self._folder / "server"
         # Clients that come before it has started wait for it.
@@ -31,7 +31,7 @@ class ForkServer:
         # Schedulers send SIGTERM to every process of a job: here it is for the driver. It inherits the mask.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "agapo.forking.server", str(listener.fileno())],
+            [sys.executable, "-m", "agapo.forking.server", str(listener.fileno()), *(["trainers"] * trainers)],
             pass_fds=[listener.fileno()],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -58,8 +58,8 @@ class ForkServer:
 _running: list[ForkServer] = []
 
 
-def start_forks(address: str | None) -> ForkServer | None:
-    """Start this process's server, unless it has one; None where workers are not forked.
+def start_forks(address: str | None, *, trainers: bool = True) -> ForkServer | None:
+    """Start this process's server (see `ForkServer`), unless it has one; None where workers are not forked.
 
     That is in the cluster at an `address`, where there is a GPU, and on other systems than Linux. The earlier it is
     called, the more of the imports are done when Ray starts workers.
@@ -67,7 +67,7 @@ def start_forks(address: str | None) -> ForkServer | None:
     if address is not None or sys.platform != "linux" or any(path.exists() for path in GPU_DRIVERS):
         return None
     if not _running:
-        _running.append(ForkServer())
+        _running.append(ForkServer(trainers=trainers))
     return _running[0]
 
 

@@ -90,9 +90,11 @@ def pack_weights(
     for name, piece in zip(layout.names, flat.split(layout.sizes), strict=True):
         with gather(parameters[name]):
             values = parameters[name].to(layout.dtype).reshape(-1)
-            piece.copy_(values)
-            sums.append(bit_sum(values))
-    return PackedWeights(flat.view(torch.uint8).numpy(), layout, tuple(sums))
+            piece.copy_(values, non_blocking=True)
+            sums.append(_bits_added(values))
+    # One wait for the GPU, for the sums and the copies before them.
+    known = tuple(torch.stack(sums).tolist())
+    return PackedWeights(flat.view(torch.uint8).numpy(), layout, known)
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeights:
@@ -146,7 +148,11 @@ def bit_sum(values: Tensor) -> int:
 
     It is the same whatever the order, so the sums of a model's shards, or of parameters that an engine fused, add up.
     """
-    return int(values.view(INTEGERS[values.element_size()]).sum(dtype=torch.int64))
+    return int(_bits_added(values))
+
+
+def _bits_added(values: Tensor) -> Tensor:
+    return values.view(INTEGERS[values.element_size()]).sum(dtype=torch.int64)
 
 
 def _as_tensor(buffer: np.ndarray, dtype: torch.dtype) -> Tensor:
