@@ -6,6 +6,8 @@ stops growing at 256 of them. Without ZeRO DeepSpeed can do that for float32 wei
 gradients are, in the weights' type, before they join the float32 sum.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -54,6 +56,24 @@ def _zero_section(stage: int, *, offload: bool, on_gpu: bool) -> dict[str, Any]:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
         zero |= {"offload_param": {"device": "cpu"}} if offload else {}
     return zero
+
+
+@contextmanager
+def sharded_loading(config: Mapping[str, Any]) -> Iterator[None]:
+    """Let transformers load models inside as ZeRO-3 holds them: each parameter is dealt out before the next is made.
+
+    Ranks read the files through the system's cache, which they share, so no rank holds the model, in its memory or on
+    its GPU. Collective: all ranks load the same.
+    """
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
+
+    known = HfDeepSpeedConfig(dict(config))
+    try:
+        yield
+    finally:
+        # It is looked for through a weak reference.
+        del known
+        unset_hf_deepspeed_config()
 
 
 def skip_compiled_extension() -> None:

@@ -1,5 +1,6 @@
 """Models and tokenizers: created from nothing, loaded from a folder or the hub, exported for transformers and vLLM."""
 
+import copy
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -27,6 +28,9 @@ from agapo.model.rope import extend_context
 
 # A bar for every weight shard read or written drowns a run's own progress; the hub's download bars stay.
 transformers_logging.disable_progress_bar()
+
+
+TWIN_LAYERS, TWIN_VOCABULARY = 4, 1024
 
 
 def create_model(
@@ -102,6 +106,22 @@ def load_model(
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()
+
+
+def small_twin(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a model of the same kind with random weights, few layers and a small vocabulary, on the same device.
+
+    To try on it what the architecture does, where the model itself is in shards.
+    """
+    config = copy.deepcopy(model.config.get_text_config())
+    config.num_hidden_layers = min(config.num_hidden_layers, TWIN_LAYERS)
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[: config.num_hidden_layers]
+    config.vocab_size = min(config.vocab_size, TWIN_VOCABULARY)
+    config.pad_token_id = None
+    attention = model.config._attn_implementation
+    with torch.random.fork_rng(devices=[]), torch.device(model.device):
+        return AutoModelForCausalLM.from_config(config, dtype=model.dtype, attn_implementation=attention).train()
 
 
 def load_config(path: str | Path, rope: Mapping[str, Any] | None = None) -> PreTrainedConfig:

@@ -27,7 +27,7 @@ Left out: what allocators lose in pieces beyond a flat share, and the pages of f
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from agapo.model.sizes import ModelSizes
 
@@ -45,7 +45,7 @@ COMMUNICATION_BYTES = int(0.75 * GIB)
 LOST = 0.05
 """Share of all else that is lost in pieces."""
 
-When = Literal["always", "backward", "update"]
+When = Literal["always", "output layer", "backward", "update", "reference"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Part:
     name: str
     bytes: int
     when: When = "always"
-    """All the time, or only in the backward pass, or only while the optimizer makes its step."""
+    """All the time, or only in that phase of a step."""
     host: bool = False
     """In the host's memory instead of the GPU's."""
 
@@ -109,9 +109,9 @@ class Memory:
 
     @property
     def at_worst(self) -> list[Part]:
-        """The parts on the GPU at the time of most: what is always there, and the larger of the two phases."""
+        """The parts on the GPU at the time of most: what is always there, and the largest of the phases."""
         here = [part for part in self.parts if not part.host]
-        phases = [[part for part in here if part.when == when] for when in ("backward", "update")]
+        phases = [[part for part in here if part.when == when] for when in get_args(When)[1:]]
         most = max(phases, key=lambda parts: sum(part.bytes for part in parts))
         return [part for part in here if part.when == "always"] + most
 
@@ -131,9 +131,13 @@ def training_memory(sizes: ModelSizes, setup: FineTuningSetup) -> Memory:
     parts = [*state_parts(sizes, setup), *activation_parts(sizes, setup), *_head_parts(sizes, setup)]
     if not setup.gpu:
         return Memory(parts)
+    return Memory([*parts, overhead_part(parts, setup.ranks)])
+
+
+def overhead_part(parts: list[Part], ranks: int) -> Part:
+    """Return what CUDA takes, NCCL between several ranks, and what allocators lose."""
     lost = round(LOST * Memory(parts).gpu_bytes)
-    overhead = CONTEXT_BYTES + (COMMUNICATION_BYTES if setup.ranks > 1 else 0)
-    return Memory([*parts, Part("CUDA, NCCL, fragments", overhead + lost)])
+    return Part("CUDA, NCCL, fragments", CONTEXT_BYTES + (COMMUNICATION_BYTES if ranks > 1 else 0) + lost)
 
 
 # --- weights, gradients and optimizer ---

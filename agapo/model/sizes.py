@@ -113,6 +113,9 @@ PUBLISHED: Mapping[str, ModelSizes] = {
     # arXiv 2505.09388, table 1, and the models' config.json.
     "Qwen/Qwen3-0.6B": _qwen3(hidden=1024, layers=28, intermediate=3072, heads=16, tied=True),
     "Qwen/Qwen3-1.7B": _qwen3(hidden=2048, layers=28, intermediate=6144, heads=16, tied=True),
+    "Qwen/Qwen3-4B": _qwen3(hidden=2560, layers=36, intermediate=9728, heads=32, tied=True),
+    "Qwen/Qwen3-8B": _qwen3(hidden=4096, layers=36, intermediate=12_288, heads=32, tied=False),
+    "Qwen/Qwen3-14B": _qwen3(hidden=5120, layers=40, intermediate=17_408, heads=40, tied=False),
     "Qwen/Qwen3-32B": _qwen3(hidden=5120, layers=64, intermediate=25_600, heads=64, tied=False),
 }
 """Sizes of models on the hub, for where it cannot be reached."""

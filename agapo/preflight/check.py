@@ -48,10 +48,12 @@ def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None
         from agapo.preflight.sft import check_fine_tuning
 
         rows += check_fine_tuning(recipe)
-    if not schema_only and isinstance(recipe, RLRecipe) and recipe.learner.lora:
+    if not schema_only and isinstance(recipe, RLRecipe):
         from agapo.preflight.model import adapter_row, base_recipe
+        from agapo.preflight.rl import check_memory
 
-        rows.append(adapter_row(recipe.learner.lora, base_recipe(recipe)))
+        rows += [adapter_row(recipe.learner.lora, base_recipe(recipe))] if recipe.learner.lora else []
+        rows += check_memory(recipe)
     if not schema_only and isinstance(recipe, DPORecipe):
         from agapo.preflight.model import base_recipe, check_model
 

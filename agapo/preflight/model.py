@@ -157,7 +157,7 @@ def memory_rows(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> Rows:
     """Return the estimate by part, whether it fits `training.gpu_gib`, and the hosts' memory."""
     own, setup = recipe.training, setup_of(recipe, sizes)
     memory = training_memory(sizes, setup)
-    parts = ", ".join(f"{name} {size / GIB:.1f}" for name, size in _by_name(memory).items() if size >= 0.05 * GIB)
+    parts = parts_text(memory)
     total = f"about {memory.gpu_bytes / GIB:.1f} GiB"
     rows = [("memory a rank", f"{total} at most{f' ({parts})' if parts else ''}")]
     if memory.host_bytes:
@@ -167,6 +167,11 @@ def memory_rows(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> Rows:
         fewest = FEWEST[recipe.stage]
         rows.append((f"a GPU of {own.gpu_gib:g} GiB", _verdict(sizes, setup, own.gpu_gib, own.gpus_per_rank, fewest)))
     return rows
+
+
+def parts_text(memory: Memory) -> str:
+    """Return the parts of the worst time with their GiB, those that can be seen in the sum."""
+    return ", ".join(f"{name} {size / GIB:.1f}" for name, size in _by_name(memory).items() if size >= 0.05 * GIB)
 
 
 Fewest = tuple[str, int]

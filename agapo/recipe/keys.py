@@ -72,7 +72,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     learner.LearnerConfig: _keys(
         identity="betas eps weight_decay",
         later="learning_rate schedule warmup_steps min_learning_rate max_grad_norm",
-        free="ranks zero_stage micro_batch_tokens layout threads gpus_per_rank timeout_s max_restarts",
+        free="ranks zero_stage offload micro_batch_tokens layout threads gpus_per_rank gpu_gib timeout_s max_restarts",
     ),
     evaluation.RLEvaluationConfig: _keys(identity="validation_size pass_at keep", later="every"),
     algorithm.AlgorithmConfig: _keys(
@@ -124,7 +124,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
 }
 
 SHARDED = (
-    *("learner.ranks", "learner.zero_stage"),
+    *("learner.ranks", "learner.zero_stage", "learner.offload"),
     *("training.ranks", "training.zero_stage", "training.offload"),
 )
 """Free keys that say how a checkpoint's state is dealt out to the ranks: a saved one fits no others."""

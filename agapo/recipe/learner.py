@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.section import Strict
@@ -15,6 +15,9 @@ class LearnerConfig(Strict):
     """Data-parallel DeepSpeed ranks."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO: 1 shards the optimizer, 2 the gradients too, 3 the weights too; in bfloat16 0 runs as 1."""
+    offload: bool = False
+    """Keep the optimizer, and under ZeRO-3 the weights, in the host's memory; the reference policy too, which is
+    brought to the GPU while it computes."""
     learning_rate: float = Field(default=1e-6, gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(default=5, ge=0)
@@ -37,11 +40,19 @@ class LearnerConfig(Strict):
     threads: int = Field(default=0, ge=0)
     """CPU threads a rank; 0 shares this machine's cores among the ranks."""
     gpus_per_rank: float = Field(default=0.0, ge=0)
+    gpu_gib: float | None = Field(default=None, gt=0)
+    """Memory of a GPU, which `agapo check` compares its estimate with; nothing else reads it."""
     max_restarts: int = Field(default=3, ge=0)
     """Times that the run starts its processes anew, from the last checkpoint, when a rank died or hung."""
     timeout_s: float = Field(default=1800.0, gt=0)
     """A rank that has not done what it was told to (load, update, hand over its weights, save) after so long is taken
     for hung."""
+
+    @model_validator(mode="after")
+    def _offload_has_something_to_move(self) -> "LearnerConfig":
+        if self.offload and not self.zero_stage:
+            raise ValueError("offload: needs zero_stage 1, 2 or 3")
+        return self
 
     @field_validator("lora")
     @classmethod

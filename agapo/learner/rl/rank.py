@@ -10,7 +10,7 @@ import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from agapo.algorithm.objective import policy_loss
 from agapo.errors import UserError
-from agapo.learner.deepspeed_config import deepspeed_config, skip_compiled_extension
+from agapo.learner.deepspeed_config import deepspeed_config, sharded_loading, skip_compiled_extension
 from agapo.learner.process_group import group_variables
 from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, needs_one_row, plan_ranks
 from agapo.learner.rl.row_check import check_packed_rows
 from agapo.learner.rl.settings import TAG, LearnerSettings
 from agapo.model.adapters import adapters_off, add_adapters
-from agapo.model.loading import load_model
+from agapo.model.loading import load_model, small_twin
 from agapo.model.logprobs import LogProbModel, check_head
 from agapo.model.weights import (
     PackedWeights,
@@ -54,9 +54,10 @@ class LearnerRank:
 
         self.deepspeed: Any = deepspeed
         model = self._load_model()
-        check_head(model)
+        tried = small_twin(model) if self._sharded else model
+        check_head(tried)
         if settings.learner.layout == "packed":
-            check_packed_rows(model, settings.model.attention)
+            check_packed_rows(tried, settings.model.attention)
         if settings.learner.lora:
             add_adapters(model, settings.learner.lora, settings.seed)
         self.policy = model
@@ -71,13 +72,15 @@ class LearnerRank:
 
     def _load_model(self) -> Any:
         own = self.settings.model
-        model = load_model(
-            self.settings.model_path,
-            dtype=own.dtype,
-            attention=own.attention,
-            gradient_checkpointing=own.gradient_checkpointing,
-            rope=own.rope_fields,
-        )
+        with sharded_loading(self._deepspeed_config(0.0)) if self._sharded else nullcontext():
+            model = load_model(
+                self.settings.model_path,
+                dtype=own.dtype,
+                attention=own.attention,
+                gradient_checkpointing=own.gradient_checkpointing,
+                rope=own.rope_fields,
+            )
+        # Of a sharded model these are its buffers.
         nn.Module.to(model, self.settings.device)
         return model
 
@@ -89,13 +92,21 @@ class LearnerRank:
         if self.settings.learner.lora:
             return
         reference = LogProbModel(self._load_model().eval().requires_grad_(False))
-        if self.settings.zero_stage == 3:
+        if self._sharded:
             reference, _, _, _ = self.deepspeed.initialize(model=reference, config=self._deepspeed_config(0.0))
+        elif self.settings.learner.offload:
+            reference.to("cpu")
         self.reference = reference
 
     def _deepspeed_config(self, max_grad_norm: float) -> dict[str, Any]:
         own = self.settings
-        return deepspeed_config(zero_stage=own.zero_stage, bfloat16=own.bfloat16, max_grad_norm=max_grad_norm)
+        return deepspeed_config(
+            zero_stage=own.zero_stage,
+            bfloat16=own.bfloat16,
+            max_grad_norm=max_grad_norm,
+            offload=own.learner.offload,
+            on_gpu=own.device == "cuda",
+        )
 
     def _optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         own = self.settings.learner
@@ -108,6 +119,10 @@ class LearnerRank:
             # One kernel over all weights instead of several passes.
             fused=True,
         )
+
+    @property
+    def _sharded(self) -> bool:
+        return self.settings.zero_stage == 3
 
     @property
     def _clips_itself(self) -> bool:
@@ -186,7 +201,22 @@ class LearnerRank:
                 return dict(self._share_logprobs(self.engine, examples))
         if self.reference is None:
             raise ValueError("load_reference() was not called")
-        return dict(self._share_logprobs(self.reference, examples))
+        with self._reference_at_hand(self.reference) as reference:
+            return dict(self._share_logprobs(reference, examples))
+
+    @contextmanager
+    def _reference_at_hand(self, reference: nn.Module) -> Iterator[nn.Module]:
+        """Have the reference where it computes; offloaded, and not in shards, it comes and goes whole."""
+        if self._sharded or not self.settings.learner.offload:
+            yield reference
+            return
+        reference.to(self.settings.device)
+        try:
+            yield reference
+        finally:
+            reference.to("cpu")
+            if self.settings.device == "cuda":
+                torch.cuda.empty_cache()
 
     def _share_logprobs(self, model: Any, examples: Sequence[Example]) -> Iterator[tuple[int, np.ndarray]]:
         for plan in self._plans(examples):
@@ -210,13 +240,12 @@ class LearnerRank:
 
         The next call writes over their buffer.
         """
-        sharded = self.settings.zero_stage == 3
         layout = weight_layout(self.policy, getattr(torch, self.settings.model.dtype))
         if self.rank == 0:
             if self._flat is None:
                 self._flat = empty_buffer(layout, pinned=self.settings.device == "cuda")
-            return pack_weights(self.policy, layout, self._gather if sharded else whole, self._flat)
-        if sharded:
+            return pack_weights(self.policy, layout, self._gather if self._sharded else whole, self._flat)
+        if self._sharded:
             take_part(self.policy, layout, self._gather)
         return None
 

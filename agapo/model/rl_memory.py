@@ -1,0 +1,85 @@
+"""How much memory RL takes, before anything is loaded: of a learner rank, and of a rollout actor.
+
+Weights, gradients and optimizer are counted as in `memory.py`; what differs is that a rank takes a budget of tokens a
+micro-batch, packed into rows, that its output layer works in chunks (`logprobs.py`), and that there is a reference
+policy. A rank holds the most in one of these phases:
+
+    output layer    the layers' inputs, a chunk's logits, and the head's gradient
+    backward        what one layer keeps, and the layers' inputs (with gradient checkpointing; else all that they keep)
+    update          the optimizer's
+
+Measured on an H200 (docs/gpu.md), eight micro-batches of two models: the estimate is 2 to 8 % off.
+"""
+
+from agapo.model.logprobs import CHUNK_ELEMENTS
+from agapo.model.memory import (
+    CONTEXT_BYTES,
+    FineTuningSetup,
+    Memory,
+    Part,
+    activation_parts,
+    layer_bytes,
+    overhead_part,
+    state_parts,
+)
+from agapo.model.sizes import ModelSizes
+
+CHUNK_COPIES = 6
+"""Of a chunk's logits in float32: themselves, divided by the temperature, their softmax, and the gradients of these."""
+CACHE_SLACK = 1.05
+"""Keys and values as they are held, beside what they have to take: caches grow in steps."""
+SAMPLING_COPIES = 4
+"""Of a step's logits in float32: themselves, their log-softmax, and what is drawn from them."""
+
+
+def learner_memory(sizes: ModelSizes, setup: FineTuningSetup, *, reference: bool) -> Memory:
+    """Return the memory that a rank of the RL learner takes, part by part.
+
+    `setup`: rows as long as the longest sequence, as many as the micro-batch's tokens make; `reference`: whether there
+    is a KL term, and so a reference policy of its own (with LoRA it is the policy).
+    """
+    inputs = sizes.layers * setup.residual * setup.tokens * sizes.hidden
+    kept = inputs if setup.gradient_checkpointing else sizes.layers * layer_bytes(sizes, setup)
+    parts = [
+        *state_parts(sizes, setup),
+        *activation_parts(sizes, setup),
+        Part("layers' inputs", kept, "output layer"),
+        Part("output layer", _head_bytes(sizes, setup), "output layer"),
+        *(_reference_parts(sizes, setup) if reference and setup.adapters is None else []),
+        Part("weights to hand over", _handed_over(sizes, setup), host=True),
+    ]
+    return Memory([*parts, overhead_part(parts, setup.ranks)] if setup.gpu else parts)
+
+
+def _head_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
+    tokens = min(setup.tokens, max(1, CHUNK_ELEMENTS // sizes.vocabulary))
+    logits = CHUNK_COPIES * 4 * tokens * sizes.vocabulary
+    gradient = setup.number * sizes.embedding if setup.adapters is None else 0
+    return logits + gradient + 3 * setup.number * setup.tokens * sizes.hidden
+
+
+def _reference_parts(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
+    whole = setup.number * sizes.parameters
+    if setup.zero_stage == 3:
+        return [Part("reference", whole // setup.ranks, host=setup.offload)]
+    if setup.offload:
+        return [Part("reference", whole, host=True), Part("reference", whole, "reference")]
+    return [Part("reference", whole)]
+
+
+def _handed_over(sizes: ModelSizes, setup: FineTuningSetup) -> int:
+    return setup.number * (sizes.parameters if setup.adapters is None else setup.adapters)
+
+
+def engine_memory(sizes: ModelSizes, *, rows: int, columns: int, number: int, gpu: bool) -> Memory:
+    """Return the memory that an actor with the transformers engine takes: `rows` responses of `columns` tokens at most.
+
+    Sliding layers are counted as if they kept all tokens. `number`: bytes a number of the model's.
+    """
+    cache = round(CACHE_SLACK * 2 * number * sizes.layers * sizes.keys * rows * columns)
+    parts = [
+        Part("weights", number * sizes.parameters),
+        Part("keys and values", cache),
+        Part("logits", SAMPLING_COPIES * 4 * rows * sizes.vocabulary),
+    ]
+    return Memory([*parts, Part("CUDA, fragments", CONTEXT_BYTES)] if gpu else parts)
