@@ -6,9 +6,13 @@ stops growing at 256 of them. Without ZeRO DeepSpeed can do that for float32 wei
 gradients are, in the weights' type, before they join the float32 sum.
 """
 
+import ctypes
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+
+MMAP_THRESHOLD = -3
+"""glibc's M_MMAP_THRESHOLD: from that size on, memory comes from the system and goes back to it."""
 
 
 def stage_run(zero_stage: int, *, bfloat16: bool) -> int:
@@ -62,18 +66,33 @@ def _zero_section(stage: int, *, offload: bool, on_gpu: bool) -> dict[str, Any]:
 def sharded_loading(config: Mapping[str, Any]) -> Iterator[None]:
     """Let transformers load models inside as ZeRO-3 holds them: each parameter is dealt out before the next is made.
 
-    Ranks read the files through the system's cache, which they share, so no rank holds the model, in its memory or on
-    its GPU. Collective: all ranks load the same.
+    Collective: all ranks load the same, and no rank ever holds all of it.
     """
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
     known = HfDeepSpeedConfig(dict(config))
     try:
-        yield
+        with _freed_memory_given_back():
+            yield
     finally:
         # It is looked for through a weak reference.
         del known
         unset_hf_deepspeed_config()
+
+
+@contextmanager
+def _freed_memory_given_back() -> Iterator[None]:
+    """Let glibc give a tensor's memory back when it is freed; it would keep as much as a model takes, in pieces.
+
+    Each parameter is whole for a moment, and glibc comes to take tensors from its heap where it has seen some freed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: None)
+    mallopt(MMAP_THRESHOLD, 1 << 20)
+    try:
+        yield
+    finally:
+        # As high as glibc itself would have come to set it.
+        mallopt(MMAP_THRESHOLD, 32 << 20)
 
 
 def skip_compiled_extension() -> None:

@@ -1,14 +1,18 @@
 """Models and tokenizers: created from nothing, loaded from a folder or the hub, exported for transformers and vLLM."""
 
 import copy
+import json
 import shutil
+import struct
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -30,6 +34,7 @@ from agapo.model.rope import extend_context
 transformers_logging.disable_progress_bar()
 
 
+SAFETENSORS_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 TWIN_LAYERS, TWIN_VOCABULARY = 4, 1024
 
 
@@ -89,23 +94,59 @@ def load_model(
     attention: str = "sdpa",
     gradient_checkpointing: bool = False,
     rope: Mapping[str, Any] | None = None,
+    mapped: bool = False,
 ) -> PreTrainedModel:
     """Return the causal language model at `path` (a local folder, a GGUF file or a hub name), in training mode.
 
-    `rope`: the fields of a recipe's `model.rope`, to stretch its context (`agapo.model.rope`). Raises UserError when
-    there is no such folder, the hub cannot be reached, the folder holds no model, or it has no RoPE to stretch.
+    `rope`: the fields of a recipe's `model.rope`, to stretch its context (`agapo.model.rope`). `mapped`: weights are
+    taken out of the files' pages, which processes share, where transformers would read all of them into each process
+    first (ZeRO-3). Raises UserError when there is no such folder, the hub cannot be reached, the folder holds no model,
+    or it has no RoPE to stretch.
     """
     path = model_folder(path)
     config = load_config(path, rope)
+    how: dict[str, Any] = {"config": config, "dtype": dtype, "attn_implementation": attention}
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(path), config=config, dtype=dtype, attn_implementation=attention
-        )
+        if mapped and (weights := mapped_weights(_downloaded(path))):
+            kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+            model = kind.from_pretrained(None, state_dict=weights, **how)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(str(path), **how)
     except (OSError, ValueError, ImportError) as error:
         raise _load_error("model", path, error) from error
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()
+
+
+def mapped_weights(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of a folder's safetensors files, which lie in the files; none where it has no such files."""
+    found: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as start:
+            (length,) = struct.unpack("<Q", start.read(8))
+            header = json.loads(start.read(length))
+        pages = torch.UntypedStorage.from_file(str(file), shared=False, nbytes=file.stat().st_size)
+        for name, about in header.items():
+            if name == "__metadata__":
+                continue
+            begin, end = (8 + length + place for place in about["data_offsets"])
+            raw = torch.empty(0, dtype=torch.uint8)
+            raw.set_(pages, begin, (end - begin,))  # pyright: ignore[reportCallIssue, reportArgumentType]
+            dtype = SAFETENSORS_TYPES[about["dtype"]]
+            # Where a file was written without padding, values are not where their type may lie.
+            raw = raw if begin % dtype.itemsize == 0 else raw.clone()
+            found[name] = raw.view(dtype).view(about["shape"])
+    return found
+
+
+def _downloaded(path: str) -> Path:
+    """Return the folder of a hub's model, which is downloaded unless it is in the cache; a local one as it is."""
+    if Path(path).is_dir():
+        return Path(path)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors"]))
 
 
 def small_twin(model: PreTrainedModel) -> PreTrainedModel:

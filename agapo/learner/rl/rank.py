@@ -79,6 +79,7 @@ class LearnerRank:
                 attention=own.attention,
                 gradient_checkpointing=own.gradient_checkpointing,
                 rope=own.rope_fields,
+                mapped=self._sharded,
             )
         # Of a sharded model these are its buffers.
         nn.Module.to(model, self.settings.device)

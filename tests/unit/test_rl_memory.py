@@ -1,0 +1,105 @@
+"""The memory of RL as `agapo check` estimates it: against what an H200 measured, and what is said of recipes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agapo.model.memory import GIB, FineTuningSetup, Memory
+from agapo.model.rl_memory import engine_memory, learner_memory
+from agapo.model.sizes import published_sizes
+from agapo.preflight.rl import check_memory, learner_setup
+from agapo.recipe import RLRecipe, load_recipe
+
+ROOT = Path(__file__).parents[2]
+QWEN, EXAONE = "Qwen/Qwen3-0.6B", "LGAI-EXAONE/EXAONE-4.0-1.2B"
+MEASURED = {
+    # docs/gpu.md, 2026-11-27: GiB above weights and gradients, of micro-batches of rows of 2,048 tokens.
+    (QWEN, 4096): 1.233,
+    (QWEN, 8192): 1.427,
+    (QWEN, 16384): 2.489,
+    (QWEN, 32768): 4.687,
+    (EXAONE, 4096): 1.702,
+    (EXAONE, 8192): 2.309,
+    (EXAONE, 16384): 4.228,
+    (EXAONE, 32768): 8.065,
+}
+SAMPLED = {(QWEN, 64, 602): 4.283, (QWEN, 256, 633): 17.82, (EXAONE, 64, 602): 2.310, (EXAONE, 256, 633): 9.614}
+"""There, too: GiB above the weights, of rows and columns."""
+
+
+def sizes_of(model: str) -> Any:
+    return published_sizes(model, None)
+
+
+@pytest.mark.parametrize(("model", "tokens"), MEASURED, ids=str)
+def test_a_micro_batch_takes_what_was_measured(model: str, tokens: int):
+    setup = FineTuningSetup(
+        row_tokens=2048, micro_rows=tokens // 2048, zero_stage=1, gradient_checkpointing=True, gpu=False
+    )
+    parts = learner_memory(sizes_of(model), setup, reference=False).parts
+    phases = [sum(part.bytes for part in parts if part.when == when) for when in ("output layer", "backward")]
+    assert max(phases) / GIB == pytest.approx(MEASURED[model, tokens], rel=0.1)
+
+
+@pytest.mark.parametrize(("model", "rows", "columns"), SAMPLED, ids=str)
+def test_sampling_takes_what_was_measured(model: str, rows: int, columns: int):
+    memory = engine_memory(sizes_of(model), rows=rows, columns=columns, number=2, gpu=False)
+    assert (memory.gpu_bytes - memory.of("weights")) / GIB == pytest.approx(SAMPLED[model, rows, columns], rel=0.1)
+
+
+def test_what_a_rank_holds():
+    sizes, gib = sizes_of(QWEN), sizes_of(QWEN).parameters / GIB
+
+    def memory(reference: bool = True, **changes: Any) -> Memory:
+        setup = {"row_tokens": 1024, "micro_rows": 4, "zero_stage": 1, "gpu": False, **changes}
+        return learner_memory(sizes, FineTuningSetup(**setup), reference=reference)
+
+    assert memory().of("reference") / GIB == pytest.approx(2 * gib)
+    assert memory(reference=False).of("reference") == 0
+    assert memory(adapters=1000).of("reference") == 0
+    # In shards, a rank has its own.
+    assert memory(zero_stage=3, ranks=4).of("reference") / GIB == pytest.approx(2 * gib / 4, rel=1e-6)
+    # Offloaded, it is on the GPU while it computes, when the optimizer's state is not in the way.
+    offloaded = memory(offload=True)
+    assert not any(part.name == "reference" for part in offloaded.at_worst)
+    assert offloaded.host_bytes / GIB == pytest.approx((2 + 12 + 4 + 2) * gib, rel=0.01)
+    # Only adapters travel to the engines.
+    assert memory(adapters=1000).of("weights to hand over") == 2000
+
+
+RECIPES = [path for path in (ROOT / "recipes/rl").glob("*.yaml") if "gpu_gib" in path.read_text()]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_for_gpus_fit_what_they_name(path: Path):
+    rows = dict(check_memory(load_recipe(RLRecipe, path)))
+    (verdict,) = [found for name, found in rows.items() if name.startswith("a GPU of")]
+    assert "fits, with" in verdict
+
+
+def test_all_recipes_for_gpus_name_theirs():
+    wanted = [path.stem for path in (ROOT / "recipes/rl").glob("*.yaml") if "gpus_per_rank" in path.read_text()]
+    assert sorted(wanted) == sorted(path.stem for path in RECIPES)
+
+
+def test_what_does_not_fit_says_what_would():
+    path = ROOT / "recipes/rl/qwen3_gsm8k.yaml"
+
+    def verdict(*changes: str) -> str:
+        return dict(check_memory(load_recipe(RLRecipe, path, list(changes))))["a GPU of 24 GiB"]
+
+    text = verdict("rollout.chunk_prompts=8", "evaluation.chunk_prompts=64")
+    assert "does not fit: 6.7 GiB too much; any of these would do: rollout.chunk_prompts=4" in text
+    assert "learner.offload=true, learner.lora={}" in text
+    # Each on a GPU of its own.
+    assert verdict("rollout.chunk_prompts=8", "learner.gpus_per_rank=1", "rollout.gpus_per_actor=1").startswith("fits")
+    both = verdict("model.path=Qwen/Qwen3-4B")
+    assert "together these would do" in both
+
+
+def test_ranks_share_the_micro_batch_as_the_recipe_says():
+    recipe = load_recipe(RLRecipe, ROOT / "recipes/rl/qwen3_32b_lora.yaml", [])
+    setup = learner_setup(recipe, sizes_of("Qwen/Qwen3-32B"))
+    assert (setup.row_tokens, setup.micro_rows, setup.ranks, setup.zero_stage) == (8192, 1, 8, 3)
+    assert setup.adapters == sizes_of("Qwen/Qwen3-32B").adapter_parameters(64, "all-linear")
