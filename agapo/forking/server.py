@@ -53,13 +53,14 @@ class Server:
             waiting.register(self._listener, selectors.EVENT_READ, "client")
             while True:
                 for key, _ in waiting.select():
+                    if waiting.get_map().get(key.fd) is not key:
+                        continue  # its worker has ended, and with it this connection, in this very round
                     if key.data == "driver":
                         return self._end()
                     if key.data == "client":
                         client, _ = self._listener.accept()
-                        if request := self._fork(client):
+                        if request := self._serve(client, waiting):
                             return request
-                        waiting.register(client, selectors.EVENT_READ, "hung up")
                     elif key.data == "ended":
                         os.read(self._woken, 4096)
                         self._bury(waiting)
@@ -67,17 +68,22 @@ class Server:
                         self._kill(key.fileobj)
                         waiting.unregister(key.fileobj)
 
-    def _fork(self, client: socket.socket) -> dict[str, Any] | None:
+    def _serve(self, client: socket.socket, waiting: selectors.BaseSelector) -> dict[str, Any] | None:
         """Read what a client wants, and fork. Returns it in the fork, None in the server."""
         head, files, _, _ = socket.recv_fds(client, 8, 3)
-        request = json.loads(_read(client, *struct.unpack("!Q", head)))
-        if worker := os.fork():
+        wanted = _read(client, *struct.unpack("!Q", head)) if len(head) == 8 else b""
+        worker = os.fork() if wanted else None
+        if worker == 0:
+            self._become(client, files)
+            return json.loads(wanted)
+        for file in files:
+            os.close(file)
+        if worker is None:
+            client.close()  # it was killed before it had said what it wants
+        else:
             self._clients[worker] = client
-            for file in files:
-                os.close(file)
-            return None
-        self._become(client, files)
-        return request
+            waiting.register(client, selectors.EVENT_READ, "hung up")
+        return None
 
     def _become(self, client: socket.socket, files: list[int]) -> None:
         """Be a fork: leave the server's sockets and signals behind, and take the client's standard files."""
@@ -120,10 +126,14 @@ class Server:
 
 
 def _read(link: socket.socket, size: int) -> bytes:
-    parts = b""
-    while len(parts) < size:
-        parts += link.recv(size - len(parts))
-    return parts
+    """Return so many bytes; none where the other side ends before."""
+    found = b""
+    while len(found) < size:
+        part = link.recv(size - len(found))
+        if not part:
+            return b""
+        found += part
+    return found
 
 
 def _run(request: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@ import json
 import os
 import shlex
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -76,6 +78,23 @@ def test_a_fork_ends_with_its_client_and_with_the_server(server: ForkServer, tmp
     other.close()
     _gone(worker)
     assert client.wait(timeout=30) == 1
+
+
+def test_clients_that_end_early_or_all_at_once_do_not_disturb_the_server(server: ForkServer, tmp_path: Path):
+    address = shlex.split(server.executable)[-1]
+    for said in (b"", b"abc", struct.pack("!Q", 1000) + b"{"):
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(address)
+            link.sendall(said)
+    # Clients that die just as their workers end.
+    sleepers = [_sleeper(server, tmp_path) for _ in range(8)]
+    for client, worker in sleepers:
+        os.kill(worker, signal.SIGKILL)
+        client.kill()
+    for client, worker in sleepers:
+        client.wait()
+        _gone(worker)
+    assert _run(server, tmp_path, "print('still here')").stdout == "still here\n"
 
 
 def test_without_a_server_a_client_is_an_ordinary_interpreter(tmp_path: Path):
