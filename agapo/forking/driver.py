@@ -1,6 +1,7 @@
 """Starts the server for a driver, and says how Ray is to start its workers."""
 
 import atexit
+import contextlib
 import os
 import shlex
 import shutil
@@ -21,12 +22,19 @@ class ForkServer:
     """A server; it ends with this process, or when it is closed."""
 
     def __init__(self, *, trainers: bool = True) -> None:
-        """Start it; it imports what it has to meanwhile, what SFT and DPO train with too if `trainers`."""
+        """Start it; it imports what it has to meanwhile, what SFT and DPO train with too if `trainers`.
+
+        Raises OSError where there is no place for its socket: no folder for temporary files, or one with a long name.
+        """
         self._folder = Path(tempfile.mkdtemp(prefix="agapo-forks-"))
         self._address = self._folder / "server"
         # Clients that come before it has started wait for it.
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(self._address))
+        try:
+            listener.bind(str(self._address))
+        except OSError:
+            self._folder.rmdir()
+            raise
         listener.listen(128)
         # Schedulers send SIGTERM to every process of a job: here it is for the driver. It inherits the mask.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -61,14 +69,15 @@ _running: list[ForkServer] = []
 def start_forks(address: str | None, *, trainers: bool = True) -> ForkServer | None:
     """Start this process's server (see `ForkServer`), unless it has one; None where workers are not forked.
 
-    That is in the cluster at an `address`, where there is a GPU, and on other systems than Linux. The earlier it is
-    called, the more of the imports are done when Ray starts workers.
+    That is in the cluster at an `address`, where there is a GPU, on other systems than Linux, and where a server has no
+    place for its socket. The earlier it is called, the more of the imports are done when Ray starts workers.
     """
     if address is not None or sys.platform != "linux" or any(path.exists() for path in GPU_DRIVERS):
         return None
     if not _running:
-        _running.append(ForkServer(trainers=trainers))
-    return _running[0]
+        with contextlib.suppress(OSError):
+            _running.append(ForkServer(trainers=trainers))
+    return _running[0] if _running else None
 
 
 @atexit.register

@@ -125,6 +125,13 @@ def test_workers_of_another_cluster_are_not_forked():
     assert start_forks("auto") is None
 
 
+def test_where_a_socket_has_no_place_workers_are_not_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    assert start_forks(None) is None
+
+
 def _sleeper(server: ForkServer, tmp_path: Path) -> tuple[subprocess.Popen[str], int]:
     """Return a client, and the id of its worker, which sleeps."""
     script = tmp_path / "sleep.py"
