@@ -19,6 +19,8 @@ def missing_way() -> str:
     With the user's `HF_HUB_OFFLINE` they know already, and what lies behind a proxy cannot be looked at from here.
     """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        # A fork's were imported before it got this variable.
+        _go_offline()
         return ""
     endpoint = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
     port = endpoint.port or (80 if endpoint.scheme == "http" else 443)

@@ -6,6 +6,7 @@ server answers, it becomes an ordinary interpreter that runs the script.
 
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -22,9 +23,15 @@ def main() -> None:
     except OSError:
         os.execv(sys.executable, [sys.executable, *command])
     masked = [int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
-    request = json.dumps(
-        {"command": command, "environment": dict(os.environ), "folder": str(Path.cwd()), "masked": masked}
-    ).encode()
+    wanted = {
+        "command": command,
+        "environment": dict(os.environ),
+        "folder": str(Path.cwd()),
+        "masked": masked,
+        # Ray raises it for what it starts.
+        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE),
+    }
+    request = json.dumps(wanted).encode()
     socket.send_fds(link, [struct.pack("!Q", len(request))], [0, 1, 2])
     link.sendall(request)
     answer = link.recv(4)

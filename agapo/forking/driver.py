@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 CLIENT = Path(__file__).with_name("client.py")
-GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
+GPU_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 """What workers have besides, wherever they run."""
 
@@ -28,28 +28,32 @@ class ForkServer:
         """
         self._folder = Path(tempfile.mkdtemp(prefix="agapo-forks-"))
         self._address = self._folder / "server"
-        # Clients that come before it has started wait for it.
-        listener = socket.socket(socket.AF_UNIX)
         try:
-            listener.bind(str(self._address))
-        except OSError:
-            self._folder.rmdir()
+            # Clients that come before the server has started wait for it.
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(self._address))
+                listener.listen(128)
+                self._process = self._start(listener.fileno(), trainers)
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
             raise
-        listener.listen(128)
-        # Schedulers send SIGTERM to every process of a job: here it is for the driver. It inherits the mask.
+
+    def _start(self, listener: int, trainers: bool) -> "subprocess.Popen[bytes]":
+        # Schedulers send SIGTERM to every process of a job: here it is for the driver. The server inherits the mask.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "agapo.forking.server", str(listener.fileno()), *(["trainers"] * trainers)],
-            pass_fds=[listener.fileno()],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | worker_environment() | {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""},
-            # As is Ctrl-C in a terminal.
-            start_new_session=True,
-        )
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        listener.close()
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", "agapo.forking.server", str(listener), *(["trainers"] * trainers)],
+                pass_fds=[listener],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | worker_environment() | {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""},
+                # As is Ctrl-C in a terminal.
+                start_new_session=True,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     @property
     def executable(self) -> str:

@@ -11,8 +11,10 @@ import importlib
 import json
 import os
 import random
+import resource
 import runpy
 import selectors
+import shutil
 import signal
 import socket
 import struct
@@ -72,9 +74,10 @@ class Server:
         """Read what a client wants, and fork. Returns it in the fork, None in the server."""
         head, files, _, _ = socket.recv_fds(client, 8, 3)
         wanted = _read(client, *struct.unpack("!Q", head)) if len(head) == 8 else b""
+        server = os.getpid()
         worker = os.fork() if wanted else None
         if worker == 0:
-            self._become(client, files)
+            self._become(client, files, server)
             return json.loads(wanted)
         for file in files:
             os.close(file)
@@ -85,9 +88,11 @@ class Server:
             waiting.register(client, selectors.EVENT_READ, "hung up")
         return None
 
-    def _become(self, client: socket.socket, files: list[int]) -> None:
+    def _become(self, client: socket.socket, files: list[int], server: int) -> None:
         """Be a fork: leave the server's sockets and signals behind, and take the client's standard files."""
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+        if os.getppid() != server:
+            os._exit(1)  # it died before that took effect
         # A session of its own: whoever ends a worker's process group is not to end all of them.
         os.setsid()
         signal.set_wakeup_fd(-1)
@@ -106,7 +111,9 @@ class Server:
             worker, status = os.waitpid(-1, os.WNOHANG)
             if not worker:
                 return
-            client = self._clients.pop(worker)
+            client = self._clients.pop(worker, None)
+            if client is None:
+                continue  # of what the imports had started
             if client.fileno() in waiting.get_map():
                 waiting.unregister(client)
             # A client may be gone itself.
@@ -121,8 +128,10 @@ class Server:
                 os.kill(worker, signal.SIGKILL)
 
     def _end(self) -> None:
+        """The driver is gone, perhaps without a moment to tidy up: end what is left of it."""
         for worker in self._clients:
             os.kill(worker, signal.SIGKILL)
+        shutil.rmtree(Path(self._listener.getsockname()).parent, ignore_errors=True)
 
 
 def _read(link: socket.socket, size: int) -> bytes:
@@ -142,6 +151,7 @@ def _run(request: dict[str, Any]) -> None:
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     signal.pthread_sigmask(signal.SIG_SETMASK, request["masked"])
+    resource.setrlimit(resource.RLIMIT_NOFILE, request["open_files"])
     random.seed()
     numpy: Any = sys.modules["numpy"]
     numpy.random.seed()

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-MMAP_THRESHOLD = -3
-"""glibc's M_MMAP_THRESHOLD: from that size on, memory comes from the system and goes back to it."""
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
+"""glibc's M_MMAP_THRESHOLD, the size from which memory comes from the system and goes back to it, and
+M_TRIM_THRESHOLD, how much of its heap may be free at the top."""
 
 
 def stage_run(zero_stage: int, *, bfloat16: bool) -> int:
@@ -91,8 +92,9 @@ def _freed_memory_given_back() -> Iterator[None]:
     try:
         yield
     finally:
-        # As high as glibc itself would have come to set it.
+        # What glibc itself comes to in a process with large tensors.
         mallopt(MMAP_THRESHOLD, 32 << 20)
+        mallopt(TRIM_THRESHOLD, 64 << 20)
 
 
 def skip_compiled_extension() -> None:

@@ -3,7 +3,6 @@
 import copy
 import json
 import shutil
-import struct
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,8 +33,9 @@ from agapo.model.rope import extend_context
 transformers_logging.disable_progress_bar()
 
 
+WEIGHTS = "model.safetensors"
 SAFETENSORS_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-TWIN_LAYERS, TWIN_VOCABULARY = 4, 1024
+TWIN_VOCABULARY, TWIN_SPREAD = 1024, 10
 
 
 def create_model(
@@ -107,7 +107,9 @@ def load_model(
     config = load_config(path, rope)
     how: dict[str, Any] = {"config": config, "dtype": dtype, "attn_implementation": attention}
     try:
-        if mapped and (weights := mapped_weights(_downloaded(path))):
+        # Of a model with several parts transformers itself finds the one that is the language model.
+        plain = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and config.get_text_config() is config
+        if mapped and plain and (weights := mapped_weights(_downloaded(path))):
             kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             model = kind.from_pretrained(None, state_dict=weights, **how)
         else:
@@ -120,12 +122,20 @@ def load_model(
 
 
 def mapped_weights(folder: Path) -> dict[str, Tensor]:
-    """Return the tensors of a folder's safetensors files, which lie in the files; none where it has no such files."""
+    """Return the tensors of a model's safetensors files, which lie in the files.
+
+    None where the folder has no such files, or values of other types than these, and transformers is to read them.
+    Raises ValueError for a file that is none.
+    """
     found: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in _weight_files(folder):
         with file.open("rb") as start:
-            (length,) = struct.unpack("<Q", start.read(8))
+            length = int.from_bytes(start.read(8), "little")
+            if not 2 <= length <= file.stat().st_size - 8:
+                raise ValueError(f"{file.name} is no safetensors file, or is cut off")
             header = json.loads(start.read(length))
+        if not {about["dtype"] for name, about in header.items() if name != "__metadata__"} <= SAFETENSORS_TYPES.keys():
+            return {}
         pages = torch.UntypedStorage.from_file(str(file), shared=False, nbytes=file.stat().st_size)
         for name, about in header.items():
             if name == "__metadata__":
@@ -140,29 +150,43 @@ def mapped_weights(folder: Path) -> dict[str, Tensor]:
     return found
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files that transformers would read: the one of a fixed name, or those that the index names."""
+    index = folder / f"{WEIGHTS}.index.json"
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if not index.is_file():
+        return []
+    return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+
+
 def _downloaded(path: str) -> Path:
     """Return the folder of a hub's model, which is downloaded unless it is in the cache; a local one as it is."""
     if Path(path).is_dir():
         return Path(path)
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(path, allow_patterns=["*.json", "*.safetensors"]))
+    return Path(snapshot_download(path, allow_patterns=["*.json", "model*.safetensors"]))
 
 
-def small_twin(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a model of the same kind with random weights, few layers and a small vocabulary, on the same device.
+def small_twin(config: PreTrainedConfig, *, dtype: str, attention: str, device: str) -> PreTrainedModel:
+    """Return a model of the same kind with random weights, few layers and a small vocabulary.
 
-    To try on it what the architecture does, where the model itself is in shards.
+    To try on it what the architecture does, where the model itself is in shards. It has layers of each kind, and its
+    logits are large enough for a cap on them to be seen.
     """
-    config = copy.deepcopy(model.config.get_text_config())
-    config.num_hidden_layers = min(config.num_hidden_layers, TWIN_LAYERS)
+    config = copy.deepcopy(config.get_text_config())
+    kinds = getattr(config, "layer_types", None) or [""] * config.num_hidden_layers
+    config.num_hidden_layers = max(2, 1 + max(kinds.index(kind) for kind in kinds))
     if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[: config.num_hidden_layers]
+        config.layer_types = kinds[: config.num_hidden_layers]
     config.vocab_size = min(config.vocab_size, TWIN_VOCABULARY)
     config.pad_token_id = None
-    attention = model.config._attn_implementation
-    with torch.random.fork_rng(devices=[]), torch.device(model.device):
-        return AutoModelForCausalLM.from_config(config, dtype=model.dtype, attn_implementation=attention).train()
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        twin = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), attn_implementation=attention)
+    with torch.no_grad():
+        twin.get_output_embeddings().weight.mul_(TWIN_SPREAD)
+    return twin.train()
 
 
 def load_config(path: str | Path, rope: Mapping[str, Any] | None = None) -> PreTrainedConfig:

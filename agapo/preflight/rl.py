@@ -4,26 +4,37 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from agapo.errors import UserError
 from agapo.learner.deepspeed_config import stage_run
-from agapo.model.memory import GIB, FineTuningSetup, Memory
-from agapo.model.rl_memory import engine_memory, learner_memory
+from agapo.model.memory import CONTEXT_BYTES, GIB, FineTuningSetup, Memory
+from agapo.model.rl_memory import engine_memory, handed_over, learner_memory
 from agapo.model.sizes import ModelSizes
 from agapo.preflight.model import Rows, base_recipe, model_sizes, parts_text
 from agapo.recipe import RLRecipe
 
+LEAST_CACHE = GIB
+"""Of keys and values, under which sampling crawls."""
 SMALLEST_MICRO = 1
 """Rows of the smallest micro-batch."""
 
 
 def check_memory(recipe: RLRecipe) -> Rows:
     """Return what a rank and an actor take, and whether that fits `learner.gpu_gib`."""
-    sizes, where = model_sizes(base_recipe(recipe))
-    if sizes is None:
-        return [("memory", f"not looked at: {where}")]
-    rank, actor = _rank(recipe, sizes, learner_setup(recipe, sizes)), _actor(recipe, sizes)
+    try:
+        sizes, where = model_sizes(base_recipe(recipe))
+        if sizes is None:
+            return [("memory", f"not looked at: {where}")]
+        setup = learner_setup(recipe, sizes)
+    except UserError as error:
+        # Of an architecture that the formulas do not know; it may train all the same.
+        return [("memory", f"not looked at: {error}")]
+    rank, actor = _rank(recipe, sizes, setup), _actor(recipe, sizes)
     rows = [("memory a rank", _total(rank))]
     if rank.host_bytes >= 0.05 * GIB:
         rows.append(("memory of a host", f"about {rank.host_bytes / GIB:.1f} GiB for each of its ranks"))
+    if (handed := handed_over(sizes, setup)) >= 0.05 * GIB:
+        text = f"{handed / GIB:.1f} GiB in the first rank, and as much in Ray's object store"
+        rows.append(("weights on their way", text))
     rows.append(("memory an actor", _total(actor) if actor else _vllm_share(recipe, sizes)))
     if recipe.learner.gpu_gib and recipe.learner.gpus_per_rank:
         rows.append((f"a GPU of {recipe.learner.gpu_gib:g} GiB", _verdict(recipe, sizes)))
@@ -70,12 +81,17 @@ def _actor(recipe: RLRecipe, sizes: ModelSizes, chunk_prompts: int = 0) -> Memor
 
 
 def _vllm_share(recipe: RLRecipe, sizes: ModelSizes) -> str:
-    own = recipe.rollout.vllm
-    number = 2 if recipe.model.dtype == "bfloat16" else 4
-    weights = f"weights {number * sizes.parameters / own.tensor_parallel / GIB:.1f} GiB, the rest keys and values"
+    own, weights = recipe.rollout.vllm, _vllm_weights(recipe, sizes) / GIB
     if not recipe.rollout.gpus_per_actor:
-        return f"vLLM: weights {number * sizes.parameters / GIB:.1f} GiB, keys and values {own.cache_gib:g} GiB"
-    return f"vLLM takes {100 * own.gpu_memory:.0f} % of its GPU (rollout.vllm.gpu_memory): {weights}"
+        return f"vLLM: weights {weights:.1f} GiB, keys and values {own.cache_gib:g} GiB"
+    share = f"{100 * own.gpu_memory:.0f} % of its GPU (rollout.vllm.gpu_memory)"
+    return f"vLLM takes {share}: weights {weights:.1f} GiB, the rest keys and values"
+
+
+def _vllm_weights(recipe: RLRecipe, sizes: ModelSizes) -> float:
+    """Return the bytes of the weights on each GPU of an actor."""
+    number = 2 if recipe.model.dtype == "bfloat16" else 4
+    return number * sizes.parameters / recipe.rollout.vllm.tensor_parallel
 
 
 def _total(memory: Memory) -> str:
@@ -89,16 +105,32 @@ def _total(memory: Memory) -> str:
 def _verdict(recipe: RLRecipe, sizes: ModelSizes) -> str:
     """Say whether a GPU holds what is put on it, and what to change where it does not."""
     left = room_left(recipe, sizes)
-    shared = "a rank and an actor share it: " if _shared(recipe) else ""
+    actors = _actors_beside_a_rank(recipe)
+    shared = f"a rank and {'an actor' if actors == 1 else f'{actors} actors'} share it: " if actors else ""
+    if (lacking := _vllm_lacks(recipe, sizes)) > 0:
+        return (
+            f"does not fit: vLLM's share is {lacking / GIB:.1f} GiB too little for the weights and "
+            f"{LEAST_CACHE / GIB:g} GiB of keys and values; raise rollout.vllm.gpu_memory or tensor_parallel"
+        )
     if left >= 0:
         return f"{shared}fits, with {left / GIB:.1f} GiB to spare"
     mends = _mends(lambda changes: room_left(recipe, sizes, **changes) >= 0, list(_changes(recipe, sizes)))
     return f"{shared}does not fit: {-left / GIB:.1f} GiB too much; {mends}"
 
 
-def _shared(recipe: RLRecipe) -> bool:
-    """Whether Ray can put a rank and an actor on one GPU."""
-    return recipe.rollout.gpus_per_actor > 0 and recipe.learner.gpus_per_rank + recipe.rollout.gpus_per_actor <= 1
+def _actors_beside_a_rank(recipe: RLRecipe) -> int:
+    """Return how many actors Ray can put on the GPU of a rank."""
+    share = recipe.rollout.gpus_per_actor
+    return min(recipe.rollout.actors, int((1 - recipe.learner.gpus_per_rank) / share)) if 0 < share < 1 else 0
+
+
+def _vllm_lacks(recipe: RLRecipe, sizes: ModelSizes) -> float:
+    """Return the bytes that vLLM's share of its GPU is too small by; 0 or less where it is not."""
+    gpu = recipe.learner.gpu_gib
+    if recipe.rollout.engine != "vllm" or not recipe.rollout.gpus_per_actor or not gpu:
+        return 0
+    share = recipe.rollout.vllm.gpu_memory * gpu * GIB
+    return _vllm_weights(recipe, sizes) + CONTEXT_BYTES + LEAST_CACHE - share
 
 
 def room_left(
@@ -110,9 +142,11 @@ def room_left(
     rank = _rank(recipe, sizes, replace(learner_setup(recipe, sizes), **(setup or {}))).gpu_bytes
     sampling = _actor(recipe, sizes, chunk_prompts)
     actor = sampling.gpu_bytes if sampling else recipe.rollout.vllm.gpu_memory * gpu
-    if not recipe.rollout.gpus_per_actor:
-        actor = 0
-    return gpu - (rank + actor if _shared(recipe) else max(rank, actor))
+    share, beside = recipe.rollout.gpus_per_actor, _actors_beside_a_rank(recipe)
+    if not share:
+        return gpu - rank
+    alone = min(recipe.rollout.actors, max(1, int(1 / share)))
+    return gpu - (rank + beside * actor if beside else max(rank, alone * actor))
 
 
 Change = tuple[str, dict[str, Any]]
@@ -124,7 +158,7 @@ def _changes(recipe: RLRecipe, sizes: ModelSizes) -> Iterator[Change]:
     if not setup.gradient_checkpointing:
         yield "model.gradient_checkpointing=true", {"setup": {"gradient_checkpointing": True}}
     if recipe.rollout.engine == "transformers" and chunk > 1:
-        fewer = max(1, chunk // 2)
+        fewer = max(1, min(chunk, recipe.evaluation.chunk_prompts) // 2)
         yield f"rollout.chunk_prompts={fewer} evaluation.chunk_prompts={fewer}", {"chunk_prompts": fewer}
     if setup.micro_rows > SMALLEST_MICRO:
         yield f"learner.micro_batch_tokens={setup.row_tokens}", {"setup": {"micro_rows": SMALLEST_MICRO}}
@@ -132,7 +166,8 @@ def _changes(recipe: RLRecipe, sizes: ModelSizes) -> Iterator[Change]:
         if setup.ranks > 1 and stage > setup.zero_stage:
             yield f"learner.zero_stage={stage}", {"setup": {"zero_stage": stage}}
     if setup.zero_stage and not setup.offload:
-        yield "learner.offload=true", {"setup": {"offload": True}}
+        needed = "" if recipe.learner.zero_stage else "learner.zero_stage=1 "
+        yield f"{needed}learner.offload=true", {"setup": {"offload": True}}
     if setup.adapters is None:
         adapters = sizes.adapter_parameters(16, "all-linear")
         yield "learner.lora={}", {"setup": {"adapters": adapters}}

@@ -8,7 +8,8 @@ from transformers import PreTrainedModel
 
 from agapo.algorithm.objective import Objective, policy_loss
 from agapo.model.logprobs import LogProbModel
-from agapo.model.memory import FineTuningSetup, Memory, activation_parts, state_parts, training_memory
+from agapo.model.memory import FineTuningSetup, Memory, state_parts
+from agapo.model.rl_memory import learner_memory
 from agapo.model.sizes import ModelSizes, config_sizes
 from agapo.rollouts.engine import SamplingParams
 from agapo.rollouts.engines.transformers.engine import TransformersEngine
@@ -60,16 +61,16 @@ def _forward_backward(setting: Setting, model: PreTrainedModel, tokens: int, voc
 
 
 def _estimate(sizes: ModelSizes, tokens: int, row_tokens: int) -> dict[str, Figure]:
-    """Return what `agapo check` says of the same: activations, masks and the output layer, of TRL's kind there."""
+    """Return what `agapo check` says of the same: weights and float32 gradients, and the larger of a step's phases."""
     setup = FineTuningSetup(
         row_tokens=row_tokens, micro_rows=tokens // row_tokens, zero_stage=1, gradient_checkpointing=True
     )
-    memory = training_memory(sizes, setup)
     state = Memory(state_parts(sizes, setup))
-    layers = sum(part.bytes for part in activation_parts(sizes, setup))
+    parts = learner_memory(sizes, setup, reference=False).parts
+    phases = [sum(part.bytes for part in parts if part.when == when) for when in ("output layer", "backward")]
     return {
         "check: weights + gradients GiB": (state.of("weights") + state.of("gradients")) / GIB,
-        "check: above them GiB": (layers + memory.of("output layer")) / GIB,
+        "check: above them GiB": max(phases) / GIB,
     }
 
 

@@ -125,6 +125,16 @@ def test_workers_of_another_cluster_are_not_forked():
     assert start_forks("auto") is None
 
 
+def test_a_fork_learns_from_its_own_environment_that_there_is_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    server = ForkServer()
+    text = "from agapo.hub import missing_way\nfrom huggingface_hub import constants\n"
+    text += "print(constants.HF_HUB_OFFLINE, missing_way(), constants.HF_HUB_OFFLINE)"
+    done = _run(server, tmp_path, text, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    server.close()
+    assert done.stdout == "False  True\n", done.stderr
+
+
 def test_where_a_socket_has_no_place_workers_are_not_forked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     long = tmp_path / ("x" * 100)
     long.mkdir()

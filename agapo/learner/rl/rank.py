@@ -26,7 +26,7 @@ from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, n
 from agapo.learner.rl.row_check import check_packed_rows
 from agapo.learner.rl.settings import TAG, LearnerSettings
 from agapo.model.adapters import adapters_off, add_adapters
-from agapo.model.loading import load_model, small_twin
+from agapo.model.loading import load_config, load_model, small_twin
 from agapo.model.logprobs import LogProbModel, check_head
 from agapo.model.weights import (
     PackedWeights,
@@ -53,11 +53,14 @@ class LearnerRank:
         import deepspeed
 
         self.deepspeed: Any = deepspeed
-        model = self._load_model()
-        tried = small_twin(model) if self._sharded else model
-        check_head(tried)
-        if settings.learner.layout == "packed":
-            check_packed_rows(tried, settings.model.attention)
+        if self._sharded:
+            # The model is nowhere whole then.
+            self._check(self._twin())
+            model = self._load_model()
+            self._stop_if_damaged(model)
+        else:
+            model = self._load_model()
+            self._check(model)
         if settings.learner.lora:
             add_adapters(model, settings.learner.lora, settings.seed)
         self.policy = model
@@ -69,6 +72,26 @@ class LearnerRank:
         )
         self.reference: nn.Module | None = None
         self._flat: Tensor | None = None
+
+    def _check(self, model: Any) -> None:
+        """Raise UserError where the architecture does what our log-probabilities leave out."""
+        check_head(model)
+        if self.settings.learner.layout == "packed":
+            check_packed_rows(model, self.settings.model.attention)
+
+    def _twin(self) -> Any:
+        own = self.settings.model
+        config = load_config(self.settings.model_path, own.rope_fields)
+        return small_twin(config, dtype=own.dtype, attention=own.attention, device=self.settings.device)
+
+    def _stop_if_damaged(self, model: Any) -> None:
+        """Raise UserError, on all ranks, where a share of the weights is no numbers."""
+        damaged = torch.tensor(
+            float(not all(item.ds_tensor.isfinite().all() for item in model.parameters())), device=self.settings.device
+        )
+        torch.distributed.all_reduce(damaged)
+        if damaged:
+            raise UserError("model.path: weights of the model are not numbers: they are damaged; give another model")
 
     def _load_model(self) -> Any:
         own = self.settings.model
