@@ -3,7 +3,7 @@
 Of a model on the hub that cannot be reached, the sizes of `agapo.model.sizes` are taken where it is one of those.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from agapo.model.memory import GIB, FineTuningSetup, Memory, training_memory
 from agapo.model.rope import extend_context
 from agapo.model.sizes import ModelSizes, config_sizes, published_sizes
 from agapo.model.tokenizer import build_tokenizer
-from agapo.recipe import DPORecipe, Recipe, SFTRecipe
+from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe
 from agapo.recipe.lora import LoRAConfig
 from agapo.stages.running.start import last_finished, start_recipe
 
@@ -125,7 +125,7 @@ def _context(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> tuple[str, str
     return "warning", f"{key} {longest:,}: sequences may be longer than the context {sizes.context:,}; {mend}"
 
 
-def longest_sequence(recipe: SFTRecipe | DPORecipe) -> int:
+def longest_sequence(recipe: RLRecipe | SFTRecipe | DPORecipe) -> int:
     """Return the tokens of the longest sequence that the recipe trains on."""
     if isinstance(recipe, SFTRecipe):
         return recipe.training.row_tokens
@@ -196,26 +196,32 @@ def _verdict(sizes: ModelSizes, setup: FineTuningSetup, gpu_gib: float, gpus_per
 
     if left(setup) >= 0:
         return f"fits, with {left(setup) / GIB:.1f} GiB to spare"
-    return (
-        f"does not fit: {-left(setup) / GIB:.1f} GiB too much; {_mend(setup, lambda tried: left(tried) >= 0, fewest)}"
+    return f"does not fit: {-left(setup) / GIB:.1f} GiB too much; " + mends(
+        list(_changes(setup, fewest)),
+        lambda change: left(replace(setup, **change)) >= 0,
+        "take more ranks, shorter sequences, training.lora or a smaller model",
     )
 
 
-def _mend(setup: FineTuningSetup, fits: Callable[[FineTuningSetup], bool], fewest: Fewest) -> str:
-    """Return the single changes that make it fit, or else how many of them it takes together."""
-    changes = list(_changes(setup, fewest))
-    if single := [text for text, change in changes if fits(replace(setup, **change))]:
+Change = tuple[str, dict[str, Any]]
+"""What a recipe is given, as the user writes it, and what that changes of what is estimated."""
+
+
+def mends(changes: Sequence[Change], fits: Callable[[dict[str, Any]], bool], else_: str) -> str:
+    """Return the single changes that make it fit, or how many of them it takes together, or else `else_`."""
+    if single := [text for text, change in changes if fits(change)]:
         return f"any of these would do: {', '.join(single)}"
+    together: dict[str, Any] = {}
     texts: list[str] = []
     for text, change in changes:
         # The names of changes to one key come in order; the last one counts.
-        setup, texts = replace(setup, **change), [*texts, text]
-        if fits(setup):
+        together, texts = together | change, [*texts, text]
+        if fits(together):
             return f"together these would do: {', '.join(texts)}"
-    return "take more ranks, shorter sequences, training.lora or a smaller model"
+    return else_
 
 
-def _changes(setup: FineTuningSetup, fewest: Fewest) -> Iterator[tuple[str, dict[str, Any]]]:
+def _changes(setup: FineTuningSetup, fewest: Fewest) -> Iterator[Change]:
     """Yield what takes less memory, the cheapest first."""
     if not setup.gradient_checkpointing:
         yield "model.gradient_checkpointing=true", {"gradient_checkpointing": True}

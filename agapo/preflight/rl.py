@@ -1,6 +1,6 @@
 """The part of `agapo check` that is about RL alone: the memory of learner ranks and rollout actors, before a run."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,7 @@ from agapo.learner.deepspeed_config import stage_run
 from agapo.model.memory import CONTEXT_BYTES, GIB, FineTuningSetup, Memory
 from agapo.model.rl_memory import engine_memory, handed_over, learner_memory
 from agapo.model.sizes import ModelSizes
-from agapo.preflight.model import Rows, base_recipe, model_sizes, parts_text
+from agapo.preflight.model import Change, Rows, base_recipe, longest_sequence, mends, model_sizes, parts_text
 from agapo.recipe import RLRecipe
 
 LEAST_CACHE = GIB
@@ -44,7 +44,7 @@ def check_memory(recipe: RLRecipe) -> Rows:
 def learner_setup(recipe: RLRecipe, sizes: ModelSizes) -> FineTuningSetup:
     """Return what the memory of the recipe's ranks depends on."""
     own = recipe.learner
-    longest = recipe.data.max_prompt_tokens + recipe.rollout.max_new_tokens
+    longest = longest_sequence(recipe)
     bfloat16 = recipe.model.dtype == "bfloat16"
     return FineTuningSetup(
         row_tokens=longest,
@@ -74,8 +74,8 @@ def _actor(recipe: RLRecipe, sizes: ModelSizes, chunk_prompts: int = 0) -> Memor
     return engine_memory(
         sizes,
         rows=max((chunk_prompts or own.chunk_prompts) * own.group_size, measuring),
-        columns=recipe.data.max_prompt_tokens + own.max_new_tokens,
-        number=2 if recipe.model.dtype == "bfloat16" else 4,
+        columns=longest_sequence(recipe),
+        number=_number(recipe),
         gpu=bool(own.gpus_per_actor),
     )
 
@@ -90,8 +90,12 @@ def _vllm_share(recipe: RLRecipe, sizes: ModelSizes) -> str:
 
 def _vllm_weights(recipe: RLRecipe, sizes: ModelSizes) -> float:
     """Return the bytes of the weights on each GPU of an actor."""
-    number = 2 if recipe.model.dtype == "bfloat16" else 4
-    return number * sizes.parameters / recipe.rollout.vllm.tensor_parallel
+    return _number(recipe) * sizes.parameters / recipe.rollout.vllm.tensor_parallel
+
+
+def _number(recipe: RLRecipe) -> int:
+    """Return the bytes of a number of the model's."""
+    return 2 if recipe.model.dtype == "bfloat16" else 4
 
 
 def _total(memory: Memory) -> str:
@@ -114,8 +118,12 @@ def _verdict(recipe: RLRecipe, sizes: ModelSizes) -> str:
         )
     if left >= 0:
         return f"{shared}fits, with {left / GIB:.1f} GiB to spare"
-    mends = _mends(lambda changes: room_left(recipe, sizes, **changes) >= 0, list(_changes(recipe, sizes)))
-    return f"{shared}does not fit: {-left / GIB:.1f} GiB too much; {mends}"
+    found = mends(
+        list(_changes(recipe, sizes)),
+        lambda change: room_left(recipe, sizes, **change) >= 0,
+        "take more ranks, shorter responses, or a smaller model",
+    )
+    return f"{shared}does not fit: {-left / GIB:.1f} GiB too much; {found}"
 
 
 def _actors_beside_a_rank(recipe: RLRecipe) -> int:
@@ -133,13 +141,11 @@ def _vllm_lacks(recipe: RLRecipe, sizes: ModelSizes) -> float:
     return _vllm_weights(recipe, sizes) + CONTEXT_BYTES + LEAST_CACHE - share
 
 
-def room_left(
-    recipe: RLRecipe, sizes: ModelSizes, *, setup: dict[str, Any] | None = None, chunk_prompts: int = 0
-) -> float:
-    """Return the bytes that are left on the fullest GPU, given changes to the learner's setup and the actor's chunk."""
+def room_left(recipe: RLRecipe, sizes: ModelSizes, *, chunk_prompts: int = 0, **setup: Any) -> float:
+    """Return the bytes that are left on the fullest GPU, given changes to the actor's chunk and the learner's setup."""
     assert recipe.learner.gpu_gib
     gpu = recipe.learner.gpu_gib * GIB
-    rank = _rank(recipe, sizes, replace(learner_setup(recipe, sizes), **(setup or {}))).gpu_bytes
+    rank = _rank(recipe, sizes, replace(learner_setup(recipe, sizes), **setup)).gpu_bytes
     sampling = _actor(recipe, sizes, chunk_prompts)
     actor = sampling.gpu_bytes if sampling else recipe.rollout.vllm.gpu_memory * gpu
     share, beside = recipe.rollout.gpus_per_actor, _actors_beside_a_rank(recipe)
@@ -149,39 +155,22 @@ def room_left(
     return gpu - (rank + beside * actor if beside else max(rank, alone * actor))
 
 
-Change = tuple[str, dict[str, Any]]
-
-
 def _changes(recipe: RLRecipe, sizes: ModelSizes) -> Iterator[Change]:
     """Yield what takes less memory, the cheapest first."""
     setup, chunk = learner_setup(recipe, sizes), recipe.rollout.chunk_prompts
     if not setup.gradient_checkpointing:
-        yield "model.gradient_checkpointing=true", {"setup": {"gradient_checkpointing": True}}
+        yield "model.gradient_checkpointing=true", {"gradient_checkpointing": True}
     if recipe.rollout.engine == "transformers" and chunk > 1:
         fewer = max(1, min(chunk, recipe.evaluation.chunk_prompts) // 2)
         yield f"rollout.chunk_prompts={fewer} evaluation.chunk_prompts={fewer}", {"chunk_prompts": fewer}
     if setup.micro_rows > SMALLEST_MICRO:
-        yield f"learner.micro_batch_tokens={setup.row_tokens}", {"setup": {"micro_rows": SMALLEST_MICRO}}
+        yield f"learner.micro_batch_tokens={setup.row_tokens}", {"micro_rows": SMALLEST_MICRO}
     for stage in (2, 3):
         if setup.ranks > 1 and stage > setup.zero_stage:
-            yield f"learner.zero_stage={stage}", {"setup": {"zero_stage": stage}}
+            yield f"learner.zero_stage={stage}", {"zero_stage": stage}
     if setup.zero_stage and not setup.offload:
         needed = "" if recipe.learner.zero_stage else "learner.zero_stage=1 "
-        yield f"{needed}learner.offload=true", {"setup": {"offload": True}}
+        yield f"{needed}learner.offload=true", {"offload": True}
     if setup.adapters is None:
         adapters = sizes.adapter_parameters(16, "all-linear")
-        yield "learner.lora={}", {"setup": {"adapters": adapters}}
-
-
-def _mends(fits: Callable[[dict[str, Any]], bool], changes: list[Change]) -> str:
-    """Return the single changes that make it fit, or else how many of them it takes together."""
-    if single := [text for text, change in changes if fits(change)]:
-        return f"any of these would do: {', '.join(single)}"
-    together: dict[str, Any] = {"setup": {}}
-    texts: list[str] = []
-    for text, change in changes:
-        together = together | change | {"setup": together["setup"] | change.get("setup", {})}
-        texts.append(text)
-        if fits(together):
-            return f"together these would do: {', '.join(texts)}"
-    return "take more ranks, shorter responses, or a smaller model"
+        yield "learner.lora={}", {"adapters": adapters}

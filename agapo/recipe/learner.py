@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from agapo.recipe.lora import LoRAConfig
-from agapo.recipe.section import Strict
+from agapo.recipe.section import Strict, check_offload
 
 
 class LearnerConfig(Strict):
@@ -50,8 +50,7 @@ class LearnerConfig(Strict):
 
     @model_validator(mode="after")
     def _offload_has_something_to_move(self) -> "LearnerConfig":
-        if self.offload and not self.zero_stage:
-            raise ValueError("offload: needs zero_stage 1, 2 or 3")
+        check_offload(self.offload, self.zero_stage)
         return self
 
     @field_validator("lora")

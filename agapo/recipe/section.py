@@ -45,3 +45,9 @@ def check_modes(modes: dict[Mode, float]) -> dict[Mode, float]:
     if min(modes.values(), default=0) < 0 or sum(modes.values()) <= 0:
         raise ValueError(f"shares of {', '.join(MODES)} should be ≥ 0 with one above 0")
     return modes
+
+
+def check_offload(offload: bool, zero_stage: int) -> None:
+    """Without ZeRO there is nothing that DeepSpeed could move to the host's memory."""
+    if offload and not zero_stage:
+        raise ValueError("offload: needs zero_stage 1, 2 or 3")

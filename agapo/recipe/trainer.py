@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from agapo.recipe.lora import LoRAConfig
-from agapo.recipe.section import Strict
+from agapo.recipe.section import Strict, check_offload
 
 
 class TrainerConfig(Strict):
@@ -33,8 +33,7 @@ class TrainerConfig(Strict):
 
     @model_validator(mode="after")
     def _offload_has_something_to_move(self) -> "TrainerConfig":
-        if self.offload and not self.zero_stage:
-            raise ValueError("offload: needs zero_stage 1, 2 or 3")
+        check_offload(self.offload, self.zero_stage)
         return self
 
     def require_even_parts(self, unit: str, per_step: int, micro: int) -> None:
