@@ -1,16 +1,21 @@
 """The Ray cluster that every stage runs on: a laptop's, or an existing one."""
 
+import json
 import logging
 import os
 import re
 import socket
+import time
+import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import node as ray_node
+from ray._private import state as ray_state
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
@@ -21,6 +26,15 @@ from agapo.signals import kept_from_ray
 
 LEFT_BEHIND = [".venv", ".venv-vllm", "outputs", ".git", "wandb", "**/*.safetensors", "**/*.jsonl.gz", "**/*.parquet"]
 """What Ray's copy of the working directory goes without, where hosts do not share it."""
+
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""In a Ray job, what `ray job submit` was told."""
+
+JOINING_S = 300.0
+"""How long a run waits for the GPUs that it asks for: a cluster's hosts start one after the other, and one that is gone
+may come back."""
+LAG_S = 5.0
+"""How late a shared file system may show a file to other hosts."""
 
 SAMPLING_RELIEF = "lower rollout.chunk_prompts, evaluation.chunk_prompts or rollout.max_new_tokens"
 """What makes sampling take less memory."""
@@ -75,8 +89,7 @@ def _join(address: str | None) -> None:
         options |= {"runtime_env": {"env_vars": worker_environment()} | python}
         _without_what_clusters_need()
     else:
-        shipped = {"working_dir": str(Path.cwd()), "excludes": LEFT_BEHIND, "env_vars": ENVIRONMENT}
-        options |= {"address": address, "runtime_env": shipped}
+        options |= {"address": address, "runtime_env": _shipped()}
         _require_reachable(address)
     _tame_ray()
     try:
@@ -87,9 +100,24 @@ def _join(address: str | None) -> None:
         raise UserError(f"cluster.address: cannot start or join Ray ({reason})") from error
 
 
+def _shipped() -> dict[str, Any]:
+    """Return what Ray brings to the workers; of what a Ray job has brought already, Ray takes nothing a second time."""
+    job = json.loads(os.environ.get(JOB, "{}")).get("runtime_env") or {}
+    known = job.get("env_vars") or {}
+    ours: dict[str, Any] = {"env_vars": {name: value for name, value in ENVIRONMENT.items() if name not in known}}
+    if "working_dir" not in job:
+        ours |= {"working_dir": str(Path.cwd()), "excludes": LEFT_BEHIND}
+    return ours
+
+
 def _require_reachable(address: str) -> None:
     """Ray waits for minutes for a head that is not there."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise UserError(
+            f"cluster.address: {address} is for Ray's client, which cannot look after a run; start it on a host of the "
+            "cluster with cluster.address=auto, or by `ray job submit`"
+        )
+    host, _, port = address.rpartition(":")
     if not port.isdigit():
         return
     try:
@@ -101,23 +129,95 @@ def _require_reachable(address: str) -> None:
 def require_gpus(wanted: float, keys: str, address: str | None) -> None:
     """Raise UserError where there are fewer GPUs than a stage asks for: Ray would wait for them for ever.
 
-    Without an `address` this machine's are counted, which needs no cluster; else the cluster, which must be joined.
+    Without an `address` this machine's are counted, which needs no cluster; else the cluster's, which must be joined,
+    and whose hosts are waited for a while.
     """
     if not wanted:
         return
-    if address is None:
-        import torch  # the command line imports this module, and needs no torch for most of what it does
-
-        found: float = torch.cuda.device_count()
-    else:
-        found = ray.cluster_resources().get("GPU", 0.0)
+    found = _local_gpus() if address is None else _cluster_gpus(wanted)
     if wanted > found:
         raise UserError(f"{keys}: {wanted:g} GPUs are asked for, and there are {found:g}; lower them")
 
 
+def _local_gpus() -> float:
+    import torch  # the command line imports this module, and needs no torch for most of what it does
+
+    return torch.cuda.device_count()
+
+
+def _cluster_gpus(wanted: float) -> float:
+    """Return the GPUs of the cluster, when there are enough or the wait is over."""
+    until, said = time.monotonic() + JOINING_S, False
+    while (found := ray.cluster_resources().get("GPU", 0.0)) < wanted and time.monotonic() < until:
+        if not said:
+            print(f"waiting for hosts: {wanted:g} GPUs are asked for, and there are {found:g} yet", flush=True)
+            said = True
+        time.sleep(1)
+    return found
+
+
+def require_shared(folder: Path, actors: Sequence[Any]) -> None:
+    """Raise UserError where an actor's host does not see what this one writes to a run's `folder`.
+
+    Ranks write their shares of a checkpoint there: each on a disk of its own, they would make no checkpoint, and the
+    run would find out hours later. The actors have a method `sees`, which is this module's.
+    """
+    if len(cluster_nodes()) < 2:
+        return
+    mark = folder / f".{uuid.uuid4().hex}.seen"
+    mark.touch()
+    try:
+        blind = [address for address in fetch([actor.sees.remote(mark) for actor in actors]) if address]
+    finally:
+        mark.unlink()
+    if blind:
+        raise UserError(
+            f"run.output: the host {blind[0]}, on which a rank of the learner runs, does not see {folder} "
+            f"({len(blind)} of {len(actors)} ranks do not); put it on a file system that all hosts share: "
+            "run.output=/shared/outputs"
+        )
+
+
+def sees(mark: Path) -> str | None:
+    """Return None where this host sees a file, after a moment perhaps; else its address."""
+    until = time.monotonic() + LAG_S
+    while not mark.exists():
+        if time.monotonic() > until:
+            return own_address()
+        time.sleep(0.2)
+    return None
+
+
 def cluster_nodes() -> list[str]:
-    """Return the ids of the hosts of the cluster that this process is in; none where it is in none."""
-    return [node["NodeID"] for node in ray.nodes() if node["Alive"]] if ray.is_initialized() else []
+    """Return the ids of the hosts of the cluster that this process is in, its own first; none where it is in none."""
+    if not ray.is_initialized():
+        return []
+    return sorted((node["NodeID"] for node in ray.nodes() if node["Alive"]), key=lambda node: (node != own_node(), node))
+
+
+def own_node() -> str:
+    """Return the id of the host that this process runs on."""
+    return ray.get_runtime_context().get_node_id()
+
+
+def own_address() -> str:
+    """Return this host's address in the cluster."""
+    return ray.util.get_node_ip_address()
+
+
+def which_host() -> str:
+    """Return a few words that tell this host from the others, to end a message with; none where it is alone."""
+    return f" (on the host {own_address()})" if len(cluster_nodes()) > 1 else ""
+
+
+def room_on_nodes(*, cpus: float, gpus: float) -> dict[str, int]:
+    """Return how many more processes with so many CPUs and GPUs each host of the cluster has room for."""
+    wanted = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
+    # A little more, as shares of a core do not add up to it exactly.
+    return {
+        node: min(int(free.get(name, 0.0) / amount + 1e-6) for name, amount in wanted.items())
+        for node, free in ray_state.available_resources_per_node().items()
+    }
 
 
 def _leave() -> None:
@@ -136,8 +236,20 @@ def fetch(reference: Any, *, relief: str = SAMPLING_RELIEF, timeout_s: float | N
     `relief` says what takes less memory, for a worker that has run out of its GPU's. Raises Ray's GetTimeoutError
     after `timeout_s`.
     """
-    try:
+    with _told_plainly(relief):
         return ray.get(reference, timeout=timeout_s)
+
+
+def answer_of(call: "Future[Any]", *, relief: str = SAMPLING_RELIEF) -> Any:
+    """Return what a call that is done (`ObjectRef.future`) has answered; errors are as `fetch` raises them."""
+    with _told_plainly(relief):
+        return call.result()
+
+
+@contextmanager
+def _told_plainly(relief: str) -> Iterator[None]:
+    try:
+        yield
     except RayTaskError as error:
         cause = error.cause
         if isinstance(cause, UserError):
@@ -174,7 +286,7 @@ def free_endpoint() -> tuple[str, int]:
     """Return this host's address in the cluster and a port that is free, for ranks to meet at."""
     with socket.socket() as listener:
         listener.bind(("", 0))
-        return ray.util.get_node_ip_address(), listener.getsockname()[1]
+        return own_address(), listener.getsockname()[1]
 
 
 def threads_for(wanted: int, workers: int) -> int:

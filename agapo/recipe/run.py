@@ -1,5 +1,6 @@
 """The sections that every run has: `run`, `checkpoint`, `tracking`, `cluster`."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -39,5 +40,10 @@ class TrackingConfig(Strict):
 class ClusterConfig(Strict):
     """The Ray cluster."""
 
-    address: str | None = None
-    """An existing cluster (`auto`, `ray://host:10001`); None starts one on this machine."""
+    address: str | None = Field(default_factory=lambda: _cluster_of_the_job())
+    """An existing cluster (`auto`, `10.0.0.1:6379`); None starts one on this machine. By default None, and in a Ray job
+    (`ray job submit`) the job's (docs/cluster.md)."""
+
+
+def _cluster_of_the_job() -> str | None:
+    return os.environ.get("RAY_ADDRESS", "auto") if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else None

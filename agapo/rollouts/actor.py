@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import torch
 
+from agapo.cluster import own_node, which_host
+from agapo.errors import UserError
 from agapo.model.adapters import add_adapters
 from agapo.model.loading import load_model, load_tokenizer
 from agapo.model.weights import PackedWeights
@@ -61,8 +63,20 @@ class RolloutActor:
     """Samples responses with the weights it was given last, a slice of time a call."""
 
     def __init__(self, settings: EngineSettings):
-        self.engine = ThinkingBudget(make_engine(settings))
+        """Load nothing yet: `place` is to answer at once, and what `load` raises to reach the driver as it is."""
+        self._settings = settings
         self._in_flight: set[ResponseId] = set()
+
+    def place(self) -> str:
+        """Return the id of the host that it runs on."""
+        return own_node()
+
+    def load(self) -> None:
+        """Load the engine. To be called first. Raises UserError where that fails."""
+        try:
+            self.engine = ThinkingBudget(make_engine(self._settings))
+        except UserError as error:
+            raise UserError(f"{error}{which_host()}") from None
 
     def work(self, requests: Sequence[Request], params: SamplingParams, version: int) -> list[Piece]:
         """Take requests, which are to begin with weights `version`; work for a slice; return what finished.
@@ -88,7 +102,3 @@ class RolloutActor:
     def update_weights(self, weights: PackedWeights, version: int) -> None:
         """Take the weights after `version` optimizer updates; what is in flight goes on with them."""
         self.engine.update_weights(weights, version)
-
-    def ready(self) -> bool:
-        """Return once the model is loaded."""
-        return True

@@ -37,6 +37,10 @@ class GroupAssembly:
         del self._found[number]
         return Group(prompt=request.prompt, prompt_ids=request.prompt_ids, responses=responses)
 
+    def count_missing(self, number: int) -> int:
+        """Return how many of a prompt's responses are not there yet."""
+        return 0 if number in self._whole else self._params.group_size - len(self._found.get(number, ()))
+
     def is_whole(self, number: int) -> bool:
         """Whether the group of a prompt has been given out."""
         return number in self._whole

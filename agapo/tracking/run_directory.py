@@ -51,6 +51,7 @@ class RunDirectory:
         process uses it.
         """
         path = recipe.run_directory
+        _refuse_passing(path)
         _refuse_foreign(path)
         _make(path)
         lock = _take_lock(path)
@@ -138,6 +139,15 @@ class RunDirectory:
         """
         for path in (self.metrics, self.rollouts, self.reward_errors):
             keep_steps_up_to(path, step)
+
+
+def _refuse_passing(path: Path) -> None:
+    """A job that brings its working directory runs in Ray's copy of it, which Ray deletes some time after the job."""
+    if "working_dir_files" in path.parts:
+        raise UserError(
+            f"run.output: {path.parent} lies in Ray's copy of the working directory, which does not outlive the job; "
+            "name a folder that stays, and that all hosts see: run.output=/shared/outputs"
+        )
 
 
 def _refuse_foreign(path: Path) -> None:

@@ -18,6 +18,12 @@ class Worker:
         self._work()
         return {"loss": 1.0}
 
+    def place(self) -> str:
+        return "host"
+
+    def load(self) -> None:
+        pass
+
     def update_weights(self, *_: Any) -> None:
         self._work()
 

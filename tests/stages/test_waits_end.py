@@ -9,6 +9,7 @@ import ray
 from agapo.errors import ProcessDied, UserError
 from agapo.learner.rl.group import LearnerGroup
 from agapo.recipe.learner import LearnerConfig
+from agapo.rollouts.actor import EngineSettings
 from agapo.rollouts.pool import RolloutPool
 from tests.fakes.hanging import Worker
 
@@ -45,21 +46,40 @@ class Actors(RolloutPool):
         self.hanging = hanging
         super().__init__(cast(Any, None), actors=1, **settings)
 
-    def _start(self) -> Any:
+    def _start(self, strategy: Any) -> Any:
         self.hanging -= 1
         return start(hangs=self.hanging >= 0)
 
 
 def test_an_actor_that_hangs_over_new_weights_is_replaced() -> None:
     pool = Actors(hanging=1, chunk_timeout_s=5)
+    pool.wait_ready()
     pool.set_weights("weights", 1)
-    assert pool.restarts >= 1
+    assert pool.restarts == 1
     assert pool.version == 1
+    pool.wait_ready()
+    assert pool.is_ready(0)
     pool.close()
 
 
 def test_actors_that_all_hang_end_the_run() -> None:
     pool = Actors(hanging=9, chunk_timeout_s=1, max_restarts=1)
+    pool.wait_ready()
+    pool.set_weights("weights", 1)
     with pytest.raises(UserError, match=r"rollout\.max_restarts: 2 rollout actors died or hung"):
-        pool.set_weights("weights", 1)
+        pool.wait_ready()
+    pool.close()
+
+
+def test_actors_that_no_host_has_room_for_end_the_run() -> None:
+    pool = RolloutPool(EngineSettings("none"), actors=1, gpus_per_actor=1000, chunk_timeout_s=1)
+    with pytest.raises(UserError, match=r"no host of the cluster has had room for a rollout actor for 1 s"):
+        pool.wait_ready()
+    pool.close()
+
+
+def test_what_stops_an_actor_from_loading_is_said_as_it_is() -> None:
+    pool = RolloutPool(EngineSettings("/nowhere/model"), actors=1)
+    with pytest.raises(UserError, match=r"^model\.path: /nowhere/model: no such folder; .*hub name$"):
+        pool.wait_ready()
     pool.close()

@@ -2,13 +2,13 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.exceptions import RayActorError
+from ray.exceptions import ObjectLostError, RayActorError
 
 from agapo.errors import Interrupted, UserError
 from agapo.recipe.rollout import VLLMConfig
@@ -28,27 +28,43 @@ class Remote:
         self.remote = method
 
 
+class Reference:
+    """What a call returns: its answer is there at once, is an error, or never comes."""
+
+    def __init__(self, answer: list[Piece] | Exception | None):
+        self.answer = answer
+
+    def future(self) -> "Future[list[Piece]]":
+        found: Future[list[Piece]] = Future()
+        if isinstance(self.answer, Exception):
+            found.set_exception(self.answer)
+        elif self.answer is not None:
+            found.set_result(self.answer)
+        return found
+
+
 class Actor:
     """Finishes a few responses a slice, in an order of its own; dies when its `lives` are used up."""
 
-    def __init__(self, pool: "Pool", lives: int):
+    def __init__(self, pool: "Pool", lives: int, death: Exception | None = None):
         self.pool, self.lives, self.held = pool, lives, list[Request]()
+        self.death = death or RayActorError()
         self.work, self.drop = Remote(self._work), Remote(lambda: self.held.clear())
 
-    def _work(self, requests: list[Request], params: SamplingParams, version: int) -> list[Piece] | Exception:
+    def _work(self, requests: list[Request], params: SamplingParams, version: int) -> Reference:
         self.pool.given.append([request.id for request in requests])
         self.held += requests
         self.lives -= 1
         if self.lives < 0:
-            return RayActorError()
+            return Reference(self.death)
         self.pool.most_held = max(self.pool.most_held, len(self.held))
         self.pool.draw.shuffle(self.held)
         done, self.held = self.held[:2], self.held[2:]
-        return [Piece(request.id, (), f"{request.id}", "stop") for request in done]
+        return Reference([Piece(request.id, (), f"{request.id}", "stop") for request in done])
 
 
 class Pool:
-    """What a dispatch needs of a pool."""
+    """What a dispatch needs of a pool. An actor that takes another's place is ready after some looks."""
 
     chunk_timeout_s = 60.0
     version = 0
@@ -58,44 +74,23 @@ class Pool:
         self.draw = random.Random(seed)
         self.replacements, self.given, self.most_held, self.stopped = replacements, [], 0, False
         self.actors = [Actor(self, life) for life in lives]
+        self.looks_until_ready = [0 for _ in lives]
 
     def should_stop(self) -> bool:
         return self.stopped
 
+    def is_ready(self, number: int) -> bool:
+        return self.looks_until_ready[number] <= 0
+
+    def wait_for_an_actor(self, timeout_s: float) -> None:
+        self.look()
+
+    def look(self) -> None:
+        self.looks_until_ready = [count - 1 for count in self.looks_until_ready]
+
     def replace(self, number: int) -> None:
         self.actors[number] = Actor(self, self.replacements)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_ray() -> Iterator[None]:
-    def fetch(reference: Any) -> Any:
-        if isinstance(reference, Exception):
-            raise reference
-        return reference.pieces
-
-    class Reference:
-        def __init__(self, pieces: Any):
-            self.pieces = pieces
-
-    class Ray:
-        @staticmethod
-        def wait(references: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
-            return references, []
-
-        @staticmethod
-        def kill(actor: Any) -> None: ...
-
-    work = Actor._work
-
-    def wrapped(self: Actor, *given: Any) -> Any:
-        found = work(self, *given)
-        return found if isinstance(found, Exception) else Reference(found)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dispatch, "ray", Ray)
-        patch.setattr(dispatch, "fetch", fetch)
-        patch.setattr(Actor, "_work", wrapped)
-        yield
+        self.looks_until_ready[number] = self.draw.randrange(3)
 
 
 def requests(count: int) -> list[PromptRequest]:
@@ -153,14 +148,46 @@ def test_a_chunk_that_ends_every_actor_is_the_reason() -> None:
         list(Dispatch(pool, requests(2), PARAMS, 2).run())
 
 
+def test_an_answer_that_is_lost_with_its_host_is_made_again() -> None:
+    pool = Pool("transformers", [])
+    pool.actors, pool.looks_until_ready = [Actor(pool, 1, ObjectLostError("00" * 28, None, ""))], [0]
+    lost = pool.actors[0]
+    assert len(list(Dispatch(pool, requests(1), PARAMS, 1).run())) == 1
+    assert pool.actors[0] is not lost
+
+
 def test_an_actor_that_gives_no_sign_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "POLL_S", 0.01)
     pool = Pool("transformers", [100])
-    pool.chunk_timeout_s = 0.0
-    waits = iter([False, True, True, True, True, True, True])
-    monkeypatch.setattr(dispatch.ray, "wait", lambda refs, timeout: (refs, []) if next(waits) else ([], refs))
+    pool.chunk_timeout_s = 0.02
     hung = pool.actors[0]
+    hung.work = Remote(lambda *_: Reference(None))
     assert len(list(Dispatch(pool, requests(1), PARAMS, 1).run())) == 1
     assert pool.actors[0] is not hung
+
+
+def test_others_go_on_while_an_actor_finds_no_room() -> None:
+    pool = Pool("transformers", [100, 100])
+    pool.looks_until_ready = [10**9, 0]
+    assert len(list(Dispatch(pool, requests(6), PARAMS, 2).run())) == 6
+    assert not pool.actors[0].held and pool.actors[0].lives == 100
+
+
+def test_the_look_ups_do_not_grow_with_the_actors() -> None:
+    """Counted: how often a run asks for anybody's state, over the answers that it takes."""
+    asked = {}
+    for actors in (4, 256):
+        pool = Pool("vllm", [10**6] * actors)
+        real, count = pool.is_ready, Counter[str]()
+
+        def is_ready(number: int, real: Any = real, count: Any = count) -> bool:
+            count["asked"] += 1
+            return real(number)
+
+        pool.is_ready = is_ready  # pyright: ignore[reportAttributeAccessIssue]
+        list(Dispatch(pool, requests(8 * actors), PARAMS, 1).run())
+        asked[actors] = count["asked"] / len(pool.given)
+    assert asked[256] < 2 * asked[4] + 1
 
 
 def test_who_leaves_in_the_middle_leaves_nothing_in_flight() -> None:

@@ -18,8 +18,8 @@ def test_commands_are_marked(page: Path) -> None:
 
 
 PROGRAMS = ("make", ".venv/bin/agapo", ".venv/bin/python", ".ci/run")
-ELSEWHERE = ("python", "python3", "bash", "benchmarks/gpu_wheels.sh")
-"""What commands on a GPU's machine may begin with besides."""
+ELSEWHERE = ("python", "python3", "bash", "benchmarks/gpu_wheels.sh", ".venv/bin/ray", "sbatch", "kubectl")
+"""What commands on other machines may begin with besides."""
 
 
 @pytest.mark.parametrize(("page", "mark", "line"), COMMANDS)

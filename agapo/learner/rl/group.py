@@ -8,8 +8,8 @@ import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from agapo.cluster import fetch, free_endpoint, how_it_died, number_of
-from agapo.errors import ProcessDied
+from agapo.cluster import fetch, free_endpoint, how_it_died, number_of, require_shared, sees
+from agapo.errors import ProcessDied, UserError
 from agapo.learner.checkpoint import Checkpoint, Saved, deepspeed_files, require_same_shards
 from agapo.learner.rl.batching import Example
 from agapo.learner.rl.settings import TAG, LearnerSettings
@@ -25,6 +25,10 @@ class RankActor:
     def endpoint(self) -> tuple[str, int]:
         """Return an address and a free port on this host, for the ranks to meet at."""
         return free_endpoint()
+
+    def sees(self, mark: Path) -> str | None:
+        """See `agapo.cluster`."""
+        return sees(mark)
 
     def start(self, settings: LearnerSettings, rank: int, ranks: int, address: str, port: int) -> None:
         """Make the rank; returns when all ranks have met."""
@@ -61,8 +65,11 @@ class RankActor:
 class LearnerGroup:
     """All ranks of the learner."""
 
-    def __init__(self, settings: LearnerSettings):
-        """Start the ranks and load the policy on them."""
+    def __init__(self, settings: LearnerSettings, folder: Path):
+        """Start the ranks and load the policy on them.
+
+        `folder` is the run's, where they save. Raises UserError where a rank's host does not see it.
+        """
         self._settings = settings
         ranks = settings.learner.ranks
         environment = {"DS_ACCELERATOR": "cpu"} if settings.device == "cpu" else {}
@@ -73,9 +80,17 @@ class LearnerGroup:
         }
         self._ranks: list[Any] = [ray.remote(RankActor).options(**options).remote() for _ in range(ranks)]
         ((address, port),) = self._fetch("start", [self._ranks[0].endpoint.remote()])
+        self._require_shared(folder)
         self._starting = [
             actor.start.remote(settings, rank, ranks, address, port) for rank, actor in enumerate(self._ranks)
         ]
+
+    def _require_shared(self, folder: Path) -> None:
+        try:
+            require_shared(folder, self._ranks)
+        except UserError:
+            self.close()
+            raise
 
     def wait_ready(self) -> None:
         """Return once every rank has loaded the policy."""

@@ -5,9 +5,10 @@ Nothing heavy is imported here: an actor's process imports this file whole, and 
 
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from agapo.cluster import free_endpoint
+from agapo.cluster import free_endpoint, sees
 
 
 class Mailbox:
@@ -35,6 +36,10 @@ class TrainerRank:
     def endpoint(self) -> tuple[str, int]:
         """Return an address and a free port on this host, for the ranks to meet at."""
         return free_endpoint()
+
+    def sees(self, mark: Path) -> str | None:
+        """See `agapo.cluster`."""
+        return sees(mark)
 
     def fit(self, group: Mapping[str, str], main: Callable[..., str], *given: Any) -> str:
         """Be the rank: `main(*given)` trains to the last step, and returns what the user has to mend, if anything.

@@ -15,10 +15,10 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from transformers import TrainerCallback
 
-from agapo.cluster import fetch, how_it_died, number_of
+from agapo.cluster import fetch, how_it_died, number_of, require_shared
 from agapo.errors import Interrupted, ProcessDied, UserError
 from agapo.learner.checkpoint import latest_checkpoint
 from agapo.learner.process_group import group_variables
@@ -83,7 +83,8 @@ def _finished(settings: FineTuning, kind: Kind, mailbox: Any, look: Callable[[],
     """
     ranks = _start(settings)
     try:
-        address, port = fetch(ranks[0].endpoint.remote())
+        address, port = fetch(ranks[0].endpoint.remote(), timeout_s=MEETING.total_seconds())
+        require_shared(settings.checkpoints.parent, ranks)
         job = (rank_main, settings, kind, mailbox)
         running = [
             actor.fit.remote(group_variables(rank, len(ranks), address, port), *job) for rank, actor in enumerate(ranks)
@@ -93,6 +94,10 @@ def _finished(settings: FineTuning, kind: Kind, mailbox: Any, look: Callable[[],
             look()
             for problem in filter(None, fetch(ended)):
                 raise UserError(problem)
+    except GetTimeoutError:
+        raise ProcessDied(
+            f"training.ranks: no host of the cluster has had room for a rank for {MEETING.total_seconds():g} s"
+        ) from None
     except (RayActorError, RayTaskError) as error:
         if last:
             raise _explained(error, ranks, kind.relief) from None

@@ -164,7 +164,7 @@ def start_learner(recipe: RLRecipe, model_path: str) -> LearnerGroup:
         threads=threads_for(recipe.learner.threads, recipe.learner.ranks),
         seed=recipe.run.seed,
     )
-    return LearnerGroup(settings)
+    return LearnerGroup(settings, recipe.run_directory)
 
 
 def objective_of(recipe: RLRecipe) -> Objective:
