@@ -55,7 +55,7 @@ def test_a_host_that_is_cut_off_and_dies_costs_time_alone_and_has_work_again_whe
     quiet = agapo(*arguments, "run.name=quiet")
     assert quiet.returncode == 0, quiet.stderr
 
-    first.start_ray(head=True)
+    first.start_ray()
     second.start_ray(of=first)
     watched = ["-m", "tests.chaos.watched_run", tmp_path, *arguments, "run.name=cut", "rollout.actors=2"]
     run = subprocess.Popen(
@@ -97,3 +97,23 @@ def test_a_host_that_is_cut_off_and_dies_costs_time_alone_and_has_work_again_whe
     assert len(alone) == 1 and alone < before
     assert len(after) == 2 and alone < after
     assert not (after & before) - alone, "a host that comes back is a new one to Ray"
+
+
+def test_ranks_on_a_host_that_does_not_see_the_outputs_are_refused_before_they_load(
+    hosts: tuple[Host, Host],
+    recipe_file: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    first, second = hosts
+    outputs = tmp_path / "outputs"
+    outputs.mkdir()
+    # No room for anything but the driver on the first.
+    first.start_ray(cpus=0)
+    second.start_ray(of=first, private=outputs)
+    command = first.command(sys.executable, "-m", "agapo", "rl", recipe_file, f"run.output={outputs}", *SHORT)
+    done = subprocess.run(
+        [*command, f"cluster.address={first.ray}"], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert f"run.output: the host {second.address}, on which a rank of the learner runs, does not see" in done.stderr
+    assert done.stderr.count("\n") == 1

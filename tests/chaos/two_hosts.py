@@ -19,8 +19,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PORT = 6379
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 ENVIRONMENT = {
-    "PYTHONPATH": str(ROOT),
     "HF_HUB_OFFLINE": "1",
     "OMP_WAIT_POLICY": "PASSIVE",
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -31,7 +31,8 @@ ENVIRONMENT = {
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "3",
 }
-WITHOUT = ("RAY_ADDRESS",)
+WITHOUT = ("RAY_ADDRESS", "PYTHONPATH")
+"""A host's Ray is to find our code in what travels to it, and nowhere else."""
 
 
 class Host:
@@ -51,10 +52,12 @@ class Host:
         """Plug the cable in, or pull it: nobody is told, packets are lost."""
         self.ip("link", "set", "cable", "up" if plugged else "down")
 
-    def start_ray(self, *, head: bool = False, of: "Host | None" = None, cpus: int = 2, private: Path | None = None):
-        """Start Ray, as the head or in the cluster `of` a head; `private` is a folder that is this host's alone."""
-        where = ["--head", f"--port={PORT}", "--include-dashboard=false"] if head else [f"--address={of and of.ray}"]
-        start = [str(Path(sys.executable).with_name("ray")), "start", *where]
+    def start_ray(
+        self, *, of: "Host | None" = None, cpus: int = 2, private: Path | None = None, dashboard: bool = False
+    ) -> None:
+        """Start Ray, in the cluster `of` a head or as the head; `private` is a folder that is this host's alone."""
+        where = [f"--address={of.ray}"] if of else ["--head", f"--port={PORT}", f"--include-dashboard={dashboard}"]
+        start = [*RAY, "start", *where]
         start += [f"--node-ip-address={self.address}", f"--num-cpus={cpus}", "--object-store-memory=100000000"]
         start += [f"--temp-dir={self.folder}", "--disable-usage-stats"]
         if private:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agapo.cli import main
+from agapo.cluster import room_on_nodes
 from agapo.rollouts.dispatch import Dispatch
 from agapo.rollouts.pool import RolloutPool
 from agapo.stages.rl.loop import RLLoop
@@ -38,6 +39,7 @@ def watch(folder: Path) -> None:
         step = self.progress.step
         if step == BACK:
             stand("back")
+            _until(lambda: len(room_on_nodes(cpus=0.1, gpus=0)) == 2)
         if step > BACK:
             _until(lambda: _have_come(self.pool))
         return collect(self, *given)
