@@ -47,7 +47,11 @@ class Actors(Protocol):
 
     @property
     def actors(self) -> list[Any]:
-        """The actors' handles; a replaced one's changes."""
+        """The actors' handles."""
+        ...
+
+    def actor(self, number: int) -> Any:
+        """One actor's handle; another one once it has been replaced."""
         ...
 
     def should_stop(self) -> bool:
@@ -152,7 +156,7 @@ class Dispatch:
         """Give waiting chunks to the actors that have room, least loaded first, and let all go on working."""
         given = self._fill() if self._waiting else {}
         for number in self._back | given.keys():
-            work = self._pool.actors[number].work
+            work = self._pool.actor(number).work
             reference = work.remote(given.get(number, []), self._params, self._pool.version)
             self._calls[reference] = _Call(number)
             reference.future().add_done_callback(partial(self._note, reference))

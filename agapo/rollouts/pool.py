@@ -82,6 +82,10 @@ class RolloutPool:
         """The actors' handles."""
         return [member.actor for member in self._members]
 
+    def actor(self, number: int) -> Any:
+        """One actor's handle; another one once it has been replaced, or has moved."""
+        return self._members[number].actor
+
     @property
     def nodes(self) -> list[str | None]:
         """The id of each actor's host; None for one that has none."""

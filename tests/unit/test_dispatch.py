@@ -79,6 +79,9 @@ class Pool:
     def should_stop(self) -> bool:
         return self.stopped
 
+    def actor(self, number: int) -> Actor:
+        return self.actors[number]
+
     def is_ready(self, number: int) -> bool:
         return self.looks_until_ready[number] <= 0
 
