@@ -30,6 +30,8 @@ LEFT_BEHIND = [".venv", ".venv-vllm", "outputs", ".git", "wandb", "**/*.safetens
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """In a Ray job, what `ray job submit` was told."""
 
+NO_TOKEN = "it wants its token: set RAY_AUTH_MODE=token, and bring the head's ~/.ray/auth_token to this host"
+
 JOINING_S = 300.0
 """How long a run waits for the GPUs that it asks for: a cluster's hosts start one after the other, and one that is gone
 may come back."""
@@ -95,8 +97,8 @@ def _join(address: str | None) -> None:
     try:
         with kept_from_ray():
             ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = first_line(error)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        reason = NO_TOKEN if "AuthToken" in str(error) else first_line(error)
         raise UserError(f"cluster.address: cannot start or join Ray ({reason})") from error
 
 
@@ -192,7 +194,9 @@ def cluster_nodes() -> list[str]:
     """Return the ids of the hosts of the cluster that this process is in, its own first; none where it is in none."""
     if not ray.is_initialized():
         return []
-    return sorted((node["NodeID"] for node in ray.nodes() if node["Alive"]), key=lambda node: (node != own_node(), node))
+    return sorted(
+        (node["NodeID"] for node in ray.nodes() if node["Alive"]), key=lambda node: (node != own_node(), node)
+    )
 
 
 def own_node() -> str:

@@ -1,7 +1,7 @@
 """Rollout actors without a model, many to a process: what the pool and its dispatch cost is measured with them.
 
-A handle looks to `RolloutPool` as Ray's does, and each of its calls is a real call of Ray's, of a process that holds many
-of them. In place of an engine an actor waits, and then has some responses finished.
+A handle looks to `RolloutPool` as Ray's does, and each of its calls is a real call of Ray's, of a process that holds
+many of them. In place of an engine an actor waits, and then has some responses finished.
 """
 
 import asyncio

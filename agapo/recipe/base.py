@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from agapo.recipe.data import DataConfig
 from agapo.recipe.model import ModelConfig
 from agapo.recipe.run import CheckpointConfig, ClusterConfig, RunConfig, TrackingConfig
@@ -18,7 +20,7 @@ class Recipe(Strict):
     data: DataConfig
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
-    cluster: ClusterConfig = ClusterConfig()
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
 
     @property
     def run_directory(self) -> Path:

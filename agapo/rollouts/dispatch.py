@@ -196,7 +196,7 @@ class Dispatch:
         return [item for number in chunk.numbers for item in self._assembly.missing(number, whole_group=whole)]
 
     def _collect(self, answer: "Future[list[Piece]]", number: int) -> list[Piece]:
-        """Return what finished in a slice; nothing where the actor died, or its host with the answer: it is replaced."""
+        """Return what finished in a slice; nothing where the actor, or its host with the answer, is gone."""
         try:
             return answer_of(answer)
         except (RayActorError, ObjectLostError):

@@ -197,9 +197,9 @@ class RolloutPool:
         latest = max(member.since for member in members)
         if all(member.node is None for member in members) and time.monotonic() - latest > self.chunk_timeout_s:
             raise UserError(
-                f"rollout.actors: no host of the cluster has had room for a rollout actor for {self.chunk_timeout_s:g} s "
-                "(rollout.chunk_timeout_s): hosts are gone, or others use them; the same command goes on from what is "
-                "saved"
+                f"rollout.actors: no host of the cluster has had room for a rollout actor for {self.chunk_timeout_s:g} "
+                "s (rollout.chunk_timeout_s): hosts are gone, or others use them; the same command goes on from what "
+                "is saved"
             )
 
     def _spread_out(self) -> None:

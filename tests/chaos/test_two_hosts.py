@@ -1,4 +1,4 @@
-"""A run over two hosts: one is cut off and dies in mid-run, which costs time alone, and has work again when it is back."""
+"""A run over two hosts: one is cut off and dies in mid-run, which costs time alone, and has work when it is back."""
 
 import json
 import subprocess
@@ -87,7 +87,9 @@ def test_a_host_that_is_cut_off_and_dies_costs_time_alone_and_has_work_again_whe
     assert steps_of(cut) == steps_of(whole)
     for name, weight in weights_of(whole).items():
         assert torch.equal(weight, weights_of(cut)[name]), name
-    restarts = [json.loads(line).get("rollout/restarts", 0) for line in (cut / "metrics.jsonl").read_text().splitlines()]
+    restarts = [
+        json.loads(line).get("rollout/restarts", 0) for line in (cut / "metrics.jsonl").read_text().splitlines()
+    ]
     assert max(restarts) >= 1
 
     before, alone, after = (
@@ -112,7 +114,12 @@ def test_ranks_on_a_host_that_does_not_see_the_outputs_are_refused_before_they_l
     second.start_ray(of=first, private=outputs)
     command = first.command(sys.executable, "-m", "agapo", "rl", recipe_file, f"run.output={outputs}", *SHORT)
     done = subprocess.run(
-        [*command, f"cluster.address={first.ray}"], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+        [*command, f"cluster.address={first.ray}"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     assert f"run.output: the host {second.address}, on which a rank of the learner runs, does not see" in done.stderr

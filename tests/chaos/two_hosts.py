@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,9 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
+    # Ray takes a token that lies in the home folder for the head, and not for those that join it.
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": uuid.uuid4().hex,
     # The head takes a host that does not answer for dead after three seconds; by default after a minute.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
@@ -125,7 +129,21 @@ def two_hosts() -> Iterator[tuple[Host, Host]]:
         for host in (first, second):
             _run("ip", "netns", "add", host.name)
         # Their names are local to a namespace, and may have 15 letters.
-        _run("ip", "-n", first.name, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", second.name)
+        _run(
+            "ip",
+            "-n",
+            first.name,
+            "link",
+            "add",
+            "cable",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "cable",
+            "netns",
+            second.name,
+        )
         for host in (first, second):
             host.ip("addr", "add", f"{host.address}/24", "dev", "cable")
             host.ip("link", "set", "lo", "up")

@@ -63,7 +63,7 @@ def test_an_actor_that_hangs_over_new_weights_is_replaced() -> None:
 
 
 def test_actors_that_all_hang_end_the_run() -> None:
-    pool = Actors(hanging=9, chunk_timeout_s=1, max_restarts=1)
+    pool = Actors(hanging=9, chunk_timeout_s=5, max_restarts=1)
     pool.wait_ready()
     pool.set_weights("weights", 1)
     with pytest.raises(UserError, match=r"rollout\.max_restarts: 2 rollout actors died or hung"):

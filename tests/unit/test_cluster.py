@@ -45,8 +45,9 @@ def test_a_run_in_rays_copy_of_the_working_directory_is_refused(tmp_path: Path) 
 
 
 def test_rays_client_is_refused() -> None:
-    with pytest.raises(UserError, match=r"cluster\.address: ray://10\.0\.0\.1:10001 is for Ray's client"), in_cluster(
-        "ray://10.0.0.1:10001"
+    with (
+        pytest.raises(UserError, match=r"cluster\.address: ray://10\.0\.0\.1:10001 is for Ray's client"),
+        in_cluster("ray://10.0.0.1:10001"),
     ):
         pass
 
