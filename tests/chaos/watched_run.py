@@ -50,6 +50,21 @@ def watch(folder: Path) -> None:
                 stand("cut")
             yield item
 
+    import agapo.rollouts.pool as P
+    spread, gets = P.RolloutPool._spread_out, P.RolloutPool._gets_on
+    def note(*a):
+        with (folder / "debug.txt").open("a") as f: print(step, *a, file=f)
+    def spread_out(self):
+        from agapo.cluster import cluster_nodes
+        note("before", self.nodes, list(self._moving), cluster_nodes(), room_on_nodes(cpus=0.1, gpus=0))
+        spread(self)
+        note("after", self.nodes, list(self._moving))
+    def gets_on(self, m):
+        ok = gets(self, m)
+        if not ok: note("failed", m)
+        return ok
+    P.RolloutPool._spread_out, P.RolloutPool._gets_on = spread_out, gets_on
+
     def watched_take(self: Dispatch, answer: Any, number: int) -> Any:
         node, pieces = self._pool.nodes[number], take(self, answer, number)  # pyright: ignore[reportAttributeAccessIssue]
         if pieces:
