@@ -37,11 +37,11 @@ def watch(folder: Path) -> None:
     def watched_collect(self: RLLoop, *given: Any) -> Any:
         global step
         step = self.progress.step
+        if step >= BACK:
+            _until(lambda: _all_ready(self.pool))
         if step == BACK:
             stand("back")
             _until(lambda: len(room_on_nodes(cpus=0.1, gpus=0)) == 2)
-        if step > BACK:
-            _until(lambda: _have_come(self.pool))
         return collect(self, *given)
 
     def watched_generate(self: RolloutPool, *given: Any, **named: Any) -> Iterator[Any]:
@@ -49,21 +49,6 @@ def watch(folder: Path) -> None:
             if step == CUT:
                 stand("cut")
             yield item
-
-    import agapo.rollouts.pool as P
-    spread, gets = P.RolloutPool._spread_out, P.RolloutPool._gets_on
-    def note(*a):
-        with (folder / "debug.txt").open("a") as f: print(step, *a, file=f)
-    def spread_out(self):
-        from agapo.cluster import cluster_nodes
-        note("before", self.nodes, list(self._moving), cluster_nodes(), room_on_nodes(cpus=0.1, gpus=0))
-        spread(self)
-        note("after", self.nodes, list(self._moving))
-    def gets_on(self, m):
-        ok = gets(self, m)
-        if not ok: note("failed", m)
-        return ok
-    P.RolloutPool._spread_out, P.RolloutPool._gets_on = spread_out, gets_on
 
     def watched_take(self: Dispatch, answer: Any, number: int) -> Any:
         node, pieces = self._pool.nodes[number], take(self, answer, number)  # pyright: ignore[reportAttributeAccessIssue]
@@ -75,10 +60,10 @@ def watch(folder: Path) -> None:
     RLLoop.collect, RolloutPool.generate, Dispatch._collect = watched_collect, watched_generate, watched_take
 
 
-def _have_come(pool: RolloutPool) -> bool:
-    """Whether those who move to another host are ready there."""
+def _all_ready(pool: RolloutPool) -> bool:
+    """Whether nobody is starting: who was replaced is there, and who moves to another host is ready there."""
     pool.look()
-    return all(member.is_ready for member in pool._moving.values())
+    return all(member.is_ready for member in [*pool._members, *pool._moving.values()])
 
 
 def _until(holds: Any) -> None:
