@@ -26,7 +26,10 @@ def minimal(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.name)
+SHIPPED = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name != "cluster")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_recipes_fit_their_schema(path: Path) -> None:
     recipe = load_recipe(KINDS[path.parent.name], path)
     assert recipe.run.name == path.stem
