@@ -19,6 +19,8 @@ class RatesConfig(Strict):
     """Share of that bandwidth which decoding reaches."""
     sampling_tokens_s: float | None = Field(default=None, gt=0)
     """Tokens a second that an actor samples, where that was measured: instead of the estimate from the bandwidth."""
+    offload_gb_s: float = Field(default=20, gt=0)
+    """What a rank moves between its GPU and the host's memory, or works on there, in 10⁹ bytes a second."""
     network_gb_s: float | None = Field(default=None, gt=0)
     """Between two hosts, in 10⁹ bytes a second and direction (eight links of 400 Gb/s: 400)."""
 

@@ -21,6 +21,7 @@ from agapo.preflight.planning.pace import (
     forward_seconds,
     learn_seconds,
     network_bytes,
+    offload_bytes,
     sample_seconds,
     step_seconds,
     sync_seconds,
@@ -91,6 +92,22 @@ def test_what_the_network_carries(changes: dict[str, Any], sent: float) -> None:
     setup = FineTuningSetup(10, 1, ranks=16, **changes)
     assert network_bytes(SMALL, setup, 3, hosts=2) == pytest.approx(sent)
     assert network_bytes(SMALL, setup, 3, hosts=1) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "moved"),
+    [
+        # Three micro-batches; 28 bytes of AdamW.
+        ({"zero_stage": 1}, (6 + 28) * 1360 / 4),
+        ({"zero_stage": 2}, (2 * 4 + 28) * 1360 / 4),
+        ({"zero_stage": 3}, (2 * 3 * 3 + 28) * 1360 / 4),
+        ({"zero_stage": 3, "adapters": 10}, (2 * (2 * 1370 + 10) * 3 + 280) / 4),
+        ({"zero_stage": 3, "offload": False}, 0),
+    ],
+)
+def test_what_offloading_moves(changes: dict[str, Any], moved: float) -> None:
+    setup = FineTuningSetup(10, 1, ranks=4, **{"offload": True, **changes})
+    assert offload_bytes(SMALL, setup, 3) == pytest.approx(moved)
 
 
 def test_an_engine_that_fills_its_rows_and_one_that_waits_for_the_longest() -> None:

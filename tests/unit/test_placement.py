@@ -67,7 +67,11 @@ def test_actors_without_a_gpu_are_spread() -> None:
         ({"ranks": 9}, 1, "learner.ranks 9 × gpus_per_rank 1 and rollout.actors 1"),
         # The second host has room for one of them, and then none has.
         ({"ranks": 3, "actors": 3, "gpus_per_actor": 6}, 2, "rollout.actors 3 × gpus_per_actor 6: more GPUs than"),
-        ({"ranks": 2, "actors": 1, "gpus_per_actor": 16}, 2, "an actor's GPUs lie on one host, which has gpus_per_host"),
+        (
+            {"ranks": 2, "actors": 1, "gpus_per_actor": 16},
+            2,
+            "an actor's GPUs lie on one host, which has gpus_per_host",
+        ),
         ({"gpus_per_rank": 0}, 1, "learner.gpus_per_rank: 0, so that the recipe trains on CPUs"),
         ({"gpus_per_rank": 2}, 1, "learner.gpus_per_rank: 2, and a rank computes on one GPU; set it to 1"),
         ({"section": "training", "by_turns": True, "ranks": 2, "gpus_per_rank": 0.5}, 1, "which NCCL refuses"),

@@ -162,7 +162,9 @@ def test_hosts_hold_what_is_offloaded_and_weights_on_their_way() -> None:
     handed = 2 * PUBLISHED["Qwen/Qwen3-32B"].adapter_parameters(64, "all-linear")
     # In the first rank and in Ray's store there; in the store of the host that samples.
     assert host_bytes(found) == {0: 2 * handed, 1: handed}
-    offloaded = case("sft/qwen3_32b", "Qwen/Qwen3-32B", cluster("eight_80gb"), "training.ranks=8", "training.offload=true")
+    offloaded = case(
+        "sft/qwen3_32b", "Qwen/Qwen3-32B", cluster("eight_80gb"), "training.ranks=8", "training.offload=true"
+    )
     assert host_bytes(offloaded)[0] == pytest.approx(22 * 32_762_123_264, rel=1e-6)
     assert misfits(offloaded) == []
     small = case(
@@ -177,7 +179,13 @@ def test_hosts_hold_what_is_offloaded_and_weights_on_their_way() -> None:
     ("name", "model", "on", "overrides", "said"),
     [
         ("rl/qwen3_8b_lora", "Qwen/Qwen3-8B", "one_24gb", [], "a GPU of 23 GiB: does not fit: vLLM's share is"),
-        ("rl/qwen3_mixed", "Qwen/Qwen3-1.7B", "one_24gb", [], "a GPU of 23 GiB: a rank and an actor share it: does not"),
+        (
+            "rl/qwen3_mixed",
+            "Qwen/Qwen3-1.7B",
+            "one_24gb",
+            [],
+            "a GPU of 23 GiB: a rank and an actor share it: does not",
+        ),
         ("sft/qwen3_1.7b", "Qwen/Qwen3-1.7B", "one_24gb", [], "a GPU of 23 GiB: does not fit: 16."),
         (
             *("dpo/qwen3_1.7b_stage1", "Qwen/Qwen3-1.7B", "one_80gb", ["rollout.chunk_prompts=16"]),
@@ -226,7 +234,11 @@ def test_the_smallest_is_the_least_that_fits() -> None:
     assert eight.case.placement.gpus < 16
     assert misfits(eight.case) == []
     assert eight.changes["training.offload"] == "true"
-    # Without offloading there is no other way than more ranks.
+    # Without offloading, or the memory for it, there is no other way than more ranks.
+    path = ROOT / "recipes/sft/qwen3_32b.yaml"
+    asker = Asker(load_recipe(SFTRecipe, path), path, [], PUBLISHED["Qwen/Qwen3-32B"])
+    held = smallest(asker, cluster("two_hosts_of_eight_80gb"), offload=False)
+    assert held and held.case.placement.gpus == 16
     tight = least("sft/qwen3_32b", "Qwen/Qwen3-32B", cluster("two_hosts_of_eight_80gb", host_gib=64))
     assert (tight.case.placement.gpus, tight.case.cluster.hosts) == (16, 2)
     assert tight.changes == {}
@@ -286,13 +298,17 @@ def test_what_needs_more_is_told_what_would_do() -> None:
 def test_an_evaluation_and_a_recipe_for_cpus_have_no_plan() -> None:
     with pytest.raises(UserError, match="stage: 'eval' trains nothing; a plan is for rl, sft, dpo"):
         plan_recipe(ROOT / "recipes/eval/tiny.yaml", [], CLUSTERS / "one_80gb.yaml")
-    with pytest.raises(UserError, match="learner.gpus_per_rank: 0, so that the recipe trains on CPUs"):
-        plan_recipe(ROOT / "recipes/rl/tiny.yaml", ["model.start=null", "model.path=Qwen/Qwen3-0.6B"], CLUSTERS / "one_80gb.yaml")
+    with pytest.raises(UserError, match=r"learner\.gpus_per_rank: 0, so that the recipe trains on CPUs"):
+        plan_recipe(
+            ROOT / "recipes/rl/tiny.yaml",
+            ["model.start=null", "model.path=Qwen/Qwen3-0.6B"],
+            CLUSTERS / "one_80gb.yaml",
+        )
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(None, "not estimated"), (0.034, "0.03 s"), (12.34, "12.3 s"), (600, "10 min"), (7200, "2.0 h")],
+    [(None, "not estimated"), (0.24, "0.2 s"), (12.34, "12 s"), (600, "10 min"), (7200, "2.0 h")],
 )
 def test_times_have_a_unit_that_suits_them(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text

@@ -16,7 +16,10 @@ from agapo.recipe import DPORecipe, RLRecipe, SFTRecipe, load_cluster, load_reci
 ROOT = Path(__file__).parents[2]
 KINDS: dict[str, type[Trained]] = {"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe}
 RECIPES = [
-    path for stage in KINDS for path in sorted((ROOT / "recipes" / stage).glob("*.yaml")) if "gpu_gib" in path.read_text()
+    path
+    for stage in KINDS
+    for path in sorted((ROOT / "recipes" / stage).glob("*.yaml"))
+    if "gpu_gib" in path.read_text()
 ]
 CLAIM = re.compile(r"\bone GPU of 24 GB|one GPU of 80 GB|two hosts of eight GPUs of 80 GB|eight GPUs of 80 GB")
 FILES = {
@@ -68,7 +71,9 @@ def test_a_recipe_fits_the_hardware_that_it_claims(path: Path) -> None:
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("stage", KINDS)
 def test_each_model_has_a_recipe_for_each_stage(model: str, stage: str) -> None:
-    models = {str(base_recipe(loaded(path)).model.path).partition("/")[2] for path in RECIPES if path.parent.name == stage}
+    models = {
+        str(base_recipe(loaded(path)).model.path).partition("/")[2] for path in RECIPES if path.parent.name == stage
+    }
     assert model in models
 
 

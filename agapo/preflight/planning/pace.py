@@ -1,15 +1,16 @@
 """How long the phases of a step should take, from a described cluster's rates: operations / speed, bytes / bandwidth.
 
     learning    operations / (ranks · tflops · learning_share); the network's time where that is more, they overlap
+                and then what is offloaded: bytes / offload_gb_s
     decoding    steps · (host + bytes read / (GPUs of the actor · bandwidth · bandwidth_share))
     prefill     operations of the prompts' forward pass / (GPUs of the actor · tflops · learning_share)
     weights     packed, taken by the engines, and once over the network to each other host that has some
 
-The host's time and the weights' are measured on one H200 with a slow host (docs/gpu.md): 64 and 256 rows of the shape of
-Qwen3-0.6B, of which the GPU's share by this very formula was taken off. Responses end at different lengths: a batch is not
-done before its longest one, which is taken to be as long as the recipe allows.
+The host's time and the weights' are measured on one H200 with a slow host (docs/gpu.md): 64 and 256 rows of the shape
+of Qwen3-0.6B, of which the GPU's share by this very formula was taken off. Responses end at different lengths: a batch
+is not done before its longest one, which is taken to be as long as the recipe allows.
 
-Left out: evaluations, rewards, refills, starting up, what offloading moves between GPU and host, tensor parallelism's
+Left out: evaluations, rewards, refills, starting up, an offloaded reference's way to the GPU, tensor parallelism's
 communication.
 """
 
@@ -91,6 +92,28 @@ def network_bytes(sizes: ModelSizes, setup: FineTuningSetup, micro_batches: floa
         3: number * (2.0 * whole + trained) * micro_batches,
     }[setup.zero_stage]
     return sent * (hosts - 1) / hosts
+
+
+def offload_bytes(sizes: ModelSizes, setup: FineTuningSetup, micro_batches: float) -> float:
+    """Return what a rank moves between GPU and host in a step, and AdamW reads and writes there.
+
+    Of P parameters, T of them trained, over N ranks, with b bytes a number of the model's:
+
+        ZeRO 1    4·T/N of gradients and b·T/N of new weights a step
+        ZeRO 2    b·T/N of gradients a micro-batch, b·T/N of new weights a step
+        ZeRO 3    2·b·P/N of weights and b·T/N of gradients a micro-batch
+        AdamW     28·T/N a step: weights, gradients and two moments read, all but the gradients written, in float32
+    """
+    if not setup.offload:
+        return 0.0
+    trained, number = setup.adapters or sizes.parameters, setup.number
+    whole = sizes.parameters + (setup.adapters or 0)
+    moved = {
+        1: (4.0 + number) * trained,
+        2: number * trained * (micro_batches + 1.0),
+        3: number * (2.0 * whole + trained) * micro_batches,
+    }[setup.zero_stage]
+    return (moved + 28.0 * trained) / setup.ranks
 
 
 # --- sampling ---

@@ -13,6 +13,7 @@ from agapo.preflight.planning.pace import (
     forward_seconds,
     learn_seconds,
     network_bytes,
+    offload_bytes,
     sample_seconds,
     sync_seconds,
 )
@@ -137,16 +138,24 @@ def _forward(case: Case, lengths: Lengths, sequences: float) -> float | None:
 
 
 def _learning(case: Case, lengths: Lengths, sequences: float) -> float | None:
-    """The longer of computing and the network: they overlap."""
+    """The longer of computing and the network, which overlap; and what is offloaded."""
     setup, rates, hosts = case.setup, case.cluster.rates, case.placement.rank_hosts
     computing = learn_seconds(
         case.sizes, setup, rates, sequences=sequences, tokens=lengths.sequence, headed=lengths.response
     )
-    micro_batches = ceil(sequences * lengths.sequence / setup.ranks / setup.tokens)
+    micro_batches = _micro_batches(case, sequences * lengths.sequence)
     sent = network_bytes(case.sizes, setup, micro_batches, hosts)
     if computing is None or (sent and not rates.network_gb_s):
         return None
-    return max(computing, sent / (rates.network_gb_s * 1e9)) if rates.network_gb_s else computing
+    network = sent / (rates.network_gb_s * 1e9) if rates.network_gb_s else 0.0
+    return max(computing, network) + offload_bytes(case.sizes, setup, micro_batches) / (rates.offload_gb_s * 1e9)
+
+
+def _micro_batches(case: Case, tokens: float) -> int:
+    """Of a rank a step: RL packs sequences up to a budget of tokens, TRL takes so many rows or pairs."""
+    if isinstance(case.recipe, RLRecipe):
+        return ceil(tokens / case.setup.ranks / case.setup.tokens)
+    return case.recipe.training.accumulation
 
 
 def _sync(case: Case) -> float | None:

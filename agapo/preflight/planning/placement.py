@@ -101,7 +101,8 @@ def _require_sensible(asked: Asked, cluster: DescribedCluster) -> None:
         raise UserError(f"{key}: 0, so that the recipe trains on CPUs, and a plan is about GPUs; set it to 1")
     if asked.gpus_per_rank > 1:
         raise UserError(f"{key}: {asked.gpus_per_rank:g}, and a rank computes on one GPU; set it to 1")
-    if asked.by_turns and asked.ranks > 1 and asked.gpus_per_rank <= 0.5:
+    alone = asked.by_turns or not actors_beside(asked.gpus_per_rank, asked.gpus_per_actor)
+    if alone and asked.ranks > 1 and asked.gpus_per_rank <= 0.5:
         raise UserError(f"{key}: {asked.gpus_per_rank:g}, so that ranks share a GPU, which NCCL refuses; set it to 1")
     if asked.gpus_per_actor > cluster.gpus_per_host:
         raise UserError(

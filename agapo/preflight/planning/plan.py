@@ -60,9 +60,8 @@ def plan_recipe(
     except UserError as error:
         raise UserError(f"{path} on {cluster_path}: {error}{_would_do(asker, cluster)}") from None
     lengths = lengths_of(case, prompt_tokens, response_tokens)
-    found = smallest(asker, cluster)
     table = Table("planned", "found", title=f"{recipe.stage}: {recipe.run.name} on {cluster_path.stem}")
-    for row in (*_plan_rows(case, lengths, where), _smallest_row(found, lengths)):
+    for row in (*_plan_rows(case, lengths, where), *_smallest_rows(asker, cluster, case, lengths)):
         table.add_row(*row)
     Console().print(table)
     if lacking := misfits(case):
@@ -77,7 +76,7 @@ def _load(path: Path, overrides: list[str]) -> Trained:
 
 
 def _plan_rows(case: Case, lengths: Lengths, where: str) -> Rows:
-    """Return the rows of the table but the last."""
+    """Return the rows of the table but those of the smallest cluster."""
     rows = [("cluster", case.cluster.text), ("model", f"{where}: {case.sizes.parameters:,} parameters")]
     rows += check_memory(case.recipe) if isinstance(case.recipe, RLRecipe) else memory_rows(case.recipe, case.sizes)
     return [
@@ -95,8 +94,8 @@ def _plan_rows(case: Case, lengths: Lengths, where: str) -> Rows:
 def _host_rows(case: Case) -> Rows:
     held = host_bytes(case)
     fullest = max(held, key=lambda host: held[host])
-    text = f"host {fullest + 1}: {held[fullest] / GIB:.1f} GiB of {case.cluster.host_gib:g} (offloaded, weights on way)"
-    return [("memory of the fullest host", text)]
+    of_all = f"{held[fullest] / GIB:.1f} GiB of {case.cluster.host_gib:g}"
+    return [("memory of the fullest host", f"host {fullest + 1}: {of_all} (what is offloaded, weights on their way)")]
 
 
 def _place_rows(case: Case) -> Rows:
@@ -123,8 +122,6 @@ def _warnings(case: Case) -> Iterator[str]:
     on_gpu = [term.name for term in recipe.reward.terms if str(term.args.get("device", "")).startswith("cuda")]
     if on_gpu:
         yield f"rewards on a GPU ({', '.join(on_gpu)}) are not counted: {recipe.reward.workers} models beside an actor"
-    if case.setup.offload:
-        yield "what offloading moves between GPU and host is not in the seconds: a step takes longer"
 
 
 # --- pace ---
@@ -166,6 +163,8 @@ def _rates(case: Case) -> Iterator[str]:
     """Yield each rate that the seconds rest on, and where it is from."""
     rates, recipe = case.cluster.rates, case.recipe
     yield f"learning: {_stated(rates.tflops, 'tflops', 'TFLOP/s a GPU')} × {_share(rates, 'learning_share')}"
+    if case.setup.offload:
+        yield f"offloading: {_share(rates, 'offload_gb_s')} GB/s a GPU"
     if not isinstance(recipe, SFTRecipe):
         yield from _sampling_rates(rates, recipe.rollout.engine)
     if isinstance(recipe, RLRecipe):
@@ -195,20 +194,28 @@ def duration(seconds: float | None) -> str:
     """Return a time in the unit that suits it; of one that is not known, that."""
     if seconds is None:
         return "not estimated"
-    if seconds < 100:
-        return f"{seconds:.1f} s" if seconds >= 0.1 else f"{seconds:.2f} s"
+    if seconds < 600:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 # --- the smallest that would do ---
 
 
-def _smallest_row(found: Smallest | None, lengths: Lengths) -> tuple[str, str]:
-    name = "the smallest that would do"
+def _smallest_rows(asker: Asker, cluster: DescribedCluster, case: Case, lengths: Lengths) -> Iterator[tuple[str, str]]:
+    """Yield the least that would do, and where that offloads, the least that does not."""
+    name, found = "the smallest that would do", smallest(asker, cluster)
     if found is None:
-        return name, "none with up to 64 ranks: take a larger GPU, LoRA, or a smaller model"
-    step = duration(total(step_phases(found.case, lengths)))
-    return name, f"{_size(found)}; a step takes {step}"
+        yield name, "none with up to 64 ranks: take a larger GPU, LoRA, or a smaller model"
+        return
+    yield name, _timed(found, lengths)
+    if found.case.setup.offload and not case.setup.offload:
+        whole = smallest(asker, cluster, offload=False)
+        yield "without offloading", _timed(whole, lengths) if whole else "none with up to 64 ranks"
+
+
+def _timed(found: Smallest, lengths: Lengths) -> str:
+    return f"{_size(found)}; a step takes {duration(total(step_phases(found.case, lengths)))}"
 
 
 def _would_do(asker: Asker, cluster: DescribedCluster) -> str:
@@ -223,4 +230,3 @@ def _size(found: Smallest) -> str:
         size += f" on {hosts} hosts"
     changes = " ".join(f"{key}={value}" for key, value in found.changes.items())
     return f"{size}, {f'with {changes}' if changes else 'as the recipe stands'}"
-

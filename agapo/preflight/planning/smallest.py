@@ -56,11 +56,14 @@ class Asker:
         return load_recipe(type(self.recipe), self.path, [*self.overrides, *(f"{k}={v}" for k, v in keys.items())])
 
 
-def smallest(asker: Asker, cluster: DescribedCluster) -> Smallest | None:
-    """Return the least of the cluster's kind that would do; None where nothing that is tried does."""
+def smallest(asker: Asker, cluster: DescribedCluster, *, offload: bool = True) -> Smallest | None:
+    """Return the least of the cluster's kind that would do; None where nothing that is tried does.
+
+    `offload`: whether that may begin, to have it smaller.
+    """
     options = sorted(_options(asker.recipe, asker.sizes, cluster), key=lambda option: option.gpus)
     for _, alike in groupby(options, key=lambda option: option.gpus):
-        found = [fit for option in alike if (fit := _tried(asker, option, cluster))]
+        found = [fit for option in alike if (fit := _tried(asker, option, cluster, offload=offload))]
         if found:
             return min(found, key=lambda fit: len(fit.changes))
     return None
@@ -72,7 +75,10 @@ def _options(recipe: Trained, sizes: ModelSizes, cluster: DescribedCluster) -> I
         for parallel in _parallel(recipe, sizes, cluster):
             each = parallel or asked.gpus_per_actor
             beside = 0 if asked.by_turns else min(1, actors_beside(asked.gpus_per_rank, asked.gpus_per_actor))
-            actors = ranks if beside else max(1, ranks // ceil(each)) if asked.by_turns and each else 1
+            if beside:
+                actors = ranks
+            else:
+                actors = max(1, min(asked.actors, ranks // ceil(each))) if asked.by_turns and each else 1
             sampling = ceil(actors * each)
             gpus = max(ranks, sampling) if asked.by_turns or beside else ranks + sampling
             keys = {f"{asked.section}.ranks": str(ranks), "rollout.actors": str(actors)}
@@ -90,13 +96,13 @@ def _parallel(recipe: Trained, sizes: ModelSizes, cluster: DescribedCluster) -> 
     return [gpus for gpus in PARALLEL if gpus <= most and not sizes.heads % gpus and not sizes.kv_heads % gpus]
 
 
-def _tried(asker: Asker, option: Option, cluster: DescribedCluster) -> Smallest | None:
+def _tried(asker: Asker, option: Option, cluster: DescribedCluster, *, offload: bool) -> Smallest | None:
     hosts = ceil(option.gpus / cluster.gpus_per_host)
     kind = cluster.model_copy(update={"hosts": hosts})
     keys = option.keys | ({"cluster.address": "auto"} if hosts > 1 and not asker.recipe.cluster.address else {})
     try:
         case = case_of(asker.with_keys(keys), asker.sizes, kind)
-        if less := _less_memory(case):
+        if less := _less_memory(case, offload=offload):
             keys |= less
             case = case_of(asker.with_keys(keys), asker.sizes, kind)
     except UserError:
@@ -104,20 +110,20 @@ def _tried(asker: Asker, option: Option, cluster: DescribedCluster) -> Smallest 
     return None if misfits(case) else Smallest(case, {k: v for k, v in keys.items() if _differs(asker.recipe, k, v)})
 
 
-def _less_memory(case: Case) -> dict[str, str]:
+def _less_memory(case: Case, *, offload: bool) -> dict[str, str]:
     """Return the keys that make it fit the GPU; all that there are, where they do not."""
     recipe, sizes = case.recipe, case.sizes
     if room(recipe, sizes, {}) >= 0:
         return {}
-    changes = [change for change in changes_of(recipe, sizes) if _may_change(recipe, change)]
+    changes = [change for change in changes_of(recipe, sizes) if _may_change(recipe, change, offload=offload)]
     single = next((text for text, change in changes if room(recipe, sizes, change) >= 0), None)
     texts = [single] if single else enough(changes, lambda change: room(recipe, sizes, change) >= 0) or []
     return dict(part.split("=", 1) for text in texts for part in text.split())
 
 
-def _may_change(recipe: Trained, change: Change) -> bool:
+def _may_change(recipe: Trained, change: Change, *, offload: bool) -> bool:
     keys = [part.partition("=")[0] for part in change[0].split()]
-    return all(key_class(type(recipe), key) != "identity" for key in keys)
+    return (offload or "offload" not in change[1]) and all(key_class(type(recipe), key) != "identity" for key in keys)
 
 
 def _differs(recipe: Trained, key: str, value: str) -> bool:
