@@ -46,6 +46,7 @@ class DescribedCluster(Strict):
     @property
     def text(self) -> str:
         """In words."""
-        hosts = "1 host" if self.hosts == 1 else f"{self.hosts} hosts"
+        hosts = "1 host" if self.hosts == 1 else f"{self.hosts} hosts, each"
         gpus = "1 GPU" if self.gpus_per_host == 1 else f"{self.gpus_per_host} GPUs"
-        return f"{hosts} with {gpus} of {self.gpu_gib:g} GiB, {self.host_gib:g} GiB and {self.cpus_per_host} cores"
+        memory = f"{self.host_gib:g} GiB of memory"
+        return f"{hosts} with {gpus} of {self.gpu_gib:g} GiB, {memory} and {self.cpus_per_host} cores"

@@ -23,6 +23,7 @@ def test_ranks_are_packed_and_actors_whole_on_a_host() -> None:
     assert found.ranks == [Spot(0, (gpu,)) for gpu in range(8)]
     assert found.actors == [Spot(1, (0, 1, 2, 3)), Spot(1, (4, 5, 6, 7))]
     assert (found.shared, found.hosts, found.gpus, found.rank_hosts) == (False, 2, 16, 1)
+    assert found.gpus_an_actor == 4
     assert spots_text(found.ranks) == "host 1: GPU 0–7"
     assert spots_text(found.actors) == "host 2: GPU 0–3, 4–7"
 
@@ -38,8 +39,10 @@ def test_halves_put_actor_i_beside_rank_i() -> None:
     found = place(asked(ranks=4, gpus_per_rank=0.5, actors=4, gpus_per_actor=0.5), cluster())
     assert found.shared and found.actors == found.ranks
     assert found.gpus == 4
+    assert found.gpus_an_actor == 1
     quarters = place(asked(ranks=2, gpus_per_rank=0.5, actors=5, gpus_per_actor=0.25), cluster())
     assert [spot.gpus for spot in quarters.actors] == [(0,), (1,), (0,), (1,), (2,)]
+    assert quarters.gpus_an_actor == 3 / 5
     assert spots_text(quarters.actors) == "host 1: GPU 0–2 (5 of them)"
 
 

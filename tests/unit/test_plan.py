@@ -255,7 +255,7 @@ def test_the_whole_table(capsys: pytest.CaptureFixture[str]) -> None:
     plan_recipe(ROOT / "recipes/rl/qwen3_32b_lora.yaml", [], CLUSTERS / "two_hosts_of_eight_80gb.yaml")
     shown = capsys.readouterr().out
     for text in (
-        "2 hosts with 8 GPUs of 79 GiB, 1000 GiB and 96 cores",
+        "2 hosts, each with 8 GPUs of 79 GiB, 1000 GiB of memory and 96 cores",
         "fits, with",
         "8, host 1: GPU 0–7",
         "2 with vllm, apart, host 2: GPU 0–3, 4–7",

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from agapo.errors import UserError
 from agapo.preflight.check import Trained
 from agapo.preflight.model import base_recipe, memory_rows, model_sizes
 from agapo.preflight.planning.fitting import case_of, misfits
 from agapo.preflight.planning.phases import lengths_of, step_phases, total
+from agapo.preflight.planning.plan import plan_recipe
 from agapo.preflight.rl import check_memory
 from agapo.recipe import DPORecipe, RLRecipe, SFTRecipe, load_cluster, load_recipe
 
@@ -59,6 +61,7 @@ def on(path: Path, name: str) -> Any:
 def test_a_recipe_fits_the_hardware_that_it_claims(path: Path) -> None:
     case = on(path, claimed(path))
     assert misfits(case) == []
+    plan_recipe(path, [], ROOT / f"recipes/cluster/{claimed(path)}.yaml")  # raises where it says no
     # It is claimed because it is used.
     assert case.placement.gpus == case.cluster.gpus
     assert total(step_phases(case, lengths_of(case, None, None)))
@@ -79,4 +82,7 @@ def test_each_model_has_a_recipe_for_each_stage(model: str, stage: str) -> None:
 
 def test_a_recipe_on_too_little_is_seen() -> None:
     """Else the test above could not fail."""
-    assert misfits(on(ROOT / "recipes/sft/qwen3_1.7b.yaml", "one_24gb"))
+    path = ROOT / "recipes/sft/qwen3_1.7b.yaml"
+    assert misfits(on(path, "one_24gb"))
+    with pytest.raises(UserError, match="a GPU of 23 GiB: does not fit"):
+        plan_recipe(path, [], ROOT / "recipes/cluster/one_24gb.yaml")

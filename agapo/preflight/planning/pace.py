@@ -124,7 +124,8 @@ class Actor:
     """An actor's engine, and what it is given to do."""
 
     vllm: bool
-    gpus: int
+    gpus: float
+    """A share of one where actors have it together."""
     responses: float
     """Of a step, or of the whole, on this actor."""
     together: float

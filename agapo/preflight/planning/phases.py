@@ -117,11 +117,13 @@ def _sampling(case: Case, lengths: Lengths, prompts: int) -> float | None:
     if not own.gpus_per_actor:
         return None
     share = prompts / own.actors
-    gpus, number = ceil(own.gpus_per_actor), number_bytes(recipe)
+    gpus, number = case.placement.gpus_an_actor, number_bytes(recipe)
     together = own.chunk_prompts * own.group_size
     if own.engine == "vllm":
         room = vllm_cache(recipe, case.sizes)
-        together = max(1, min(own.vllm.in_flight, cache_rows(case.sizes, lengths, number, room, gpus)))
+        together = max(
+            1, min(own.vllm.in_flight, cache_rows(case.sizes, lengths, number, room, own.vllm.tensor_parallel))
+        )
     actor = Actor(own.engine == "vllm", gpus, share * own.group_size, together, number)
     return sample_seconds(case.sizes, actor, share, lengths, case.cluster.rates)
 

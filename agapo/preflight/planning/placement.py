@@ -50,6 +50,11 @@ class Placement:
         return len(set(_each_gpu([*self.ranks, *self.actors])))
 
     @property
+    def gpus_an_actor(self) -> float:
+        """GPUs for each actor; less than one where several are on the same."""
+        return len(set(_each_gpu(self.actors))) / len(self.actors)
+
+    @property
     def rank_hosts(self) -> int:
         """Hosts that have ranks."""
         return len({spot.host for spot in self.ranks})
