@@ -6,9 +6,10 @@ from typing import Any
 
 from agapo.errors import UserError
 from agapo.learner.deepspeed_config import stage_run
-from agapo.model.memory import CONTEXT_BYTES, GIB, FineTuningSetup, Memory
+from agapo.model.memory import CONTEXT_BYTES, GIB, FineTuningSetup, Memory, Part
 from agapo.model.rl_memory import engine_memory, handed_over, learner_memory
 from agapo.model.sizes import ModelSizes
+from agapo.placement import divide
 from agapo.preflight.model import Change, Rows, base_recipe, longest_sequence, mends, model_sizes, parts_text
 from agapo.recipe import RLRecipe
 
@@ -32,7 +33,8 @@ def check_memory(recipe: RLRecipe) -> Rows:
     rows = [("memory a rank", _total(rank))]
     if rank.host_bytes >= 0.05 * GIB:
         rows.append(("memory of a host", f"about {rank.host_bytes / GIB:.1f} GiB for each of its ranks"))
-    if (handed := handed_over(sizes, setup)) >= 0.05 * GIB:
+    by_host = recipe.rollout.weight_transport == "host"
+    if by_host and (handed := handed_over(sizes, setup)) >= 0.05 * GIB:
         text = f"{handed / GIB:.1f} GiB in the first rank, and as much in Ray's object store"
         rows.append(("weights on their way", text))
     rows.append(("memory an actor", _total(actor) if actor else _vllm_share(recipe, sizes)))
@@ -62,7 +64,10 @@ def learner_setup(recipe: RLRecipe, sizes: ModelSizes) -> FineTuningSetup:
 
 
 def _rank(recipe: RLRecipe, sizes: ModelSizes, setup: FineTuningSetup) -> Memory:
-    return learner_memory(sizes, setup, reference=recipe.algorithm.kl.coefficient > 0)
+    memory = learner_memory(sizes, setup, reference=recipe.algorithm.kl.coefficient > 0)
+    if recipe.rollout.weight_transport != "ipc":
+        return memory
+    return Memory([*memory.parts, Part("weights for the engine", handed_over(sizes, setup))])
 
 
 def _actor(recipe: RLRecipe, sizes: ModelSizes, chunk_prompts: int = 0) -> Memory | None:
@@ -127,9 +132,10 @@ def _verdict(recipe: RLRecipe, sizes: ModelSizes) -> str:
 
 
 def _actors_beside_a_rank(recipe: RLRecipe) -> int:
-    """Return how many actors Ray can put on the GPU of a rank."""
-    share = recipe.rollout.gpus_per_actor
-    return min(recipe.rollout.actors, int((1 - recipe.learner.gpus_per_rank) / share)) if 0 < share < 1 else 0
+    """Return how many actors there are on the GPU of the rank that shares it with the most."""
+    own, rollout = recipe.learner, recipe.rollout
+    bundles = divide(own.ranks, own.gpus_per_rank, rollout.actors, rollout.gpus_per_actor)
+    return max(map(bundles.actors.count, bundles.ranks), default=0)
 
 
 def _vllm_lacks(recipe: RLRecipe, sizes: ModelSizes) -> float:
@@ -141,16 +147,25 @@ def _vllm_lacks(recipe: RLRecipe, sizes: ModelSizes) -> float:
     return _vllm_weights(recipe, sizes) + CONTEXT_BYTES + LEAST_CACHE - share
 
 
-def room_left(recipe: RLRecipe, sizes: ModelSizes, *, chunk_prompts: int = 0, **setup: Any) -> float:
-    """Return the bytes that are left on the fullest GPU, given changes to the actor's chunk and the learner's setup."""
+def room_left(
+    recipe: RLRecipe, sizes: ModelSizes, *, chunk_prompts: int = 0, sleep: bool = False, **setup: Any
+) -> float:
+    """Return the bytes that are left on the fullest GPU, given changes to the actor's chunk and the learner's setup.
+
+    `sleep`: as if `rollout.sleep_while_learning` were set.
+    """
     assert recipe.learner.gpu_gib
     gpu = recipe.learner.gpu_gib * GIB
-    rank = _rank(recipe, sizes, replace(learner_setup(recipe, sizes), **setup)).gpu_bytes
+    memory = _rank(recipe, sizes, replace(learner_setup(recipe, sizes), **setup))
+    rank = memory.gpu_bytes
     sampling = _actor(recipe, sizes, chunk_prompts)
     actor = sampling.gpu_bytes if sampling else recipe.rollout.vllm.gpu_memory * gpu
     share, beside = recipe.rollout.gpus_per_actor, _actors_beside_a_rank(recipe)
     if not share:
         return gpu - rank
+    if beside and (sleep or recipe.rollout.sleep_while_learning):
+        # By turns: actors that sleep keep their CUDA context, a rank that waits all that is not of a phase alone.
+        return gpu - max(rank + beside * CONTEXT_BYTES, memory.idle_bytes + beside * actor)
     alone = min(recipe.rollout.actors, max(1, int(1 / share)))
     return gpu - (rank + beside * actor if beside else max(rank, alone * actor))
 
@@ -160,6 +175,8 @@ def _changes(recipe: RLRecipe, sizes: ModelSizes) -> Iterator[Change]:
     setup, chunk = learner_setup(recipe, sizes), recipe.rollout.chunk_prompts
     if not setup.gradient_checkpointing:
         yield "model.gradient_checkpointing=true", {"gradient_checkpointing": True}
+    if _actors_beside_a_rank(recipe) and not recipe.rollout.sleep_while_learning:
+        yield "rollout.sleep_while_learning=true", {"sleep": True}
     if recipe.rollout.engine == "transformers" and chunk > 1:
         fewer = max(1, min(chunk, recipe.evaluation.chunk_prompts) // 2)
         yield f"rollout.chunk_prompts={fewer} evaluation.chunk_prompts={fewer}", {"chunk_prompts": fewer}

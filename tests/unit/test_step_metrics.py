@@ -91,8 +91,7 @@ def test_gradients_are_bounded_by_the_aggregation(overrides: tuple[str, ...], no
 
 def test_a_step_without_an_update_sends_no_weights() -> None:
     sent: list[int] = []
-    pool = SimpleNamespace(version=3, set_weights=lambda weights, version: sent.append(version))
-    loop = SimpleNamespace(pool=pool, learner=SimpleNamespace(weights=lambda: None))
+    loop = SimpleNamespace(pool=SimpleNamespace(version=3), weight_sync=sent.append)
     for updates in (3, 4):
         loop.progress = SimpleNamespace(updates=updates)
         RLLoop.sync(cast(RLLoop, loop), Clock())

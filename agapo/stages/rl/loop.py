@@ -38,6 +38,7 @@ from agapo.stages.rl.clipping import ClipWatch
 from agapo.stages.rl.metrics import Clock, Collected, advantage_metrics, learn_metrics, rollout_metrics
 from agapo.stages.rl.mismatch import mismatch_metrics, require_same_policy
 from agapo.stages.rl.progress import Progress, unreached
+from agapo.stages.rl.weight_sync import WeightSync
 from agapo.stages.running.export import Exporter
 from agapo.stages.running.system import sampling_params
 from agapo.tracking import MetricsLogger, RunDirectory, StepProgress
@@ -58,6 +59,7 @@ class RLLoop:
     render: Renderer
     pool: RolloutPool
     learner: LearnerGroup
+    weight_sync: WeightSync
     scorer: Scorer
     evaluator: Evaluator
     exporter: Exporter
@@ -91,7 +93,7 @@ class RLLoop:
     def begin(self) -> None:
         """Measure the model that RL starts from (once), or put the weights of a resumed run in place."""
         if self.progress.step:
-            self.pool.set_weights(self.learner.weights(), self.progress.updates)
+            self.weight_sync(self.progress.updates)
             self.evaluate_now_and_then()
             return
         evaluation = self.evaluator.accuracy(self.questions.test, self.recipe.evaluation.modes)
@@ -168,10 +170,20 @@ class RLLoop:
 
     def learn(self, batch: Batch, clock: Clock) -> list[dict[str, float]]:
         """Make the step's optimizer updates; return the sums of each (none when no response carries a signal)."""
-        with clock.phase("learn"):
+        with clock.phase("learn"), self._with_the_memory():
             examples = self._examples(batch)
             parts = split_groups(examples, self.recipe.algorithm.updates_per_batch)
             return [self._update(part, batch.nominal_responses / len(parts)) for part in parts if part]
+
+    @contextmanager
+    def _with_the_memory(self) -> Iterator[None]:
+        """Let the actors sleep, where the recipe says so, while the learner works on their GPUs."""
+        if not self.recipe.rollout.sleep_while_learning:
+            yield
+            return
+        with self.pool.asleep():
+            yield
+            self.learner.rest()
 
     def _examples(self, batch: Batch) -> list[Example]:
         kl = self.recipe.algorithm.kl
@@ -204,10 +216,10 @@ class RLLoop:
         )
 
     def sync(self, clock: Clock) -> None:
-        """Hand the new weights to the rollout actors, over the object store; where no update was made, nothing."""
+        """Bring the new weights to the rollout actors; where no update was made, nothing."""
         with clock.phase("sync"):
             if self.pool.version != self.progress.updates:
-                self.pool.set_weights(self.learner.weights(), self.progress.updates)
+                self.weight_sync(self.progress.updates)
 
     def record(self, collected: Collected, batch: Batch, sums: list[dict[str, float]], clock: Clock) -> None:
         """Write down the finished step. Raises UserError where engine and learner are too far apart."""

@@ -1,4 +1,4 @@
-"""A step's figures, by W&B group: reward/ group/ advantage/ kl/ policy/ mismatch/ rollout/ time/."""
+"""A step's figures, by W&B group: reward/ group/ advantage/ kl/ policy/ mismatch/ memory/ rollout/ time/."""
 
 import time
 from collections import Counter
@@ -118,6 +118,8 @@ def learn_metrics(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
         "policy/ratio_max": max(item["ratio_max"] for item in sums),
         "policy/ratio_capped": sum(item["ratio_outside"] for item in sums) / tokens,
     }
+    if "gpu_gib_max" in sums[0]:
+        metrics["memory/rank_gib"] = max(item["gpu_gib_max"] for item in sums)
     if "kl" in sums[0]:
         metrics["kl/sequence"] = sum(item["kl"] for item in sums) / responses
         metrics["kl/token"] = sum(item["kl"] for item in sums) / tokens

@@ -17,6 +17,7 @@ from agapo.evaluation.rendering import make_renderer
 from agapo.learner.rl.group import LearnerGroup
 from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import load_tokenizer
+from agapo.placement import Placement, divide
 from agapo.recipe import RLRecipe
 from agapo.recipe.rollout import rollout_warnings
 from agapo.rewarding.scorer import Scorer
@@ -24,6 +25,7 @@ from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
 from agapo.stages.rl.loop import RLLoop
 from agapo.stages.rl.progress import Progress, resume, unreached
+from agapo.stages.rl.weight_sync import WeightSync
 from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.export import make_exporter
 from agapo.stages.running.finish import common_summary, finish, report_finished, say_finished
@@ -123,6 +125,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
         render=render,
         pool=pool,
         learner=learner,
+        weight_sync=WeightSync(recipe.rollout.weight_transport, learner, pool, view.announce),
         scorer=scorer,
         evaluator=evaluator,
         exporter=exporter,
@@ -138,13 +141,20 @@ def _start_workers(recipe: RLRecipe, model_path: str, stack: ExitStack) -> tuple
     stop = stack.enter_context(StopRequest())
     stack.enter_context(in_cluster(recipe.cluster.address))
     own, rollout = recipe.learner, recipe.rollout
-    gpus = own.ranks * own.gpus_per_rank + rollout.actors * rollout.gpus_per_actor
+    gpus = sum(divide(own.ranks, own.gpus_per_rank, rollout.actors, rollout.gpus_per_actor).gpus)
     require_gpus(gpus, "learner.gpus_per_rank, rollout.gpus_per_actor", recipe.cluster.address)
     scorer = start_scorer(recipe.reward)
     stack.callback(scorer.close)
-    pool = start_rollouts(recipe.model, model_path, recipe.rollout, stop, own.lora)
+    placement = Placement(
+        ranks=own.ranks,
+        gpus_per_rank=own.gpus_per_rank,
+        actors=rollout.actors,
+        gpus_per_actor=rollout.gpus_per_actor,
+    )
+    stack.callback(placement.close)
+    pool = start_rollouts(recipe.model, model_path, recipe.rollout, stop, own.lora, placement)
     stack.callback(pool.close)
-    learner = start_learner(recipe, model_path)
+    learner = start_learner(recipe, model_path, placement)
     stack.callback(learner.close)
     pool.wait_ready()
     learner.wait_ready()
@@ -153,7 +163,7 @@ def _start_workers(recipe: RLRecipe, model_path: str, stack: ExitStack) -> tuple
     return scorer, pool, learner
 
 
-def start_learner(recipe: RLRecipe, model_path: str) -> LearnerGroup:
+def start_learner(recipe: RLRecipe, model_path: str, placement: Placement) -> LearnerGroup:
     """Start the learner's ranks."""
     settings = LearnerSettings(
         model_path=model_path,
@@ -164,7 +174,7 @@ def start_learner(recipe: RLRecipe, model_path: str) -> LearnerGroup:
         threads=threads_for(recipe.learner.threads, recipe.learner.ranks),
         seed=recipe.run.seed,
     )
-    return LearnerGroup(settings)
+    return LearnerGroup(settings, placement)
 
 
 def objective_of(recipe: RLRecipe) -> Objective:
