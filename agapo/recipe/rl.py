@@ -76,6 +76,23 @@ class RLRecipe(Recipe):
         raise ValueError(f"rollout.weight_transport: {way}, but {reason}; set it to host")
 
     @model_validator(mode="after")
+    def _sampling_ahead_goes_with_the_rest(self) -> "RLRecipe":
+        own = self.rollout
+        if not own.max_staleness:
+            return self
+        if own.sleep_while_learning:
+            raise ValueError(
+                f"rollout.max_staleness: {own.max_staleness} with sleep_while_learning: actors that sample while ranks "
+                "learn do not sleep meanwhile; set one of them to its default"
+            )
+        if self.algorithm.importance.level == "none" and self.algorithm.clip is None:
+            raise ValueError(
+                f"rollout.max_staleness: {own.max_staleness} with algorithm.importance.level none: nothing would "
+                "correct for the older weights; set the level to token, geometric or sequence"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _parts_fit(self) -> "RLRecipe":
         responses = self.prompts_per_step * self.rollout.group_size
         if responses % self.learner.ranks:

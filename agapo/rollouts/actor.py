@@ -81,6 +81,12 @@ class RolloutActor:
         self._in_flight -= {piece.id for piece in pieces}
         return pieces
 
+    def pause(self) -> list[Piece]:
+        """Take what is in flight out of it; return what there is of it."""
+        pieces = self.engine.abort(self._in_flight)
+        self._in_flight.clear()
+        return pieces
+
     def drop(self) -> None:
         """Forget what is in flight."""
         self.engine.abort(self._in_flight)

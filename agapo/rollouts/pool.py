@@ -107,6 +107,10 @@ class RolloutPool:
         """
         return Dispatch(self, requests, params, chunk_prompts).run()
 
+    def dispatch_ahead(self, params: SamplingParams, *, chunk_prompts: int) -> Dispatch:
+        """Return a call without an end, for `agapo.rollouts.ahead`."""
+        return Dispatch(self, [], params, chunk_prompts, ahead=True)
+
     def replace(self, number: int) -> None:
         """Put a new actor with the newest weights in the place of a dead one."""
         self._count_restart()

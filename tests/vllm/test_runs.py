@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agapo.stages.rl import loop
+from agapo.stages.rl import collector
 from tests.stages.conftest import agapo_here, hold_back_first_tensor, recipe_file, shared_ray, tiny_model  # noqa: F401  fixtures
 from tests.stages.test_dpo import recipe_file as dpo_recipe
 from tests.stages.test_eval import recipe  # noqa: F401  a fixture
@@ -60,9 +60,9 @@ def test_a_run_is_stopped_and_goes_on_with_the_other_engine(arguments: list[Any]
 
 def test_wrong_on_purpose(arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another temperature is noticed at once, a tensor that is not updated when it has moved."""
-    real = loop.sampling_params
+    real = collector.sampling_params
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "sampling_params", lambda *given: replace(real(*given), temperature=0.9))
+        patch.setattr(collector, "sampling_params", lambda *given: replace(real(*given), temperature=0.9))
         done = agapo_here("rl", *arguments, "run.name=warm")
     assert done.returncode != 0
     assert "never agreed: likely another temperature" in done.stderr.replace("\n", " ")

@@ -1,4 +1,4 @@
-"""A step's figures, by W&B group: reward/ group/ advantage/ kl/ policy/ mismatch/ memory/ rollout/ time/."""
+"""A step's figures, by W&B group: reward/ group/ advantage/ kl/ policy/ mismatch/ memory/ rollout/ staleness/ time/."""
 
 import time
 from collections import Counter
@@ -51,6 +51,8 @@ class Clock:
 class Collected:
     """What a step sampled."""
 
+    version: int = 0
+    """Of the weights that learn from it."""
     groups: list[Group] = field(default_factory=list)
     """All groups, in prompt order."""
     visits: list[int] = field(default_factory=list)
@@ -103,6 +105,20 @@ def rollout_metrics(collected: Collected, recipe: RLRecipe) -> dict[str, float]:
 def advantage_metrics(batch: Batch) -> dict[str, float]:
     """Return the largest |advantage|: normalised over the batch, a lone group with a difference gets a huge one."""
     return {"advantage/max": max((abs(value) for row in batch.advantages for value in row), default=0.0)}
+
+
+def staleness_metrics(batch: Batch, version: int, updates_a_step: int) -> dict[str, float]:
+    """Return by how many steps the weights that sampled the batch's tokens were behind those that learn: mean and max.
+
+    `version`: of the latter, before the step's updates.
+    """
+    responses = [response for group in batch.groups for response in group.responses]
+    behind = [(version - response.versions[response.trained]) / updates_a_step for response in responses]
+    tokens = max(1, sum(map(len, behind)))
+    return {
+        "staleness/mean": float(sum(float(values.sum()) for values in behind)) / tokens,
+        "staleness/max": float(max((values.max() for values in behind if len(values)), default=0.0)),
+    }
 
 
 def learn_metrics(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from agapo.recipe.rollout import rollout_warnings
 from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
+from agapo.stages.rl.collector import Collector
 from agapo.stages.rl.loop import RLLoop
 from agapo.stages.rl.progress import Progress, resume, unreached
 from agapo.stages.rl.weight_sync import WeightSync
@@ -116,17 +117,23 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     for warning in rollout_warnings(recipe.rollout):
         view.announce(f"warning: {warning}")
     evaluator = make_evaluator(pool, scorer, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed)
-    stream = training_stream(recipe, questions)
     return RLLoop(
         recipe=recipe,
         run=run,
         questions=questions,
-        stream=stream,
-        render=render,
         pool=pool,
         learner=learner,
-        weight_sync=WeightSync(recipe.rollout.weight_transport, learner, pool, view.announce),
-        scorer=scorer,
+        collector=Collector(
+            recipe=recipe,
+            run=run,
+            stream=training_stream(recipe, questions),
+            render=render,
+            pool=pool,
+            scorer=scorer,
+            weight_sync=WeightSync(recipe.rollout.weight_transport, learner, pool, view.announce),
+            logger=logger,
+            progress=progress,
+        ),
         evaluator=evaluator,
         exporter=exporter,
         logger=logger,
@@ -185,6 +192,7 @@ def objective_of(recipe: RLRecipe) -> Objective:
         kl_estimator=own.kl.estimator,
         importance=own.importance.level,
         importance_cap=own.importance.cap,
+        importance_band=own.importance.band,
         clip=(own.clip.low, own.clip.high) if own.clip else None,
         aggregation=own.aggregation,
         max_new_tokens=recipe.rollout.max_new_tokens,
