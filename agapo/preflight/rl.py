@@ -6,13 +6,13 @@ from typing import Any
 
 from agapo.errors import UserError
 from agapo.learner.deepspeed_config import stage_run
-from agapo.model.memory import GIB, FineTuningSetup, Memory
+from agapo.model.memory import CONTEXT_BYTES, GIB, FineTuningSetup, Memory, Part
 from agapo.model.rl_memory import handed_over, learner_memory
 from agapo.model.sizes import ModelSizes
+from agapo.placement import divide
 from agapo.preflight.model import Change, Rows, base_recipe, longest_sequence, mends, model_sizes, parts_text
 from agapo.preflight.sampling import (
     actor_memory,
-    actors_beside,
     fewer_prompts,
     vllm_lacks,
     vllm_share,
@@ -38,7 +38,8 @@ def check_memory(recipe: RLRecipe) -> Rows:
     rows = [("memory a rank", _total(rank))]
     if rank.host_bytes >= 0.05 * GIB:
         rows.append(("memory of a host", f"about {rank.host_bytes / GIB:.1f} GiB for each of its ranks"))
-    if (handed := handed_over(sizes, setup)) >= 0.05 * GIB:
+    by_host = recipe.rollout.weight_transport == "host"
+    if by_host and (handed := handed_over(sizes, setup)) >= 0.05 * GIB:
         text = f"{handed / GIB:.1f} GiB in the first rank, and as much in Ray's object store"
         rows.append(("weights on their way", text))
     rows.append(("memory an actor", _total(actor) if actor else vllm_share(recipe, sizes)))
@@ -68,8 +69,11 @@ def learner_setup(recipe: RLRecipe, sizes: ModelSizes) -> FineTuningSetup:
 
 
 def rank_memory(recipe: RLRecipe, sizes: ModelSizes, setup: FineTuningSetup) -> Memory:
-    """Return the memory of a rank, with its reference policy where there is one."""
-    return learner_memory(sizes, setup, reference=recipe.algorithm.kl.coefficient > 0)
+    """Return the memory of a rank, with its reference policy where there is one, and what `ipc` keeps for engines."""
+    memory = learner_memory(sizes, setup, reference=recipe.algorithm.kl.coefficient > 0)
+    if recipe.rollout.weight_transport != "ipc":
+        return memory
+    return Memory([*memory.parts, Part("weights for the engine", handed_over(sizes, setup))])
 
 
 def _total(memory: Memory) -> str:
@@ -98,21 +102,31 @@ def gpu_verdict(recipe: RLRecipe, sizes: ModelSizes) -> str:
 
 
 def _actors_beside_a_rank(recipe: RLRecipe) -> int:
-    """Return how many actors Ray can put on the GPU of a rank."""
-    fit = actors_beside(recipe.learner.gpus_per_rank, recipe.rollout.gpus_per_actor)
-    return min(recipe.rollout.actors, fit)
+    """Return how many actors there are on the GPU of the rank that shares it with the most."""
+    own, rollout = recipe.learner, recipe.rollout
+    bundles = divide(own.ranks, own.gpus_per_rank, rollout.actors, rollout.gpus_per_actor)
+    return max(map(bundles.actors.count, bundles.ranks), default=0)
 
 
-def room_left(recipe: RLRecipe, sizes: ModelSizes, *, chunk_prompts: int = 0, **setup: Any) -> float:
-    """Return the bytes that are left on the fullest GPU, given changes to the actor's chunk and the learner's setup."""
+def room_left(
+    recipe: RLRecipe, sizes: ModelSizes, *, chunk_prompts: int = 0, sleep: bool = False, **setup: Any
+) -> float:
+    """Return the bytes that are left on the fullest GPU, given changes to the actor's chunk and the learner's setup.
+
+    `sleep`: as if `rollout.sleep_while_learning` were set.
+    """
     assert recipe.learner.gpu_gib
     gpu = recipe.learner.gpu_gib * GIB
-    rank = rank_memory(recipe, sizes, replace(learner_setup(recipe, sizes), **setup)).gpu_bytes
+    memory = rank_memory(recipe, sizes, replace(learner_setup(recipe, sizes), **setup))
+    rank = memory.gpu_bytes
     sampling = actor_memory(recipe, sizes, chunk_prompts)
     actor = sampling.gpu_bytes if sampling else recipe.rollout.vllm.gpu_memory * gpu
     share, beside = recipe.rollout.gpus_per_actor, _actors_beside_a_rank(recipe)
     if not share:
         return gpu - rank
+    if beside and (sleep or recipe.rollout.sleep_while_learning):
+        # By turns: actors that sleep keep their CUDA context, a rank that waits all that is not of a phase alone.
+        return gpu - max(rank + beside * CONTEXT_BYTES, memory.idle_bytes + beside * actor)
     alone = min(recipe.rollout.actors, max(1, int(1 / share)))
     return gpu - (rank + beside * actor if beside else max(rank, alone * actor))
 
@@ -126,6 +140,8 @@ def _changes(recipe: RLRecipe, sizes: ModelSizes) -> Iterator[Change]:
     setup = learner_setup(recipe, sizes)
     if not setup.gradient_checkpointing:
         yield "model.gradient_checkpointing=true", {"gradient_checkpointing": True}
+    if _actors_beside_a_rank(recipe) and not recipe.rollout.sleep_while_learning:
+        yield "rollout.sleep_while_learning=true", {"sleep": True}
     if fewer := fewer_prompts(recipe, lambda count: room_left(recipe, sizes, chunk_prompts=count) >= 0):
         yield fewer[0], {"chunk_prompts": fewer[1]}
     if setup.micro_rows > SMALLEST_MICRO:

@@ -23,11 +23,6 @@ def gpu_gib(recipe: Trained) -> float | None:
     return recipe.learner.gpu_gib if isinstance(recipe, RLRecipe) else recipe.training.gpu_gib
 
 
-def actors_beside(gpus_per_rank: float, gpus_per_actor: float) -> int:
-    """Return how many actors there is room for on the GPU of a rank."""
-    return int((1 - gpus_per_rank) / gpus_per_actor) if 0 < gpus_per_actor < 1 else 0
-
-
 def actor_memory(recipe: Trained, sizes: ModelSizes, chunk_prompts: int = 0) -> Memory | None:
     """Return the memory of an actor with the transformers engine; None with vLLM, which takes the share it is given.
 

@@ -45,7 +45,7 @@ class Actors(RolloutPool):
         self.hanging = hanging
         super().__init__(cast(Any, None), actors=1, **settings)
 
-    def _start(self) -> Any:
+    def _start(self, number: int) -> Any:
         self.hanging -= 1
         return start(hangs=self.hanging >= 0)
 

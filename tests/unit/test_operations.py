@@ -152,6 +152,8 @@ def test_sampling_is_prefill_and_decoding_or_what_was_measured() -> None:
 def test_weights_are_packed_sent_to_each_other_host_and_taken() -> None:
     gib = 1.11 * 1024**3
     # docs/gpu.md: 0.79 s and 0.61 s.
-    assert sync_seconds(gib, 0, RatesConfig()) == pytest.approx(1.40, rel=0.01)
-    assert sync_seconds(3e9, 2, RATES) == pytest.approx(3 / 1.5 + 2 * 3 / 2 + 3 / 1.95)
-    assert sync_seconds(3e9, 2, RatesConfig()) is None
+    assert sync_seconds(gib, 0, "host", RatesConfig()) == pytest.approx(1.40, rel=0.01)
+    assert sync_seconds(3e9, 2, "host", RATES) == pytest.approx(3 / 1.5 + 2 * 3 / 2 + 3 / 1.95)
+    assert sync_seconds(3e9, 2, "broadcast", RATES) == pytest.approx(3 / 2 + 3 / 1.95)
+    assert sync_seconds(3e9, 0, "ipc", RATES) == pytest.approx(3 / 1.95)
+    assert sync_seconds(3e9, 2, "host", RatesConfig()) is None

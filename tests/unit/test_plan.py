@@ -11,7 +11,15 @@ from agapo.errors import UserError
 from agapo.model.memory import GIB
 from agapo.model.sizes import PUBLISHED
 from agapo.preflight.planning.fitting import case_of, host_bytes, misfits
-from agapo.preflight.planning.phases import lengths_of, most_pairs, run_phases, step_phases, step_tokens, total
+from agapo.preflight.planning.phases import (
+    lengths_of,
+    most_pairs,
+    run_phases,
+    step_phases,
+    step_seconds,
+    step_tokens,
+    total,
+)
 from agapo.preflight.planning.plan import duration, plan_recipe
 from agapo.preflight.planning.smallest import Asker, smallest
 from agapo.recipe import DescribedCluster, DPORecipe, RLRecipe, SFTRecipe, load_cluster, load_recipe
@@ -112,6 +120,26 @@ def test_a_step_of_rl_by_hand() -> None:
     step = 1.7e-3 + 30e-6 * rows + read / (3350e9 * 0.6)
     prefill = 64 * (2 * layers * 256 + 2 * 36 * 4096 * 256**2 + 2 * head) / speed
     assert phases["sampling"] == pytest.approx(steps * step + prefill)
+
+
+def test_actors_that_sample_ahead_do_so_while_ranks_learn() -> None:
+    two, turns = cluster("two_hosts_of_eight_80gb"), ("rl/qwen3_32b_lora", "Qwen/Qwen3-32B")
+    lengths = lengths_of(case(*turns, two), None, None)
+    seconds = {phase.name: phase.seconds or 0 for phase in step_phases(case(*turns, two), lengths)}
+    assert step_seconds(case(*turns, two), lengths) == pytest.approx(sum(seconds.values()))
+    sampling = seconds.pop("sampling")
+    ahead = step_seconds(case(*turns, two, "rollout.max_staleness=1"), lengths)
+    assert ahead == pytest.approx(max(sampling, sum(seconds.values())))
+    # On one GPU they are in each other's way.
+    one, shared = cluster("one_80gb"), ("rl/qwen3_8b_lora", "Qwen/Qwen3-8B")
+    lengths = lengths_of(case(*shared, one), None, None)
+    whole = step_seconds(case(*shared, one), lengths)
+    assert step_seconds(case(*shared, one, "rollout.max_staleness=1"), lengths) == whole
+    slept = case(*shared, one, "rollout.sleep_while_learning=true")
+    assert whole and step_seconds(slept, lengths) == pytest.approx(whole + 1.25)
+    # Its weights are in the host's memory then.
+    added = host_bytes(slept)[0] - host_bytes(case(*shared, one))[0]
+    assert added == 2 * 8_190_735_360
 
 
 def test_the_network_is_what_a_step_waits_for_where_it_is_slow() -> None:

@@ -42,6 +42,7 @@ def test_halves_put_actor_i_beside_rank_i() -> None:
     assert found.gpus_an_actor == 1
     quarters = place(asked(ranks=2, gpus_per_rank=0.5, actors=5, gpus_per_actor=0.25), cluster())
     assert [spot.gpus for spot in quarters.actors] == [(0,), (1,), (0,), (1,), (2,)]
+    assert quarters.ranks == [Spot(0, (0,)), Spot(0, (1,))]
     assert quarters.gpus_an_actor == 3 / 5
     assert spots_text(quarters.actors) == "host 1: GPU 0–2 (5 of them)"
 
@@ -77,7 +78,6 @@ def test_actors_without_a_gpu_are_spread() -> None:
         ),
         ({"gpus_per_rank": 0}, 1, "learner.gpus_per_rank: 0, so that the recipe trains on CPUs"),
         ({"gpus_per_rank": 2}, 1, "learner.gpus_per_rank: 2, and a rank computes on one GPU; set it to 1"),
-        ({"section": "training", "by_turns": True, "ranks": 2, "gpus_per_rank": 0.5}, 1, "which NCCL refuses"),
     ],
 )
 def test_what_cannot_work_is_refused(given: dict[str, Any], hosts: int, said: str) -> None:

@@ -16,6 +16,7 @@ from agapo.preflight.sampling import (
     actor_memory,
     actor_verdict,
     fewer_prompts,
+    number_bytes,
     room_for_actor,
     vllm_lacks,
     vllm_weights,
@@ -118,8 +119,9 @@ def room(recipe: Trained, sizes: ModelSizes, change: dict[str, Any]) -> float:
 def host_bytes(case: Case) -> dict[int, float]:
     """Return the bytes of each host that has something to do, by its number.
 
-    Of ranks, what is offloaded; of RL the weights on their way, in the first rank's buffer and in Ray's object store on
-    its host and on each with actors; of actors without a GPU all that they hold.
+    Of ranks, what is offloaded; of RL the weights that travel through the host, in the first rank's buffer and in Ray's
+    object store on its host and on each with actors; of actors without a GPU all that they hold, and of those that sleep
+    their weights.
     """
     placement = case.placement
     of_rank = case.rank_memory.host_bytes
@@ -128,13 +130,18 @@ def host_bytes(case: Case) -> dict[int, float]:
     for spot in placement.ranks:
         ranks[spot.host] += of_rank
     for spot in placement.actors:
-        actors[spot.host] += 0.0 if spot.gpus else _actor_on_host(case)
+        actors[spot.host] += _asleep(case) if spot.gpus else _actor_on_host(case)
     if placement.by_turns:
         return {host: max(ranks[host], actors[host]) for host in ranks}
-    handed = handed_over(case.sizes, case.setup)
+    handed = handed_over(case.sizes, case.setup) if case.recipe.rollout.weight_transport == "host" else 0
     first = placement.ranks[0].host
     stored = {first, *(spot.host for spot in placement.actors)}
     return {host: ranks[host] + actors[host] + handed * ((host in stored) + (host == first)) for host in ranks}
+
+
+def _asleep(case: Case) -> float:
+    sleeps = case.recipe.rollout.sleep_while_learning and case.placement.shared
+    return number_bytes(case.recipe) * case.sizes.parameters if sleeps else 0.0
 
 
 def _actor_on_host(case: Case) -> float:

@@ -27,6 +27,8 @@ LAYER_STEP_S, TRANSFORMERS_ROW_S = 2.4e-3, 48e-6
 """The transformers engine's, of a layer's step and of each row: 890 and 2,990 tokens/s, with 28 layers."""
 PACK_BYTES_S, TAKE_BYTES_S = 1.5e9, 1.95e9
 """Weights handed over: 1.11 GiB packed from the GPU in 0.79 s, taken in 0.61 s."""
+SLEEP_S = 0.96 + 0.29
+"""An engine gives back its GPU's memory (85 GiB), and wakes."""
 
 
 @dataclass(frozen=True)
@@ -172,12 +174,14 @@ def sample_seconds(
     return None if one is None or prefill is None else steps * one + prefill
 
 
-def sync_seconds(handed: float, other_hosts: int, rates: RatesConfig) -> float | None:
+def sync_seconds(handed: float, other_hosts: int, way: str, rates: RatesConfig) -> float | None:
     """Return the seconds in which `handed` bytes of weights are packed, sent and taken.
 
-    None where there are other hosts and no `rates.network_gb_s`.
+    `way`: `rollout.weight_transport`; other ways than by the host pack nothing there, and a broadcast reaches all hosts
+    at once. None where there are other hosts and no `rates.network_gb_s`.
     """
     if other_hosts and not rates.network_gb_s:
         return None
-    sent = other_hosts * handed / (rates.network_gb_s * 1e9) if rates.network_gb_s else 0.0
-    return handed / PACK_BYTES_S + sent + handed / TAKE_BYTES_S
+    times = min(other_hosts, 1) if way == "broadcast" else other_hosts
+    sent = times * handed / (rates.network_gb_s * 1e9) if rates.network_gb_s else 0.0
+    return (handed / PACK_BYTES_S if way == "host" else 0.0) + sent + handed / TAKE_BYTES_S

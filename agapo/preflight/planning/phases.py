@@ -7,6 +7,7 @@ from agapo.curation.pairs import reused_count
 from agapo.model.rl_memory import handed_over
 from agapo.preflight.planning.fitting import Case
 from agapo.preflight.planning.pace import (
+    SLEEP_S,
     Actor,
     Lengths,
     cache_rows,
@@ -78,12 +79,32 @@ def step_phases(case: Case, lengths: Lengths) -> list[Phase]:
     found = [Phase("sampling", _sampling(case, lengths, prompts))]
     if own.algorithm.kl.coefficient:
         found.append(Phase("reference", _forward(case, lengths, sequences)))
-    return [*found, learning, Phase("weights to the actors", _sync(case))]
+    found += [learning, Phase("weights to the actors", _sync(case))]
+    sleeps = own.rollout.sleep_while_learning and case.placement.shared
+    return [*found, Phase("sleeping and waking", SLEEP_S)] if sleeps else found
+
+
+def step_seconds(case: Case, lengths: Lengths) -> float | None:
+    """Return the seconds of a step: of all its phases, or where actors sample ahead on other GPUs, of the longer part.
+
+    None where a phase is not known.
+    """
+    phases = step_phases(case, lengths)
+    whole = total(phases)
+    if whole is None or not samples_ahead(case):
+        return whole
+    sampling = sum(phase.seconds or 0.0 for phase in phases if phase.name == "sampling")
+    return max(sampling, whole - sampling)
+
+
+def samples_ahead(case: Case) -> bool:
+    """Whether actors sample while ranks learn, on GPUs of their own."""
+    return isinstance(case.recipe, RLRecipe) and case.recipe.rollout.max_staleness > 0 and not case.placement.shared
 
 
 def run_phases(case: Case, lengths: Lengths) -> list[Phase] | None:
     """Return the phases of the whole run; None where its steps follow from the data."""
-    recipe, step = case.recipe, total(step_phases(case, lengths))
+    recipe, step = case.recipe, step_seconds(case, lengths)
     if isinstance(recipe, DPORecipe):
         return _preference_phases(case, recipe, lengths, step)
     if not recipe.steps:
@@ -163,4 +184,5 @@ def _micro_batches(case: Case, tokens: float) -> int:
 def _sync(case: Case) -> float | None:
     first = case.placement.ranks[0].host
     others = {spot.host for spot in case.placement.actors} - {first}
-    return sync_seconds(handed_over(case.sizes, case.setup), len(others), case.cluster.rates)
+    way = case.recipe.rollout.weight_transport
+    return sync_seconds(handed_over(case.sizes, case.setup), len(others), way, case.cluster.rates)

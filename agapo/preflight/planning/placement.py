@@ -1,19 +1,18 @@
-"""Where a recipe's ranks and actors land on a described cluster, as a placement group would put them (DESIGN §8).
+"""Where a recipe's ranks and actors land on a described cluster: the run's own bundles (`agapo.placement`), packed.
 
-    apart     ranks packed, host after host; each actor whole on the host with most GPUs left
-    shared    halves of a GPU: actor i beside rank i
-    by turns  SFT and preference learning: ranks and actors have the same GPUs, one after the other
-
-A rank has a GPU to itself among ranks: two processes of a group cannot be on one (NCCL refuses).
+apart     ranks host after host, and then actors, each whole on a host
+shared    shares of a GPU: actor i beside rank i
+by turns  SFT and preference learning: ranks and actors have the same GPUs, one after the other
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from math import ceil
+from typing import NamedTuple
 
 from agapo.errors import UserError
-from agapo.preflight.sampling import Trained, actors_beside
+from agapo.placement import Bundles, divide
+from agapo.preflight.sampling import Trained
 from agapo.recipe import DescribedCluster, RLRecipe
 
 
@@ -88,16 +87,16 @@ def asked_by(recipe: Trained) -> Asked:
 def place(asked: Asked, cluster: DescribedCluster) -> Placement:
     """Return where everything lands. Raises UserError where it cannot: the keys, and the mend."""
     _require_sensible(asked, cluster)
-    free = [list(range(cluster.gpus_per_host)) for _ in range(cluster.hosts)]
-    ranks = [_take(free, 1, packed=True) for _ in range(asked.ranks)]
-    if None in ranks:
-        raise UserError(_too_few(asked, cluster))
-    taken = [spot for spot in ranks if spot]
-    if asked.by_turns:
-        free = [list(range(cluster.gpus_per_host)) for _ in range(cluster.hosts)]
-    actors = [*_beside(asked, taken)]
-    actors += _alone(asked, free, asked.actors - len(actors), cluster)
-    return Placement(taken, actors, asked.by_turns)
+    ranks, actors = (asked.ranks, asked.gpus_per_rank), (asked.actors, asked.gpus_per_actor)
+    try:
+        if asked.by_turns:
+            spots = _reserved(divide(*ranks, 0, 0), cluster).ranks, _reserved(divide(0, 0, *actors), cluster).actors
+        else:
+            spots = _reserved(divide(*ranks, *actors), cluster)
+    except _NoRoom:
+        raise UserError(_too_few(asked, cluster)) from None
+    on_cpus = [] if asked.gpus_per_actor else [Spot(number % cluster.hosts, ()) for number in range(asked.actors)]
+    return Placement(spots[0], spots[1] or on_cpus, asked.by_turns)
 
 
 def _require_sensible(asked: Asked, cluster: DescribedCluster) -> None:
@@ -106,9 +105,6 @@ def _require_sensible(asked: Asked, cluster: DescribedCluster) -> None:
         raise UserError(f"{key}: 0, so that the recipe trains on CPUs, and a plan is about GPUs; set it to 1")
     if asked.gpus_per_rank > 1:
         raise UserError(f"{key}: {asked.gpus_per_rank:g}, and a rank computes on one GPU; set it to 1")
-    alone = asked.by_turns or not actors_beside(asked.gpus_per_rank, asked.gpus_per_actor)
-    if alone and asked.ranks > 1 and asked.gpus_per_rank <= 0.5:
-        raise UserError(f"{key}: {asked.gpus_per_rank:g}, so that ranks share a GPU, which NCCL refuses; set it to 1")
     if asked.gpus_per_actor > cluster.gpus_per_host:
         raise UserError(
             f"rollout.gpus_per_actor: {asked.gpus_per_actor:g}, and an actor's GPUs lie on one host, which has "
@@ -116,31 +112,27 @@ def _require_sensible(asked: Asked, cluster: DescribedCluster) -> None:
         )
 
 
-def _beside(asked: Asked, ranks: list[Spot]) -> list[Spot]:
-    """Return the actors that are on the GPU of a rank: each rank's first one, then each rank's second one."""
-    each = 0 if asked.by_turns else actors_beside(asked.gpus_per_rank, asked.gpus_per_actor)
-    return (ranks * each)[: asked.actors]
+class _NoRoom(Exception):
+    """A bundle that no host has the GPUs for."""
 
 
-def _alone(asked: Asked, free: list[list[int]], actors: int, cluster: DescribedCluster) -> list[Spot]:
-    """Return actors on GPUs without a rank, several on one where they are asked by shares."""
-    share = asked.gpus_per_actor
-    if not share:
-        return [Spot(number % cluster.hosts, ()) for number in range(actors)]
-    each = max(1, int(1 / share))
-    spots = [_take(free, ceil(share), packed=False) for _ in range(ceil(actors / each))]
-    if None in spots:
-        raise UserError(_too_few(asked, cluster))
-    return [spot for spot in spots if spot for _ in range(each)][:actors]
+class _Spots(NamedTuple):
+    ranks: list[Spot]
+    actors: list[Spot]
 
 
-def _take(free: list[list[int]], count: int, *, packed: bool) -> Spot | None:
-    """Take GPUs of one host: the first that has them, or the one with most left."""
-    hosts = [host for host, gpus in enumerate(free) if len(gpus) >= count]
-    if not hosts:
-        return None
-    host = hosts[0] if packed else max(hosts, key=lambda host: len(free[host]))
-    return Spot(host, tuple(free[host].pop(0) for _ in range(count)))
+def _reserved(bundles: Bundles, cluster: DescribedCluster) -> _Spots:
+    """Give each bundle GPUs of one host: the first that has them, as Ray packs them. Raises _NoRoom."""
+    free = [list(range(cluster.gpus_per_host)) for _ in range(cluster.hosts)]
+    places = [_take(free, int(gpus)) for gpus in bundles.gpus]
+    return _Spots([places[number] for number in bundles.ranks], [places[number] for number in bundles.actors])
+
+
+def _take(free: list[list[int]], count: int) -> Spot:
+    for host, gpus in enumerate(free):
+        if len(gpus) >= count:
+            return Spot(host, tuple(gpus.pop(0) for _ in range(count)))
+    raise _NoRoom
 
 
 def _too_few(asked: Asked, cluster: DescribedCluster) -> str:

@@ -21,7 +21,9 @@ from agapo.preflight.planning.phases import (
     lengths_of,
     most_pairs,
     run_phases,
+    samples_ahead,
     step_phases,
+    step_seconds,
     step_tokens,
     total,
 )
@@ -100,7 +102,14 @@ def _host_rows(case: Case) -> Rows:
 
 def _place_rows(case: Case) -> Rows:
     placement, own = case.placement, case.recipe.rollout
-    how = "share the ranks' GPUs" if placement.shared else "by turns with the ranks" if placement.by_turns else "apart"
+    sleeping = " and sleep while they learn" if own.sleep_while_learning else ""
+    how = (
+        f"share the ranks' GPUs{sleeping}"
+        if placement.shared
+        else "by turns with the ranks"
+        if placement.by_turns
+        else "apart"
+    )
     return [
         ("ranks", f"{case.setup.ranks}, {spots_text(placement.ranks)}"),
         ("actors", f"{own.actors} with {own.engine}, {how}, {spots_text(placement.actors)}"),
@@ -129,8 +138,10 @@ def _warnings(case: Case) -> Iterator[str]:
 
 def _pace_rows(case: Case, lengths: Lengths) -> Rows:
     phases, run = step_phases(case, lengths), run_phases(case, lengths)
-    parts = "" if len(phases) == 1 else f" ({', '.join(f'{one.name} {duration(one.seconds)}' for one in phases)})"
-    rows = [("a step", f"{_tokens(case, lengths)}; {duration(total(phases))}{parts}")]
+    parts = ", ".join(f"{one.name} {duration(one.seconds)}" for one in phases)
+    at_once = "; sampling goes on meanwhile" if samples_ahead(case) else ""
+    whole = f"{duration(step_seconds(case, lengths))}{f' ({parts}{at_once})' if len(phases) > 1 else ''}"
+    rows = [("a step", f"{_tokens(case, lengths)}; {whole}")]
     if run is None:
         rows.append(("the run", "its steps follow from the dialogues"))
     else:
@@ -168,7 +179,8 @@ def _rates(case: Case) -> Iterator[str]:
     if not isinstance(recipe, SFTRecipe):
         yield from _sampling_rates(rates, recipe.rollout.engine)
     if isinstance(recipe, RLRecipe):
-        yield f"weights packed and taken at 1.5 and 1.95 GB/s ({MEASURED})"
+        packed = "packed and taken at 1.5 and" if recipe.rollout.weight_transport == "host" else "taken at"
+        yield f"weights {packed} 1.95 GB/s ({MEASURED})"
     if case.placement.hosts > 1:
         yield f"between hosts: {_stated(rates.network_gb_s, 'network_gb_s', 'GB/s')}"
 
@@ -215,7 +227,7 @@ def _smallest_rows(asker: Asker, cluster: DescribedCluster, case: Case, lengths:
 
 
 def _timed(found: Smallest, lengths: Lengths) -> str:
-    return f"{_size(found)}; a step takes {duration(total(step_phases(found.case, lengths)))}"
+    return f"{_size(found)}; a step takes {duration(step_seconds(found.case, lengths))}"
 
 
 def _would_do(asker: Asker, cluster: DescribedCluster) -> str:

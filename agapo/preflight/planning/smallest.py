@@ -16,7 +16,7 @@ from agapo.model.sizes import ModelSizes
 from agapo.preflight.model import Change, enough
 from agapo.preflight.planning.fitting import Case, case_of, changes_of, misfits, room
 from agapo.preflight.planning.placement import asked_by
-from agapo.preflight.sampling import Trained, actors_beside
+from agapo.preflight.sampling import Trained
 from agapo.recipe import DescribedCluster, load_recipe
 from agapo.recipe.keys import key_class
 
@@ -74,7 +74,7 @@ def _options(recipe: Trained, sizes: ModelSizes, cluster: DescribedCluster) -> I
     for ranks in sorted({*RANKS, asked.ranks}):
         for parallel in _parallel(recipe, sizes, cluster):
             each = parallel or asked.gpus_per_actor
-            beside = 0 if asked.by_turns else min(1, actors_beside(asked.gpus_per_rank, asked.gpus_per_actor))
+            beside = not asked.by_turns and 0 < each < 1 and asked.gpus_per_rank + each <= 1
             if beside:
                 actors = ranks
             else:
