@@ -1,4 +1,4 @@
-"""The command line: `agapo {sft,rl,dpo,pairs,eval,curate,filter,check,score} RECIPE key.path=value …`, and others.
+"""The command line: `agapo {sft,rl,dpo,pairs,eval,curate,filter,check,plan,score} RECIPE key.path=value …`, and others.
 
 Nothing heavy is imported until a stage runs, so that `--help` and the schema part of `check` are instant.
 """
@@ -107,6 +107,20 @@ def check(
     from agapo.preflight.check import check_recipe
 
     check_recipe(recipe, overrides or [], schema_only=schema)
+
+
+@app.command()
+def plan(
+    recipe: RecipePath,
+    cluster: Annotated[Path, typer.Option(help="The described cluster, a YAML file (recipes/cluster/).")],
+    overrides: Overrides = None,
+    prompt_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a prompt, on average.")] = None,
+    response_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a response, on average.")] = None,
+) -> None:
+    """Plan a recipe on a described cluster: memory, places, time, and the least that would do."""
+    from agapo.preflight.planning.plan import plan_recipe
+
+    plan_recipe(recipe, overrides or [], cluster, prompt_tokens=prompt_tokens, response_tokens=response_tokens)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from agapo.errors import UserError, first_line
+from agapo.errors import TransferFailed, UserError, first_line
 from agapo.forking.driver import ENVIRONMENT, start_forks, stop_forks, worker_environment
 from agapo.signals import kept_from_ray
 
@@ -256,8 +256,8 @@ def _told_plainly(relief: str) -> Iterator[None]:
         yield
     except RayTaskError as error:
         cause = error.cause
-        if isinstance(cause, UserError):
-            raise UserError(str(cause)) from None
+        if isinstance(cause, UserError | TransferFailed):
+            raise type(cause)(*cause.args) from None
         if type(cause).__name__ == "OutOfMemoryError":
             raise UserError(f"out of GPU memory; {relief} ({str(cause).splitlines()[0]})") from None
         raise

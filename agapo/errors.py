@@ -9,6 +9,10 @@ class ProcessDied(UserError):
     """A process of the run's is gone, which no new start inside the run mends: the same command goes on."""
 
 
+class TransferFailed(Exception):
+    """Weights did not get from the learner to an engine; they can be sent another way."""
+
+
 class Interrupted(Exception):
     """The user asked to stop (Ctrl-C, SIGTERM). Raised only where no finished step can be lost."""
 

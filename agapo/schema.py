@@ -104,6 +104,11 @@ class Response:
         """[T] bool, which tokens take part in the loss."""
         return _join([np.full(len(segment.token_ids), segment.trained) for segment in self.segments], np.bool_)
 
+    @property
+    def versions(self) -> np.ndarray:
+        """[T] int64, the weights version that sampled each token."""
+        return _join([np.full(len(segment.token_ids), segment.weights_version) for segment in self.segments], np.int64)
+
 
 def _join(parts: list[np.ndarray], dtype: type[np.generic]) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros(0, dtype)

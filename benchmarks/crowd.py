@@ -88,7 +88,7 @@ class CrowdPool(RolloutPool):
         self._slice_s, self._count = slice_s, 0
         super().__init__(settings, actors=actors)
 
-    def _start(self, strategy: Any) -> Handle:
+    def _start(self, number: int, node: str | None) -> Handle:
         if self._count % A_PROCESS == 0:
             options = {"num_cpus": 0.1, "max_concurrency": 4 * A_PROCESS}
             self._crowds.append(ray.remote(Crowd).options(**options).remote(self._slice_s))

@@ -97,7 +97,7 @@ def _sample(pool: CrowdPool, scorer: Scorer, responses: int) -> int:
     """Sample and score so many responses; return how many were right."""
     message = {"role": "user", "content": "What is 0 + 1?"}
     requests = [
-        PromptRequest(Prompt(f"p{number}", (message,), columns={"answer": "1"}), tuple(range(64)))
+        PromptRequest(Prompt(f"p{number}", (message,), mode="non_reasoning", columns={"answer": "1"}), tuple(range(64)))
         for number in range(responses // GROUP)
     ]
     params = SamplingParams(group_size=GROUP, max_new_tokens=256)

@@ -30,6 +30,8 @@ class Objective:
     kl_estimator: Literal["sequence", "reward_to_go", "k2", "k3"] = "reward_to_go"
     importance: Literal["token", "sequence", "geometric", "none"] = "token"
     importance_cap: float = 2.0
+    importance_band: tuple[float, float] | None = None
+    """Outside of which a ratio's weight is 0."""
     clip: tuple[float, float] | None = None
     """(low, high) of a PPO clip, for the peers' presets; None for AGAPO."""
     aggregation: Literal["sequence", "token", "response_mean"] = "sequence"
@@ -57,6 +59,8 @@ class TokenBatch:
     """[T] the response's weight in the KL term."""
     kl_baselines: Tensor
     """[T] what is subtracted from the KL coefficient (`kl.kl_baseline`)."""
+    fresh: Tensor | None = None
+    """[T] 1 for tokens that the weights at hand sampled, on which engine and learner are compared; None: all."""
 
 
 def policy_loss(
@@ -77,11 +81,19 @@ def policy_loss(
 
 
 def importance_weights(log_ratio: Tensor, tokens: TokenBatch, objective: Objective) -> Tensor:
-    """Return min(ρ, cap) for each token [T]; ρ is the ratio of the token, or the product or mean of its response's."""
+    """Return min(ρ, cap) for each token [T]; ρ is the ratio of the token, or the product or mean of its response's.
+
+    0 where ρ is outside the band, if there is one.
+    """
     if objective.importance == "none":
         return torch.ones_like(log_ratio)
+    level = _at_level(log_ratio, tokens, objective)
     # The cap is applied to the logarithm, so that nothing overflows on the way to it.
-    return _at_level(log_ratio, tokens, objective).clamp(max=math.log(objective.importance_cap)).exp()
+    weights = level.clamp(max=math.log(objective.importance_cap)).exp()
+    if objective.importance_band is None:
+        return weights
+    low, high = objective.importance_band
+    return torch.where((level >= math.log(max(low, 1e-30))) & (level <= math.log(high)), weights, 0.0)
 
 
 def _at_level(log_ratio: Tensor, tokens: TokenBatch, objective: Objective) -> Tensor:
@@ -145,9 +157,7 @@ def _sums(log_ratio: Tensor, logprobs: Tensor, tokens: TokenBatch, objective: Ob
         "tokens": tokens.mask.sum(),
         "ratio": (ratio * tokens.mask).sum(),
         "ratio_square": (ratio**2 * tokens.mask).sum(),
-        "gap": log_ratio.abs().sum(),
-        "gap_max": log_ratio.abs().max(),
-        "gap_kl": (ratio - 1 - log_ratio).sum(),
+        **_fresh_sums(log_ratio, ratio, tokens),
         "ratio_max": torch.where(tokens.mask > 0, ratio, 0.0).max(),
         "ratio_outside": (outside * tokens.mask).sum(),
     }
@@ -156,3 +166,17 @@ def _sums(log_ratio: Tensor, logprobs: Tensor, tokens: TokenBatch, objective: Ob
         sums["kl"] = to_reference.sum()
         sums["kl_k3"] = (((-to_reference).exp() - 1 + to_reference) * tokens.mask).sum()
     return sums
+
+
+def _fresh_sums(log_ratio: Tensor, ratio: Tensor, tokens: TokenBatch) -> dict[str, Tensor]:
+    """Sums over the tokens that the weights at hand sampled: there the two should be the same."""
+    fresh = tokens.mask if tokens.fresh is None else tokens.mask * tokens.fresh
+    gap = (log_ratio * fresh).abs()
+    return {
+        "fresh": fresh.sum(),
+        "fresh_ratio": (ratio * fresh).sum(),
+        "fresh_ratio_square": (ratio**2 * fresh).sum(),
+        "gap": gap.sum(),
+        "gap_max": gap.max(),
+        "gap_kl": ((ratio - 1 - log_ratio) * fresh).sum(),
+    }

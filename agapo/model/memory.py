@@ -116,6 +116,11 @@ class Memory:
         return [part for part in here if part.when == "always"] + most
 
     @property
+    def idle_bytes(self) -> int:
+        """On the GPU all the time, in no phase alone."""
+        return sum(part.bytes for part in self.parts if part.when == "always" and not part.host)
+
+    @property
     def gpu_bytes(self) -> int:
         """The most at any time."""
         return sum(part.bytes for part in self.at_worst)

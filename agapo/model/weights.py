@@ -7,9 +7,10 @@ a sum of each parameter's bits, and who loads it compares: that the weights have
 """
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -35,10 +36,33 @@ class WeightLayout:
         """Elements of each parameter."""
         return [int(np.prod(shape)) for shape in self.shapes]
 
+    def pieces(self, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yield each parameter's name and values out of the flat buffer."""
+        for name, shape, piece in zip(self.names, self.shapes, flat.split(self.sizes), strict=True):
+            yield name, piece.view(shape)
+
+
+class Weights(Protocol):
+    """A model's trained weights, however they come (`transports.py` has other ways than `PackedWeights`)."""
+
+    @property
+    def layout(self) -> WeightLayout:
+        """Which they are."""
+        ...
+
+    @property
+    def sums(self) -> Sequence[int]:
+        """`bit_sum` of each parameter, taken where it was trained; known of those that `named` has yielded."""
+        ...
+
+    def named(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield each parameter's name and values, which are to be read only, and before the next ones are asked for."""
+        ...
+
 
 @dataclass(frozen=True)
 class PackedWeights:
-    """A model's trained weights as they travel."""
+    """The trained weights in the host's memory: what goes anywhere, through Ray's object store."""
 
     buffer: np.ndarray
     """uint8 (numpy has no bfloat16): the parameters one after the other."""
@@ -48,10 +72,7 @@ class PackedWeights:
 
     def named(self) -> Iterator[tuple[str, Tensor]]:
         """Yield each parameter's name and values, which lie in the buffer and are to be read only."""
-        layout = self.layout
-        pieces = _as_tensor(self.buffer, layout.dtype).split(layout.sizes)
-        for name, shape, piece in zip(layout.names, layout.shapes, pieces, strict=True):
-            yield name, piece.view(shape)
+        return self.layout.pieces(as_tensor(self.buffer, self.layout.dtype))
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -80,21 +101,27 @@ def empty_buffer(layout: WeightLayout, *, pinned: bool = False) -> Tensor:
 def pack_weights(
     model: nn.Module, layout: WeightLayout, gather: Gather = whole, flat: Tensor | None = None
 ) -> PackedWeights:
-    """Return the parameters of a layout in one buffer: `flat` (`empty_buffer`), which is written over, or a new one.
+    """Return the parameters of a layout in one buffer: `flat` (`empty_buffer`), which is written over, or a new one."""
+    flat = empty_buffer(layout) if flat is None else flat
+    sums = pack_into(flat, model, layout, gather)
+    return PackedWeights(flat.view(torch.uint8).numpy(), layout, tuple(sums.tolist()))
 
-    Sharded parameters are made whole one at a time, to bound the memory.
+
+@torch.no_grad()
+def pack_into(flat: Tensor, model: nn.Module, layout: WeightLayout, gather: Gather = whole) -> Tensor:
+    """Write the parameters of a layout into `flat` (`empty_buffer`); return their sums, int64, where they lie.
+
+    Who reads the sums on the host has waited for the copies too. Sharded parameters are made whole one at a time, to
+    bound the memory.
     """
     parameters = dict(model.named_parameters())
-    flat = empty_buffer(layout) if flat is None else flat
     sums = []
     for name, piece in zip(layout.names, flat.split(layout.sizes), strict=True):
         with gather(parameters[name]):
             values = parameters[name].to(layout.dtype).reshape(-1)
             piece.copy_(values, non_blocking=True)
             sums.append(_bits_added(values))
-    # One wait for the GPU, for the sums and the copies before them.
-    known = tuple(torch.stack(sums).tolist())
-    return PackedWeights(flat.view(torch.uint8).numpy(), layout, known)
+    return torch.stack(sums)
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> PackedWeights:
@@ -114,15 +141,15 @@ def take_part(model: nn.Module, layout: WeightLayout, gather: Gather) -> None:
 
 
 @torch.no_grad()
-def load_weights(model: nn.Module, weights: PackedWeights) -> None:
-    """Copy packed weights into the model's parameters, in place."""
+def load_weights(model: nn.Module, weights: Weights) -> None:
+    """Copy weights into the model's parameters, in place."""
     parameters = dict(model.named_parameters())
     for name, values in weights.named():
         parameters[name].copy_(values)
 
 
-def require_loaded(model: nn.Module, weights: PackedWeights, version: int) -> None:
-    """Raise UserError where the trained parameters are not those that were packed, or some were not packed at all."""
+def require_loaded(model: nn.Module, weights: Weights, version: int) -> None:
+    """Raise UserError where the trained parameters are not those that were loaded, or some were not sent at all."""
     parameters = trained_parameters(model)
     wrong = sorted(parameters.keys() - set(weights.layout.names))
     # Of another type than what travels (which tests have, and recipes have not) they cannot have the same bits.
@@ -155,7 +182,8 @@ def _bits_added(values: Tensor) -> Tensor:
     return values.view(INTEGERS[values.element_size()]).sum(dtype=torch.int64)
 
 
-def _as_tensor(buffer: np.ndarray, dtype: torch.dtype) -> Tensor:
+def as_tensor(buffer: np.ndarray, dtype: torch.dtype) -> Tensor:
+    """Return a buffer of bytes (uint8) as a tensor that is to be read only."""
     with warnings.catch_warnings():
         # Arrays from Ray's object store are read-only, which torch warns of; we only read.
         warnings.simplefilter("ignore", UserWarning)

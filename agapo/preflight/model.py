@@ -19,6 +19,7 @@ from agapo.model.memory import GIB, FineTuningSetup, Memory, training_memory
 from agapo.model.rope import extend_context
 from agapo.model.sizes import ModelSizes, config_sizes, published_sizes
 from agapo.model.tokenizer import build_tokenizer
+from agapo.preflight.sampling import actor_memory, actor_verdict, vllm_share
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe
 from agapo.recipe.lora import LoRAConfig
 from agapo.stages.running.start import last_finished, start_recipe
@@ -164,9 +165,18 @@ def memory_rows(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> Rows:
         host = memory.host_bytes / GIB
         rows.append(("memory of a host", f"about {host:.1f} GiB for each of its ranks ({8 * host:.0f} for eight)"))
     if own.gpu_gib and own.gpus_per_rank:
-        fewest = FEWEST[recipe.stage]
-        rows.append((f"a GPU of {own.gpu_gib:g} GiB", _verdict(sizes, setup, own.gpu_gib, own.gpus_per_rank, fewest)))
-    return rows
+        rows.append((f"a GPU of {own.gpu_gib:g} GiB", gpu_verdict(recipe, sizes)))
+    return [*rows, *_actor_rows(recipe, sizes)]
+
+
+def _actor_rows(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> Rows:
+    """Return what an actor takes on a GPU: it samples before and after training, by turns with the ranks."""
+    if not recipe.rollout.gpus_per_actor:
+        return []
+    memory, gib = actor_memory(recipe, sizes), recipe.training.gpu_gib
+    total = f"about {memory.gpu_bytes / GIB:.1f} GiB at most ({parts_text(memory)})" if memory else ""
+    rows = [("memory an actor", total or vllm_share(recipe, sizes))]
+    return [*rows, (f"sampling on {gib:g} GiB", actor_verdict(recipe, sizes))] if gib else rows
 
 
 def parts_text(memory: Memory) -> str:
@@ -187,18 +197,22 @@ def _by_name(memory: Memory) -> dict[str, int]:
     return found
 
 
-def _verdict(sizes: ModelSizes, setup: FineTuningSetup, gpu_gib: float, gpus_per_rank: float, fewest: Fewest) -> str:
-    sharing = max(1, int(1 / gpus_per_rank))
-    room = gpu_gib * GIB / sharing
+def room_left(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes, **setup: Any) -> float:
+    """Return the bytes that training leaves of a rank's share of its GPU, given changes to its setup."""
+    own = recipe.training
+    assert own.gpu_gib
+    room = own.gpu_gib * GIB / max(1, int(1 / own.gpus_per_rank))
+    return room - training_memory(sizes, replace(setup_of(recipe, sizes), **setup)).gpu_bytes
 
-    def left(tried: FineTuningSetup) -> float:
-        return room - training_memory(sizes, tried).gpu_bytes
 
-    if left(setup) >= 0:
-        return f"fits, with {left(setup) / GIB:.1f} GiB to spare"
-    return f"does not fit: {-left(setup) / GIB:.1f} GiB too much; " + mends(
-        list(_changes(setup, fewest)),
-        lambda change: left(replace(setup, **change)) >= 0,
+def gpu_verdict(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> str:
+    """Say whether a GPU holds its ranks, and what to change where it does not."""
+    left = room_left(recipe, sizes)
+    if left >= 0:
+        return f"fits, with {left / GIB:.1f} GiB to spare"
+    return f"does not fit: {-left / GIB:.1f} GiB too much; " + mends(
+        memory_changes(recipe, sizes),
+        lambda change: room_left(recipe, sizes, **change) >= 0,
         "take more ranks, shorter sequences, training.lora or a smaller model",
     )
 
@@ -211,14 +225,25 @@ def mends(changes: Sequence[Change], fits: Callable[[dict[str, Any]], bool], els
     """Return the single changes that make it fit, or how many of them it takes together, or else `else_`."""
     if single := [text for text, change in changes if fits(change)]:
         return f"any of these would do: {', '.join(single)}"
+    together = enough(changes, fits)
+    return f"together these would do: {', '.join(together)}" if together else else_
+
+
+def enough(changes: Sequence[Change], fits: Callable[[dict[str, Any]], bool]) -> list[str] | None:
+    """Return how many of the changes it takes, in order, to make it fit; None where all of them do not."""
     together: dict[str, Any] = {}
     texts: list[str] = []
     for text, change in changes:
         # The names of changes to one key come in order; the last one counts.
         together, texts = together | change, [*texts, text]
         if fits(together):
-            return f"together these would do: {', '.join(texts)}"
-    return else_
+            return texts
+    return None
+
+
+def memory_changes(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> list[Change]:
+    """Return what makes training take less memory, the cheapest first."""
+    return list(_changes(setup_of(recipe, sizes), FEWEST[recipe.stage]))
 
 
 def _changes(setup: FineTuningSetup, fewest: Fewest) -> Iterator[Change]:

@@ -6,14 +6,20 @@ from typing import Any
 
 from agapo.errors import UserError
 from agapo.learner.deepspeed_config import stage_run
-from agapo.model.memory import CONTEXT_BYTES, GIB, FineTuningSetup, Memory
-from agapo.model.rl_memory import engine_memory, handed_over, learner_memory
+from agapo.model.memory import CONTEXT_BYTES, GIB, FineTuningSetup, Memory, Part
+from agapo.model.rl_memory import handed_over, learner_memory
 from agapo.model.sizes import ModelSizes
+from agapo.placement import divide
 from agapo.preflight.model import Change, Rows, base_recipe, longest_sequence, mends, model_sizes, parts_text
+from agapo.preflight.sampling import (
+    actor_memory,
+    fewer_prompts,
+    vllm_lacks,
+    vllm_share,
+    vllm_verdict,
+)
 from agapo.recipe import RLRecipe
 
-LEAST_CACHE = GIB
-"""Of keys and values, under which sampling crawls."""
 SMALLEST_MICRO = 1
 """Rows of the smallest micro-batch."""
 
@@ -28,16 +34,17 @@ def check_memory(recipe: RLRecipe) -> Rows:
     except UserError as error:
         # Of an architecture that the formulas do not know; it may train all the same.
         return [("memory", f"not looked at: {error}")]
-    rank, actor = _rank(recipe, sizes, setup), _actor(recipe, sizes)
+    rank, actor = rank_memory(recipe, sizes, setup), actor_memory(recipe, sizes)
     rows = [("memory a rank", _total(rank))]
     if rank.host_bytes >= 0.05 * GIB:
         rows.append(("memory of a host", f"about {rank.host_bytes / GIB:.1f} GiB for each of its ranks"))
-    if (handed := handed_over(sizes, setup)) >= 0.05 * GIB:
+    by_host = recipe.rollout.weight_transport == "host"
+    if by_host and (handed := handed_over(sizes, setup)) >= 0.05 * GIB:
         text = f"{handed / GIB:.1f} GiB in the first rank, and as much in Ray's object store"
         rows.append(("weights on their way", text))
-    rows.append(("memory an actor", _total(actor) if actor else _vllm_share(recipe, sizes)))
+    rows.append(("memory an actor", _total(actor) if actor else vllm_share(recipe, sizes)))
     if recipe.learner.gpu_gib and recipe.learner.gpus_per_rank:
-        rows.append((f"a GPU of {recipe.learner.gpu_gib:g} GiB", _verdict(recipe, sizes)))
+        rows.append((f"a GPU of {recipe.learner.gpu_gib:g} GiB", gpu_verdict(recipe, sizes)))
     return rows
 
 
@@ -61,41 +68,12 @@ def learner_setup(recipe: RLRecipe, sizes: ModelSizes) -> FineTuningSetup:
     )
 
 
-def _rank(recipe: RLRecipe, sizes: ModelSizes, setup: FineTuningSetup) -> Memory:
-    return learner_memory(sizes, setup, reference=recipe.algorithm.kl.coefficient > 0)
-
-
-def _actor(recipe: RLRecipe, sizes: ModelSizes, chunk_prompts: int = 0) -> Memory | None:
-    """Return the memory of an actor with the transformers engine; None with vLLM, which takes the share it is given."""
-    own, evaluation = recipe.rollout, recipe.evaluation
-    if own.engine == "vllm":
-        return None
-    measuring = (chunk_prompts or evaluation.chunk_prompts) * max(1, evaluation.pass_at)
-    return engine_memory(
-        sizes,
-        rows=max((chunk_prompts or own.chunk_prompts) * own.group_size, measuring),
-        columns=longest_sequence(recipe),
-        number=_number(recipe),
-        gpu=bool(own.gpus_per_actor),
-    )
-
-
-def _vllm_share(recipe: RLRecipe, sizes: ModelSizes) -> str:
-    own, weights = recipe.rollout.vllm, _vllm_weights(recipe, sizes) / GIB
-    if not recipe.rollout.gpus_per_actor:
-        return f"vLLM: weights {weights:.1f} GiB, keys and values {own.cache_gib:g} GiB"
-    share = f"{100 * own.gpu_memory:.0f} % of its GPU (rollout.vllm.gpu_memory)"
-    return f"vLLM takes {share}: weights {weights:.1f} GiB, the rest keys and values"
-
-
-def _vllm_weights(recipe: RLRecipe, sizes: ModelSizes) -> float:
-    """Return the bytes of the weights on each GPU of an actor."""
-    return _number(recipe) * sizes.parameters / recipe.rollout.vllm.tensor_parallel
-
-
-def _number(recipe: RLRecipe) -> int:
-    """Return the bytes of a number of the model's."""
-    return 2 if recipe.model.dtype == "bfloat16" else 4
+def rank_memory(recipe: RLRecipe, sizes: ModelSizes, setup: FineTuningSetup) -> Memory:
+    """Return the memory of a rank, with its reference policy where there is one, and what `ipc` keeps for engines."""
+    memory = learner_memory(sizes, setup, reference=recipe.algorithm.kl.coefficient > 0)
+    if recipe.rollout.weight_transport != "ipc":
+        return memory
+    return Memory([*memory.parts, Part("weights for the engine", handed_over(sizes, setup))])
 
 
 def _total(memory: Memory) -> str:
@@ -106,20 +84,17 @@ def _total(memory: Memory) -> str:
 # --- does it fit? ---
 
 
-def _verdict(recipe: RLRecipe, sizes: ModelSizes) -> str:
+def gpu_verdict(recipe: RLRecipe, sizes: ModelSizes) -> str:
     """Say whether a GPU holds what is put on it, and what to change where it does not."""
     left = room_left(recipe, sizes)
     actors = _actors_beside_a_rank(recipe)
     shared = f"a rank and {'an actor' if actors == 1 else f'{actors} actors'} share it: " if actors else ""
-    if (lacking := _vllm_lacks(recipe, sizes)) > 0:
-        return (
-            f"does not fit: vLLM's share is {lacking / GIB:.1f} GiB too little for the weights and "
-            f"{LEAST_CACHE / GIB:g} GiB of keys and values; raise rollout.vllm.gpu_memory or tensor_parallel"
-        )
+    if (lacking := vllm_lacks(recipe, sizes)) > 0:
+        return vllm_verdict(lacking)
     if left >= 0:
         return f"{shared}fits, with {left / GIB:.1f} GiB to spare"
     found = mends(
-        list(_changes(recipe, sizes)),
+        memory_changes(recipe, sizes),
         lambda change: room_left(recipe, sizes, **change) >= 0,
         "take more ranks, shorter responses, or a smaller model",
     )
@@ -127,42 +102,48 @@ def _verdict(recipe: RLRecipe, sizes: ModelSizes) -> str:
 
 
 def _actors_beside_a_rank(recipe: RLRecipe) -> int:
-    """Return how many actors Ray can put on the GPU of a rank."""
-    share = recipe.rollout.gpus_per_actor
-    return min(recipe.rollout.actors, int((1 - recipe.learner.gpus_per_rank) / share)) if 0 < share < 1 else 0
+    """Return how many actors there are on the GPU of the rank that shares it with the most."""
+    own, rollout = recipe.learner, recipe.rollout
+    bundles = divide(own.ranks, own.gpus_per_rank, rollout.actors, rollout.gpus_per_actor)
+    return max(map(bundles.actors.count, bundles.ranks), default=0)
 
 
-def _vllm_lacks(recipe: RLRecipe, sizes: ModelSizes) -> float:
-    """Return the bytes that vLLM's share of its GPU is too small by; 0 or less where it is not."""
-    gpu = recipe.learner.gpu_gib
-    if recipe.rollout.engine != "vllm" or not recipe.rollout.gpus_per_actor or not gpu:
-        return 0
-    share = recipe.rollout.vllm.gpu_memory * gpu * GIB
-    return _vllm_weights(recipe, sizes) + CONTEXT_BYTES + LEAST_CACHE - share
+def room_left(
+    recipe: RLRecipe, sizes: ModelSizes, *, chunk_prompts: int = 0, sleep: bool = False, **setup: Any
+) -> float:
+    """Return the bytes that are left on the fullest GPU, given changes to the actor's chunk and the learner's setup.
 
-
-def room_left(recipe: RLRecipe, sizes: ModelSizes, *, chunk_prompts: int = 0, **setup: Any) -> float:
-    """Return the bytes that are left on the fullest GPU, given changes to the actor's chunk and the learner's setup."""
+    `sleep`: as if `rollout.sleep_while_learning` were set.
+    """
     assert recipe.learner.gpu_gib
     gpu = recipe.learner.gpu_gib * GIB
-    rank = _rank(recipe, sizes, replace(learner_setup(recipe, sizes), **setup)).gpu_bytes
-    sampling = _actor(recipe, sizes, chunk_prompts)
+    memory = rank_memory(recipe, sizes, replace(learner_setup(recipe, sizes), **setup))
+    rank = memory.gpu_bytes
+    sampling = actor_memory(recipe, sizes, chunk_prompts)
     actor = sampling.gpu_bytes if sampling else recipe.rollout.vllm.gpu_memory * gpu
     share, beside = recipe.rollout.gpus_per_actor, _actors_beside_a_rank(recipe)
     if not share:
         return gpu - rank
+    if beside and (sleep or recipe.rollout.sleep_while_learning):
+        # By turns: actors that sleep keep their CUDA context, a rank that waits all that is not of a phase alone.
+        return gpu - max(rank + beside * CONTEXT_BYTES, memory.idle_bytes + beside * actor)
     alone = min(recipe.rollout.actors, max(1, int(1 / share)))
     return gpu - (rank + beside * actor if beside else max(rank, alone * actor))
 
 
+def memory_changes(recipe: RLRecipe, sizes: ModelSizes) -> list[Change]:
+    """Return what takes less memory, the cheapest first."""
+    return list(_changes(recipe, sizes))
+
+
 def _changes(recipe: RLRecipe, sizes: ModelSizes) -> Iterator[Change]:
-    """Yield what takes less memory, the cheapest first."""
-    setup, chunk = learner_setup(recipe, sizes), recipe.rollout.chunk_prompts
+    setup = learner_setup(recipe, sizes)
     if not setup.gradient_checkpointing:
         yield "model.gradient_checkpointing=true", {"gradient_checkpointing": True}
-    if recipe.rollout.engine == "transformers" and chunk > 1:
-        fewer = max(1, min(chunk, recipe.evaluation.chunk_prompts) // 2)
-        yield f"rollout.chunk_prompts={fewer} evaluation.chunk_prompts={fewer}", {"chunk_prompts": fewer}
+    if _actors_beside_a_rank(recipe) and not recipe.rollout.sleep_while_learning:
+        yield "rollout.sleep_while_learning=true", {"sleep": True}
+    if fewer := fewer_prompts(recipe, lambda count: room_left(recipe, sizes, chunk_prompts=count) >= 0):
+        yield fewer[0], {"chunk_prompts": fewer[1]}
     if setup.micro_rows > SMALLEST_MICRO:
         yield f"learner.micro_batch_tokens={setup.row_tokens}", {"micro_rows": SMALLEST_MICRO}
     for stage in (2, 3):

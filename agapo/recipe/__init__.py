@@ -3,9 +3,20 @@
 from agapo.recipe.base import Recipe
 from agapo.recipe.dpo import DPORecipe
 from agapo.recipe.eval import EvalRecipe
+from agapo.recipe.hardware import DescribedCluster
 from agapo.recipe.keys import fingerprint
-from agapo.recipe.read import load_recipe
+from agapo.recipe.read import load_cluster, load_recipe
 from agapo.recipe.rl import RLRecipe
 from agapo.recipe.sft import SFTRecipe
 
-__all__ = ["DPORecipe", "EvalRecipe", "RLRecipe", "Recipe", "SFTRecipe", "fingerprint", "load_recipe"]
+__all__ = [
+    "DPORecipe",
+    "DescribedCluster",
+    "EvalRecipe",
+    "RLRecipe",
+    "Recipe",
+    "SFTRecipe",
+    "fingerprint",
+    "load_cluster",
+    "load_recipe",
+]

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agapo.algorithm.presets import PRESETS
 from agapo.recipe.section import Strict
@@ -49,6 +49,16 @@ class ImportanceConfig(Strict):
     to 0 or at the cap), or their geometric mean (as GSPO's, arXiv 2507.18071: every token of a response weighs alike,
     whatever its length)."""
     cap: float = Field(default=2.0, ge=1)
+    band: tuple[float, float] | None = None
+    """[low, high]: where the ratio is outside, the weight is 0 (as IcePop, and sequence masks, of the peers); off for
+    AGAPO, which lets every token count."""
+
+    @field_validator("band")
+    @classmethod
+    def _band_holds_one(cls, band: tuple[float, float] | None) -> tuple[float, float] | None:
+        if band and not 0 <= band[0] < 1 < band[1]:
+            raise ValueError(f"band {list(band)}: should be [low, high] around 1, such as [0.5, 5]")
+        return band
 
 
 class ClipConfig(Strict):

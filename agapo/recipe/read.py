@@ -12,10 +12,12 @@ from pydantic import BaseModel, ValidationError
 
 from agapo.errors import UserError
 from agapo.recipe.base import Recipe
+from agapo.recipe.hardware import DescribedCluster
 from agapo.recipe.yaml_text import Scalar, fit, read_override, read_yaml
 from agapo.resolve import did_you_mean
 
 R = TypeVar("R", bound=Recipe)
+M = TypeVar("M", bound=BaseModel)
 
 MOVED = {"EvalRecipe": {"accuracy": "its parts are the sections 'prompts', 'reward' and 'evaluation' (test_size) now"}}
 """By recipe: keys of before, and what there is instead."""
@@ -26,7 +28,7 @@ def load_recipe(kind: type[R], path: Path, overrides: list[str] | None = None) -
 
     Raises UserError, one line a mistake, each naming file and key.
     """
-    content = _read_yaml(path)
+    content = _read_yaml(path, "recipe")
     for override in overrides or []:
         _apply(content, override)
     content, mistakes = fit(kind, content)
@@ -36,6 +38,16 @@ def load_recipe(kind: type[R], path: Path, overrides: list[str] | None = None) -
     stage = kind.model_fields["stage"].default
     if content.setdefault("stage", stage) != stage:
         raise UserError(f"{path}: stage: this is a recipe for '{content['stage']}'; run 'agapo {content['stage']}'")
+    return _validated(kind, path, content, mistakes)
+
+
+def load_cluster(path: Path) -> DescribedCluster:
+    """Read a described cluster. Raises UserError as `load_recipe` does."""
+    content, mistakes = fit(DescribedCluster, _read_yaml(path, "described cluster"))
+    return _validated(DescribedCluster, path, content, mistakes)
+
+
+def _validated(kind: type[M], path: Path, content: dict[str, Any], mistakes: list[str]) -> M:
     if mistakes:
         raise UserError("\n".join(f"{path}: {line}" for line in mistakes))
     try:
@@ -46,16 +58,16 @@ def load_recipe(kind: type[R], path: Path, overrides: list[str] | None = None) -
 
 def recipe_stage(path: Path) -> str:
     """Return the stage that a recipe file says it is for (`sft`, `rl`, `dpo` or `eval`)."""
-    stage = fit(dict[str, Any], _read_yaml(path))[0].get("stage")
+    stage = fit(dict[str, Any], _read_yaml(path, "recipe"))[0].get("stage")
     if stage not in ("sft", "rl", "dpo", "eval"):
         raise UserError(f"{path}: stage: is {stage!r}; should be 'sft', 'rl', 'dpo' or 'eval'")
     return stage
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path, what: str) -> dict[str, Any]:
     if not path.is_file():
         near = [str(item) for item in Path("recipes").glob("*/*.yaml")]
-        raise UserError(f"{path}: no such recipe{did_you_mean(str(path), near)}")
+        raise UserError(f"{path}: no such {what}{did_you_mean(str(path), near)}")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -57,6 +57,42 @@ class RLRecipe(Recipe):
         return self
 
     @model_validator(mode="after")
+    def _weights_can_travel_so(self) -> "RLRecipe":
+        way, rank, actor = self.rollout.weight_transport, self.learner.gpus_per_rank, self.rollout.gpus_per_actor
+        if way == "host":
+            return self
+        if self.learner.lora and self.rollout.engine == "vllm":
+            reason = "vLLM takes adapters from the host"
+        elif bool(rank) != bool(actor):
+            reason = f"learner.gpus_per_rank is {rank:g} and rollout.gpus_per_actor {actor:g}"
+        elif way == "ipc" and rank + actor > 1:
+            reason = f"with {rank:g} of a GPU a rank and {actor:g} an actor, no two share one"
+        elif way == "ipc" and not rank and self.cluster.address:
+            reason = "hosts of a cluster share no memory"
+        elif way == "broadcast" and rank and (rank < 1 or actor < 1):
+            reason = "NCCL has one member a GPU; where they are shared, ipc does it"
+        else:
+            return self
+        raise ValueError(f"rollout.weight_transport: {way}, but {reason}; set it to host")
+
+    @model_validator(mode="after")
+    def _sampling_ahead_goes_with_the_rest(self) -> "RLRecipe":
+        own = self.rollout
+        if not own.max_staleness:
+            return self
+        if own.sleep_while_learning:
+            raise ValueError(
+                f"rollout.max_staleness: {own.max_staleness} with sleep_while_learning: actors that sample while ranks "
+                "learn do not sleep meanwhile; set one of them to its default"
+            )
+        if self.algorithm.importance.level == "none" and self.algorithm.clip is None:
+            raise ValueError(
+                f"rollout.max_staleness: {own.max_staleness} with algorithm.importance.level none: nothing would "
+                "correct for the older weights; set the level to token, geometric or sequence"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _parts_fit(self) -> "RLRecipe":
         responses = self.prompts_per_step * self.rollout.group_size
         if responses % self.learner.ranks:

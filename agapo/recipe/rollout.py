@@ -60,10 +60,20 @@ class RolloutConfig(Strict):
     threads: int = Field(default=0, ge=0)
     """CPU threads an actor; 0 shares this machine's cores among the actors."""
     gpus_per_actor: float = Field(default=0.0, ge=0)
+    max_staleness: int = Field(default=0, ge=0)
+    """Steps that the weights which sampled a token may be behind those that learn from it, in RL (docs/async.md): with
+    1 or more, actors sample the next steps' prompts while the learner learns. 0: they take turns, and a run repeats
+    itself to the bit."""
+    sleep_while_learning: bool = False
+    """Actors that share GPUs with the learner's ranks leave the memory to them while they learn: weights go to the
+    host, what vLLM caches is dropped. RL alone reads it."""
     chunk_timeout_s: float = Field(default=1800.0, gt=0)
     """An actor that gives no sign for so long is taken for hung, and replaced; it should every half second."""
     max_restarts: int = Field(default=10, ge=0)
     """Actor replacements a run; more says that something is wrong that a restart cannot mend."""
+    weight_transport: Literal["host", "ipc", "broadcast"] = "host"
+    """How RL's new weights reach the actors (docs/engines.md): through the `host`'s memory, anywhere; by `ipc`, where
+    ranks and actors share GPUs (or, without GPUs, one machine); by `broadcast` to all at once (NCCL, or gloo)."""
     vllm: VLLMConfig = VLLMConfig()
     mismatch: MismatchConfig = MismatchConfig()
 

@@ -11,7 +11,8 @@ from agapo.cluster import own_node, which_host
 from agapo.errors import UserError
 from agapo.model.adapters import add_adapters
 from agapo.model.loading import load_model, load_tokenizer
-from agapo.model.weights import PackedWeights
+from agapo.model.transports import MeetingPlace
+from agapo.model.weights import Weights
 from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.rollout import VLLMConfig
 from agapo.rollouts.engine import Engine, Piece, Request, ResponseId, SamplingParams
@@ -94,11 +95,30 @@ class RolloutActor:
         self._in_flight -= {piece.id for piece in pieces}
         return pieces
 
+    def pause(self) -> list[Piece]:
+        """Take what is in flight out of it; return what there is of it."""
+        pieces = self.engine.abort(self._in_flight)
+        self._in_flight.clear()
+        return pieces
+
     def drop(self) -> None:
         """Forget what is in flight."""
         self.engine.abort(self._in_flight)
         self._in_flight.clear()
 
-    def update_weights(self, weights: PackedWeights, version: int) -> None:
+    def meet(self, meeting: MeetingPlace, member: int) -> None:
+        """Meet the learner for broadcasts, as this member, or from this one on."""
+        self.engine.meet(meeting, member)
+
+    def update_weights(self, weights: Weights, version: int) -> None:
         """Take the weights after `version` optimizer updates; what is in flight goes on with them."""
         self.engine.update_weights(weights, version)
+
+    def sleep(self) -> None:
+        """Leave the GPU's memory to others; nothing is in flight."""
+        self.drop()
+        self.engine.sleep()
+
+    def wake(self) -> None:
+        """Come back, with the weights as they were."""
+        self.engine.wake()

@@ -6,6 +6,9 @@ A repeatable engine has one chunk at a time, whole, whichever actor that is: wha
 weights, the chunk and its seeds alone, so that a chunk that is done again (its actor died or hung) gives the same
 groups. Another engine has as many as its window takes, and only what is missing is done again.
 
+Sampling ahead of the learner (`agapo.rollouts.ahead`) is one call without an end: prompts are fed to it as they may be
+begun, weights change in the middle of it, and it can be paused.
+
 An answer costs the same with eight actors and with five hundred: nobody looks through all of them over it.
 """
 
@@ -19,9 +22,9 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
-from ray.exceptions import ObjectLostError, RayActorError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 
-from agapo.cluster import answer_of
+from agapo.cluster import answer_of, fetch
 from agapo.errors import Interrupted, UserError
 from agapo.rollouts.actor import EngineSettings
 from agapo.rollouts.engine import Piece, PromptRequest, Request, SamplingParams
@@ -89,19 +92,30 @@ class _Call:
     """A slice of work in the hands of an actor."""
 
     actor: int
+    handle: Any
+    """The actor's, which may have been replaced since."""
     started: float = field(default_factory=time.monotonic)
 
 
 class Dispatch:
     """The chunks of a call: which wait, who has which, and what has come of them."""
 
-    def __init__(self, pool: Actors, requests: Sequence[PromptRequest], params: SamplingParams, chunk_prompts: int):
-        self._pool, self._params = pool, params
-        self._assembly = GroupAssembly(requests, params)
-        everything = range(len(requests))
-        starts = range(0, len(requests), chunk_prompts)
-        self._waiting = deque(_Chunk(everything[start : start + chunk_prompts]) for start in starts)
-        self._unfinished = len(self._waiting)
+    def __init__(
+        self,
+        pool: Actors,
+        requests: Sequence[PromptRequest],
+        params: SamplingParams,
+        chunk_prompts: int,
+        *,
+        ahead: bool = False,
+    ):
+        """`ahead`: weights may change in the middle; nothing is repeatable then."""
+        self._pool, self._params, self._chunk_prompts = pool, params, chunk_prompts
+        self._whole_groups = pool.settings.repeatable and not ahead
+        self._ahead = ahead
+        self._assembly = GroupAssembly([], params)
+        self._waiting: deque[_Chunk] = deque()
+        self._unfinished = 0
         self._held: list[list[_Chunk]] = [[] for _ in pool.actors]
         self._idle = set(range(len(self._held)))
         """Actors that hold nothing."""
@@ -110,21 +124,64 @@ class Dispatch:
         self._calls: dict[Any, _Call] = {}
         self._answers: SimpleQueue[tuple[Any, Future[list[Piece]]]] = SimpleQueue()
         self._look_again = 0.0
+        self.busy_s = 0.0
+        """Seconds that actors have worked, all of them together."""
+        self.feed(requests)
+
+    def feed(self, requests: Sequence[PromptRequest]) -> None:
+        """Take more prompts; their places go on from those before."""
+        places = self._assembly.expect(requests)
+        starts = range(0, len(places), self._chunk_prompts)
+        self._waiting.extend(_Chunk(places[start : start + self._chunk_prompts]) for start in starts)
+        self._unfinished += len(starts)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self._unfinished
 
     def run(self) -> Iterator[tuple[int, Group]]:
         """Yield (the request's place, its group) as groups become whole, in any order."""
         try:
-            self._deal_out()
-            while self._unfinished:
-                groups = self._take_answer()
-                # First, so that the actor does not wait for whoever takes the groups.
-                self._deal_out()
-                yield from groups
-                self._look_up()
+            while not self.idle:
+                yield from self.poll()
         finally:
-            # Whoever asked may have left in the middle, and a chunk done again may have been whole before its end.
-            for actor in self._pool.actors:
-                actor.drop.remote()
+            self.drop()
+
+    def drop(self) -> None:
+        """Let the actors forget what they have; a chunk done again may have been whole before its end, too."""
+        for actor in self._pool.actors:
+            actor.drop.remote()
+
+    def poll(self) -> Iterator[tuple[int, Group]]:
+        """Deal out what waits, wait for an answer, POLL_S at most, and yield what it has made whole."""
+        self._deal_out()
+        groups = self._take_answer()
+        # First, so that the actor does not wait for whoever takes the groups.
+        self._deal_out()
+        yield from groups
+        self._look_up()
+
+    def pause(self) -> Iterator[tuple[int, Group]]:
+        """Take everything out of flight; what there is of it goes on from there with the next poll.
+
+        Yields what has become whole meanwhile.
+        """
+        while self._calls:
+            yield from self._take_answer()
+            self._look_up()
+        for number in [number for number, held in enumerate(self._held) if held]:
+            for piece in self._paused(number):
+                self._assembly.keep(piece)
+            self._take_back(number)
+
+    def _paused(self, number: int) -> list[Piece]:
+        """Return what there is of the responses that an actor has."""
+        try:
+            return fetch(self._pool.actor(number).pause.remote(), timeout_s=self._pool.chunk_timeout_s)
+        except (RayActorError, ObjectLostError, GetTimeoutError):
+            # It is found out, and replaced, when it is given work again.
+            return []
 
     def _take_answer(self) -> list[tuple[int, Group]]:
         """Wait for an answer, POLL_S at most; return the groups that it makes whole."""
@@ -137,28 +194,41 @@ class Dispatch:
             return []
         call = self._calls.pop(reference, None)
         # None: the actor was taken for hung, and its chunks are others'.
-        return self._take(answer, call.actor) if call else []
+        return self._take(answer, call) if call else []
 
-    def _take(self, answer: "Future[list[Piece]]", number: int) -> list[tuple[int, Group]]:
+    def _take(self, answer: "Future[list[Piece]]", call: _Call) -> list[tuple[int, Group]]:
         """Return the groups that a slice has made whole, and note what its actor still holds."""
-        pieces = self._collect(answer, number)
+        self.busy_s += time.monotonic() - call.started
+        pieces = self._collect(answer, call)
         whole = [(piece.id.number, group) for piece in pieces if (group := self._assembly.add(piece))]
-        held = [chunk for chunk in self._held[number] if not self._is_done(chunk)]
-        self._unfinished -= len(self._held[number]) - len(held)
-        self._held[number] = held
-        (self._back if held else self._idle).add(number)
+        self._let_go(call.actor)
+        if not self._held[call.actor]:
+            self._idle.add(call.actor)
+        elif self._is_replaced(call):
+            self._take_back(call.actor)
+        else:
+            self._back.add(call.actor)
         return whole
 
-    def _is_done(self, chunk: _Chunk) -> bool:
-        return all(map(self._assembly.is_whole, chunk.numbers))
+    def _let_go(self, number: int) -> None:
+        """Take the chunks that are done from an actor."""
+        held: list[_Chunk] = []
+        for chunk in self._held[number]:
+            if not all(map(self._assembly.is_whole, chunk.numbers)):
+                held.append(chunk)
+                continue
+            self._unfinished -= 1
+            if self._ahead:
+                self._assembly.forget(chunk.numbers)
+        self._held[number] = held
 
     def _deal_out(self) -> None:
         """Give waiting chunks to the actors that have room, least loaded first, and let all go on working."""
         given = self._fill() if self._waiting else {}
         for number in self._back | given.keys():
-            work = self._pool.actor(number).work
-            reference = work.remote(given.get(number, []), self._params, self._pool.version)
-            self._calls[reference] = _Call(number)
+            actor = self._pool.actor(number)
+            reference = actor.work.remote(given.get(number, []), self._params, self._pool.version)
+            self._calls[reference] = _Call(number, actor)
             reference.future().add_done_callback(partial(self._note, reference))
         self._back.clear()
 
@@ -192,22 +262,30 @@ class Dispatch:
         return sum(self._assembly.count_missing(prompt) for chunk in self._held[number] for prompt in chunk.numbers)
 
     def _to_do(self, chunk: _Chunk) -> list[Request]:
-        whole = self._pool.settings.repeatable
+        whole = self._whole_groups
         return [item for number in chunk.numbers for item in self._assembly.missing(number, whole_group=whole)]
 
-    def _collect(self, answer: "Future[list[Piece]]", number: int) -> list[Piece]:
+    def _collect(self, answer: "Future[list[Piece]]", call: _Call) -> list[Piece]:
         """Return what finished in a slice; nothing where the actor, or its host with the answer, is gone."""
         try:
             return answer_of(answer)
         except (RayActorError, ObjectLostError):
-            for chunk in self._held[number]:
+            for chunk in self._held[call.actor]:
                 _count_try(chunk)
-            self._give_up(number)
+            self._give_up(call)
             return []
 
-    def _give_up(self, number: int) -> None:
+    def _give_up(self, call: _Call) -> None:
         """Replace an actor; what it held waits for others."""
-        self._pool.replace(number)
+        if not self._is_replaced(call):
+            self._pool.replace(call.actor)
+        self._take_back(call.actor)
+
+    def _is_replaced(self, call: _Call) -> bool:
+        """Whether the actor is another's by now: of one that new weights did not reach, say."""
+        return self._pool.actor(call.actor) is not call.handle
+
+    def _take_back(self, number: int) -> None:
         self._waiting.extendleft(reversed(self._held[number]))
         self._held[number] = []
         self._idle.add(number)
@@ -223,7 +301,7 @@ class Dispatch:
         for reference, call in list(self._calls.items()):
             if now - call.started > self._pool.chunk_timeout_s:
                 del self._calls[reference]
-                self._give_up(call.actor)
+                self._give_up(call)
 
 
 def _count_try(chunk: _Chunk) -> None:

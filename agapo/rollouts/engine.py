@@ -14,7 +14,8 @@ from typing import Literal, Protocol
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from agapo.model.weights import PackedWeights
+from agapo.model.transports import MeetingPlace
+from agapo.model.weights import Weights
 from agapo.schema import Prompt, Segment
 
 
@@ -132,7 +133,11 @@ class Engine(Protocol):
         """Take these out of flight; return what there is of them, paused (`resumed` makes a request of a piece)."""
         ...
 
-    def update_weights(self, weights: PackedWeights, version: int) -> None:
+    def meet(self, meeting: MeetingPlace, member: int) -> None:
+        """Meet the learner for broadcasts (`agapo.model.transports`), as this member, or from this one on."""
+        ...
+
+    def update_weights(self, weights: Weights, version: int) -> None:
         """Take the weights after `version` optimizer updates.
 
         Responses in flight go on with them in a segment of its own. What was computed of their tokens with the old

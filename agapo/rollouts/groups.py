@@ -1,8 +1,8 @@
 """Single responses become groups."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from agapo.rollouts.engine import Engine, Piece, PromptRequest, Request, SamplingParams
+from agapo.rollouts.engine import Engine, Piece, PromptRequest, Request, SamplingParams, resumed
 from agapo.schema import Group, Response
 
 
@@ -11,21 +11,46 @@ class GroupAssembly:
 
     def __init__(self, requests: Sequence[PromptRequest], params: SamplingParams):
         """`requests`: the prompts of the call; a response's `id.number` is its prompt's place in them."""
-        self._requests, self._params = requests, params
-        self._found: dict[int, dict[int, Piece]] = {}
+        self._params = params
+        self._requests: dict[int, PromptRequest] = {}
         self._whole: set[int] = set()
+        self._found: dict[int, dict[int, Piece]] = {}
+        self._paused: dict[int, dict[int, Piece]] = {}
+        self._count = 0
+        self.expect(requests)
+
+    def expect(self, requests: Sequence[PromptRequest]) -> range:
+        """Take more prompts; return their places."""
+        places = range(self._count, self._count + len(requests))
+        self._requests |= zip(places, requests, strict=True)
+        self._count = places.stop
+        return places
 
     def missing(self, number: int, *, whole_group: bool = False) -> list[Request]:
-        """Return the requests of a prompt's responses that are not there yet; or of all of its responses."""
+        """Return the requests of a prompt's responses that are not there yet; or of all of them, from the start.
+
+        A paused response goes on where it is.
+        """
+        if number in self._whole and not whole_group:
+            return []
         found = {} if whole_group else self._found.get(number, {})
-        wanted = [] if number in self._whole and not whole_group else range(self._params.group_size)
+        paused = {} if whole_group else self._paused.get(number, {})
         requests = self._requests[number].responses(self._params, number)
-        return [requests[index] for index in wanted if index not in found]
+        return [
+            resumed(request, paused[index]) if index in paused else request
+            for index, request in enumerate(requests)
+            if index not in found
+        ]
+
+    def keep(self, piece: Piece) -> None:
+        """Take as much as there is of a paused response."""
+        if piece.id.number not in self._whole:
+            self._paused.setdefault(piece.id.number, {})[piece.id.index] = piece
 
     def add(self, piece: Piece) -> Group | None:
         """Take a finished response; return its group where that has become whole, once."""
         number = piece.id.number
-        if number in self._whole:
+        if number in self._whole or number not in self._requests:
             return None
         found = self._found.setdefault(number, {})
         found[piece.id.index] = piece
@@ -33,8 +58,9 @@ class GroupAssembly:
             return None
         self._whole.add(number)
         request = self._requests[number]
-        responses = tuple(_response(self._found[number][index]) for index in range(self._params.group_size))
+        responses = tuple(_response(found[index]) for index in range(self._params.group_size))
         del self._found[number]
+        self._paused.pop(number, None)
         return Group(prompt=request.prompt, prompt_ids=request.prompt_ids, responses=responses)
 
     def count_missing(self, number: int) -> int:
@@ -44,6 +70,12 @@ class GroupAssembly:
     def is_whole(self, number: int) -> bool:
         """Whether the group of a prompt has been given out."""
         return number in self._whole
+
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Let go of what is kept of whole groups; they are not asked for again."""
+        for number in numbers:
+            self._requests.pop(number, None)
+            self._whole.discard(number)
 
 
 def _response(piece: Piece) -> Response:

@@ -64,7 +64,7 @@ def sample_and_score(
     Groups are judged while others are sampled. `on_sampled` is called when the last chunk has been sampled. Raises
     JudgingError when the errors of the last groups pass the judge's bound.
     """
-    watch = _Watch(judge)
+    watch = ErrorWatch(judge)
     numbers = range(len(requests))
     chunks = deque(numbers[start : start + chunk_prompts] for start in range(0, len(requests), chunk_prompts))
     judging: dict[int, Future[Group]] = {}
@@ -85,7 +85,7 @@ def sample_and_score(
     watch.end()
 
 
-class _Watch:
+class ErrorWatch:
     """The judged groups of late, and whether their errors have been looked at."""
 
     def __init__(self, judge: Judge):

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from agapo.chat import END_THINK
-from agapo.model.weights import PackedWeights
+from agapo.model.transports import MeetingPlace
+from agapo.model.weights import Weights
 from agapo.rollouts.engine import Engine, Piece, Request, ResponseId, SamplingParams, resumed
 from agapo.schema import Segment
 
@@ -113,7 +114,11 @@ class ThinkingBudget:
             added.thinking = {name: item for name, item in added.thinking.items() if name not in gone}
         return waiting + self.engine.abort(gone)
 
-    def update_weights(self, weights: PackedWeights, version: int) -> None:
+    def meet(self, meeting: MeetingPlace, member: int) -> None:
+        """See the engine's."""
+        self.engine.meet(meeting, member)
+
+    def update_weights(self, weights: Weights, version: int) -> None:
         """See the engine's."""
         self.engine.update_weights(weights, version)
 

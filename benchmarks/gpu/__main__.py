@@ -9,7 +9,7 @@ import platform
 import sys
 from pathlib import Path
 
-from benchmarks.gpu.parts import PARTS, VLLM, earlier_outcomes, run_here, run_part, write_results
+from benchmarks.gpu.parts import BY_NAME, PARTS, earlier_outcomes, run_here, run_part, write_results
 
 
 def main() -> int:
@@ -17,7 +17,7 @@ def main() -> int:
     own = _arguments()
     if own.plan:
         return _plan()
-    chosen = [part for part in (*PARTS, VLLM) if own.only == part.name] or list(PARTS)
+    chosen = [part for part in (*PARTS, *BY_NAME) if own.only == part.name] or list(PARTS)
     own.out.mkdir(parents=True, exist_ok=True)
     if own.here:
         run_here(chosen[0], own.out, small=own.small, weights=own.weights)
@@ -38,7 +38,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="Check and measure agapo on a GPU.")
-    parser.add_argument("--only", choices=[part.name for part in (*PARTS, VLLM)], help="one part instead of all")
+    parser.add_argument("--only", choices=[part.name for part in (*PARTS, *BY_NAME)], help="one part instead of all")
     parser.add_argument("--out", type=Path, default=Path("outputs/gpu"), help="where results go (outputs/gpu)")
     parser.add_argument("--weights", type=Path, help="a Hugging Face folder or GGUF file of real weights, for `run`")
     parser.add_argument("--small", action="store_true", help="small shapes on the CPU: tries the check itself")

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from agapo.algorithm.objective import Objective
 from agapo.learner.rl.batching import Example
+from agapo.model.operations import training_operations
 from agapo.model.sizes import ModelSizes, config_sizes
 from benchmarks.gpu.batches import made_up_examples
 from benchmarks.gpu.models import free, random_model
@@ -123,8 +124,4 @@ def _drop_gradients(learner: Any) -> None:
 
 def operations(sizes: ModelSizes, examples: list[Example]) -> float:
     """Return the floating-point operations of a step over the examples (see the module)."""
-    linear = sizes.layers * sum(inputs * outputs for inputs, outputs in sizes.linear.values())
-    trunk = sum(6 * linear * item.length for item in examples)
-    attention = sum(6 * sizes.layers * sizes.queries * item.length**2 for item in examples)
-    head = sum(6 * sizes.embedding * len(item.token_ids) for item in examples)
-    return float(trunk + attention + head)
+    return float(sum(training_operations(sizes, item.length, len(item.token_ids)) for item in examples))

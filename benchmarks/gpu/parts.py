@@ -32,8 +32,8 @@ PARTS = (
     Part("sample", "benchmarks.gpu.sample", 110),
     Part("run", "benchmarks.gpu.loop", 155),
 )
-VLLM = Part("vllm", "benchmarks.gpu.vllm_engine", 400)
-"""Only by its name: it needs another environment."""
+BY_NAME = (Part("transports", "benchmarks.gpu.transports", 110), Part("vllm", "benchmarks.gpu.vllm_engine", 400))
+"""Only by their names: one wants a second GPU to be whole, the other another environment."""
 
 RESULTS = "results.json"
 
@@ -103,7 +103,7 @@ def write_results(out: Path, outcomes: Sequence[Outcome]) -> None:
     """Write results.json and results.md from what the parts have recorded."""
     from benchmarks.gpu.records import markdown
 
-    order = [part.name for part in (*PARTS, VLLM)]
+    order = [part.name for part in (*PARTS, *BY_NAME)]
     outcomes = sorted(outcomes, key=lambda outcome: order.index(outcome.name))
     found = {outcome.name: read_records(out / f"{outcome.name}.jsonl") for outcome in outcomes}
     rows = {name: [asdict(record) for record in records] for name, records in found.items()}

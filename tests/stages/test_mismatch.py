@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agapo.model.tokenizer import build_tokenizer
-from agapo.stages.rl import loop
+from agapo.stages.rl import collector, loop
 from tests.stages.conftest import agapo_here, hold_back_first_tensor
 from tests.stages.test_rl import steps_of
 
@@ -28,8 +28,8 @@ def test_honest_run_reports_the_difference(recipe_file: Path, tmp_path: Path) ->
 def test_another_temperature_stops_at_the_first_step(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.sampling_params
-    monkeypatch.setattr(loop, "sampling_params", lambda *given: replace(real(*given), temperature=0.9))
+    real = collector.sampling_params
+    monkeypatch.setattr(collector, "sampling_params", lambda *given: replace(real(*given), temperature=0.9))
     done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=warm")
     assert done.returncode != 0
     assert "never agreed: likely another temperature" in done.stderr.replace("\n", " ")

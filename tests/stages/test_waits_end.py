@@ -46,7 +46,7 @@ class Actors(RolloutPool):
         self.hanging = hanging
         super().__init__(cast(Any, None), actors=1, **settings)
 
-    def _start(self, strategy: Any) -> Any:
+    def _start(self, number: int, node: str | None) -> Any:
         self.hanging -= 1
         return start(hangs=self.hanging >= 0)
 

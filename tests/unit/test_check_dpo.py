@@ -49,7 +49,32 @@ def test_the_big_recipes_fit_their_gpus_and_contexts(path: Path) -> None:
     assert recipe.training.gpu_gib
     assert training_memory(sizes, setup_of(recipe, sizes)).gpu_bytes < 0.9 * recipe.training.gpu_gib * GIB
     rows = dict(check_model(recipe, base_recipe(recipe)))
-    assert rows["a GPU of 79 GiB"].startswith("fits")
+    assert rows[f"a GPU of {recipe.training.gpu_gib:g} GiB"].startswith("fits")
+    assert rows[f"sampling on {recipe.training.gpu_gib:g} GiB"].startswith("fits")
+
+
+@pytest.mark.usefixtures("no_hub")
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        # 256 rows of 6,144 tokens, of 61,440 bytes each, and 5 % more: 94.5 GiB; the weights and the rest, 3.5.
+        (["rollout.chunk_prompts=32"], "does not fit: 19.0 GiB too much; rollout.chunk_prompts=8"),
+        (["rollout.engine=vllm", "rollout.vllm.gpu_memory=0.03"], "does not fit: vLLM's share is 1.8 GiB too little"),
+        (["rollout.engine=vllm"], "fits"),
+    ],
+)
+def test_sampling_has_to_fit_too(overrides: list[str], said: str) -> None:
+    recipe = load_recipe(DPORecipe, ROOT / "recipes/dpo/exaone4_1b_stage1.yaml", overrides)
+    rows = dict(check_model(recipe, base_recipe(recipe)))
+    assert rows["sampling on 79 GiB"].startswith(said)
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_model_that_no_gpu_has_room_for_is_told_to_be_spread() -> None:
+    overrides = ["rollout.engine=transformers", "rollout.gpus_per_actor=1", "rollout.vllm.tensor_parallel=1"]
+    recipe = load_recipe(DPORecipe, ROOT / "recipes/dpo/qwen3_32b_stage1.yaml", [*overrides, "training.gpu_gib=60"])
+    verdict = dict(check_model(recipe, base_recipe(recipe)))["sampling on 60 GiB"]
+    assert verdict.endswith("rollout.engine=vllm with a vllm.tensor_parallel, or shorter responses would do")
 
 
 @pytest.mark.usefixtures("no_hub")

@@ -246,10 +246,14 @@ def test_the_big_recipes_fit_their_gpus_and_contexts(path: Path) -> None:
         ("exaone4_1b_lora", 8.3),
         ("exaone4_1b", 30.9),
         ("exaone4_1b_8gpu", 53.7),
-        ("exaone4_32b", 45.4),
+        ("exaone4_32b", 63.0),
         ("exaone4_128k", 43.6),
         ("qwen3_1.7b", 39.2),
-        ("qwen3_32b", 47.4),
+        ("qwen3_0.6b", 15.7),
+        ("qwen3_8b", 48.6),
+        ("qwen3_8b_lora", 28.5),
+        ("exaone4_32b_lora", 33.7),
+        ("qwen3_32b", 65.4),
     ],
 )
 def test_the_estimates_of_the_big_recipes(name: str, gib: float) -> None:
@@ -264,7 +268,17 @@ OVERRIDES = [
     ("qwen3_1.7b", ["training.ranks=8", "training.zero_stage=2", "training.rows_per_step=64", "rollout.actors=8"]),
     ("exaone4_1b_8gpu", ["training.ranks=16", "training.rows_per_step=128", "steps=1000", "rollout.actors=16"]),
     ("exaone4_32b", ["training.ranks=8", "training.offload=true"]),
+    ("exaone4_32b", ["training.ranks=32"]),
     ("qwen3_32b", ["training.ranks=8", "training.offload=true"]),
+    ("qwen3_32b", ["training.ranks=32"]),
+    ("qwen3_8b", ["training.ranks=16", "rollout.actors=16"]),
+    (
+        "qwen3_0.6b",
+        [
+            *("training.ranks=8", "training.zero_stage=2", "training.rows_per_step=64", "rollout.actors=8"),
+            "training.gpu_gib=79",
+        ],
+    ),
 ]
 
 

@@ -102,12 +102,13 @@ class Bare:
     def __getattr__(self, name):
         return getattr(self.finder, name)
 sys.meta_path = [Bare(finder) for finder in sys.meta_path]
-from benchmarks.gpu.parts import PARTS, run_here
-for part in PARTS:
+from benchmarks.gpu.parts import BY_NAME, PARTS, run_here
+for part in (*PARTS, BY_NAME[0]):
     run_here(part, pathlib.Path({str(tmp_path)!r}), small=True, weights=None)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "weights by broadcast" in (tmp_path / "transports.jsonl").read_text()
     assert "plain AdamW" in (tmp_path / "learn.jsonl").read_text()
     assert "in one process: ray, deepspeed" in (tmp_path / "run.jsonl").read_text()
 

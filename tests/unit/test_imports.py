@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LEVELS = [
     {"errors", "signals", "hub", "schema", "resolve", "forking"},
-    {"recipe", "chat", "sandbox", "algorithm", "model", "cluster"},
+    {"recipe", "chat", "sandbox", "algorithm", "model", "cluster", "placement"},
     {"curation", "tracking"},
     {"rewarding", "rollouts", "learner"},
     {"evaluation"},
@@ -74,6 +74,7 @@ def test_tasks_import_little_of_the_engine(folder: str) -> None:
             "ray",
             {
                 "cluster.py",
+                "placement.py",
                 "rollouts/dispatch.py",
                 "rollouts/pool.py",
                 "rewarding/cluster.py",

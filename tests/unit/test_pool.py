@@ -30,8 +30,8 @@ class Reference:
 class Actor:
     """An actor that has no host until the test gives it one."""
 
-    def __init__(self, strategy: Any):
-        self.strategy, self.host, self.death = strategy, PENDING, None
+    def __init__(self, node: str | None):
+        self.node, self.host, self.death = node, PENDING, None
         self.versions, self.killed = list[int](), False
         self.place = SimpleNamespace(remote=lambda: Reference(lambda: self.death or self.host))
         self.load = SimpleNamespace(remote=lambda: Reference(lambda: self.death or self.done()))
@@ -47,8 +47,8 @@ class Actor:
 
 
 class Pool(RolloutPool):
-    def _start(self, strategy: Any) -> Actor:
-        return Actor(strategy)
+    def _start(self, number: int, node: str | None) -> Actor:
+        return Actor(node)
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     monkeypatch.setattr(supervisor, "fetch", fetch)
     monkeypatch.setattr(supervisor, "cluster_nodes", lambda: there.hosts)
     monkeypatch.setattr(supervisor, "room_on_nodes", lambda **_: dict.fromkeys(there.hosts, 2))
-    monkeypatch.setattr(supervisor, "NodeAffinitySchedulingStrategy", lambda node, soft: (node, soft))
     yield there
 
 
@@ -109,8 +108,10 @@ def test_a_replaced_actor_is_ended_and_the_new_one_gets_the_newest_weights() -> 
     pool.set_weights("weights", 7)
     old = pool.actors[0]
     pool.replace(0)
-    assert old.killed and pool.actors[0].versions == [7]
-    assert pool.actors[0].strategy == "SPREAD"
+    assert old.killed and pool.actors[0].node is None
+    pool.actors[0].host = "b"
+    pool.look()
+    assert pool.is_ready(0) and pool.actors[0].versions == [7]
 
 
 def test_an_actor_moves_to_a_host_that_is_back_and_works_till_then(cluster: SimpleNamespace) -> None:
@@ -122,7 +123,7 @@ def test_an_actor_moves_to_a_host_that_is_back_and_works_till_then(cluster: Simp
     old = pool.actors[1]
     between_two_calls(pool)
     newcomer = pool._moving[1].actor
-    assert newcomer.strategy == ("b", True)
+    assert newcomer.node == "b"
     pool.set_weights("weights", 3)
     between_two_calls(pool)
     assert pool.actors[1] is old and pool.is_ready(1) and not old.killed

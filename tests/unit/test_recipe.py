@@ -26,11 +26,10 @@ def minimal(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name != "cluster"),
-    ids=lambda path: path.name,
-)
+SHIPPED = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name != "cluster")
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_recipes_fit_their_schema(path: Path) -> None:
     recipe = load_recipe(KINDS[path.parent.name], path)
     assert recipe.run.name == path.stem
@@ -193,6 +192,22 @@ MISTAKES = [
     (["rollout.group_size=1"], "rollout.group_size: input should be greater than or equal to 2 (is 1)"),
     (["learner.ranks=3"], "learner.ranks: 3 does not divide the batch of 128 responses"),
     (["algorithm.updates_per_batch=5"], "algorithm.updates_per_batch: 5 does not divide prompts_per_step 16"),
+    (
+        ["rollout.weight_transport=ipc", "rollout.gpus_per_actor=1"],
+        "weight_transport: ipc, but learner.gpus_per_rank is 0 and rollout.gpus_per_actor 1; set it to host",
+    ),
+    (
+        ["rollout.weight_transport=ipc", "rollout.gpus_per_actor=1", "learner.gpus_per_rank=1"],
+        "weight_transport: ipc, but with 1 of a GPU a rank and 1 an actor, no two share one; set it to host",
+    ),
+    (
+        ["rollout.weight_transport=broadcast", "rollout.gpus_per_actor=0.5", "learner.gpus_per_rank=0.5"],
+        "weight_transport: broadcast, but NCCL has one member a GPU",
+    ),
+    (
+        ["rollout.weight_transport=ipc", "cluster.address=auto"],
+        "weight_transport: ipc, but hosts of a cluster share no memory",
+    ),
     (["algorithm.preset=gropo"], "preset 'gropo' is unknown; did you mean 'grpo'?"),
     (["reward.verdict=answr"], "verdict 'answr' is not one of the terms; did you mean 'answer'?"),
     (["steps=many"], "steps: input should be a valid integer"),

@@ -32,6 +32,7 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
         ((*VLLM, "learner.lora.rank=513"), "learner.lora.rank: 513 with vLLM, which takes 512 at most"),
         ((*VLLM, "rollout.gpus_per_actor=1"), "model.dtype: float32 with learner.lora and vLLM"),
         (("learner.lora.rnk=8",), "learner.lora.rnk"),
+        ((*VLLM, "rollout.weight_transport=ipc"), "weight_transport: ipc, but vLLM takes adapters from the host"),
     ],
 )
 def test_what_cannot_work_is_refused(overrides: tuple[str, ...], message: str) -> None:

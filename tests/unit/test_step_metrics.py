@@ -10,8 +10,9 @@ from agapo.algorithm.sampling import make_batch
 from agapo.recipe import RLRecipe, load_recipe
 from agapo.schema import Batch
 from agapo.stages.rl.clipping import WINDOW, ClipWatch
+from agapo.stages.rl.collector import Collector
 from agapo.stages.rl.loop import RLLoop
-from agapo.stages.rl.metrics import Clock, advantage_metrics
+from agapo.stages.rl.metrics import advantage_metrics
 from agapo.stages.rl.progress import Progress
 from tests.builders import group
 
@@ -91,9 +92,8 @@ def test_gradients_are_bounded_by_the_aggregation(overrides: tuple[str, ...], no
 
 def test_a_step_without_an_update_sends_no_weights() -> None:
     sent: list[int] = []
-    pool = SimpleNamespace(version=3, set_weights=lambda weights, version: sent.append(version))
-    loop = SimpleNamespace(pool=pool, learner=SimpleNamespace(weights=lambda: None))
+    collector = SimpleNamespace(pool=SimpleNamespace(version=3), weight_sync=sent.append, ahead=None)
     for updates in (3, 4):
-        loop.progress = SimpleNamespace(updates=updates)
-        RLLoop.sync(cast(RLLoop, loop), Clock())
+        collector.progress = SimpleNamespace(updates=updates)
+        Collector.bring_weights(cast(Collector, collector))
     assert sent == [4]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agapo.stages.rl import loop
+from agapo.stages.rl import collector
 from tests.stages.conftest import agapo_here, hold_back_first_tensor, recipe_file, shared_ray, tiny_model  # noqa: F401  fixtures
 from tests.stages.test_dpo import recipe_file as dpo_recipe
 from tests.stages.test_eval import recipe  # noqa: F401  a fixture
@@ -40,6 +40,16 @@ def test_rl_learns_from_what_vllm_samples(arguments: list[Any], tmp_path: Path) 
     assert {(row["step"], *row["weights_versions"]) for row in rows} == {(1, 0), (2, 1), (3, 2), (4, 3)}
 
 
+@pytest.mark.parametrize("transport", ["ipc", "broadcast"])
+def test_weights_reach_vllm_by_other_ways(transport: str, arguments: list[Any], tmp_path: Path) -> None:
+    moves = ("learner.learning_rate=0.01", "learner.warmup_steps=0", "evaluation.every=0")
+    done = agapo_here("rl", *arguments, "run.name=a", "steps=3", f"rollout.weight_transport={transport}", *moves)
+    assert done.returncode == 0, done.stderr
+    steps = steps_of(tmp_path / "rl" / "a")
+    assert all(row["mismatch/mean"] < 1e-4 for row in steps.values())
+    assert steps[3]["kl/sequence"] > 0.01, "the policy has moved"
+
+
 def test_a_run_is_stopped_and_goes_on_with_the_other_engine(arguments: list[Any], tmp_path: Path) -> None:
     done = agapo_here("rl", *arguments, "run.name=both", "steps=1")
     assert done.returncode == 0, done.stderr
@@ -50,9 +60,9 @@ def test_a_run_is_stopped_and_goes_on_with_the_other_engine(arguments: list[Any]
 
 def test_wrong_on_purpose(arguments: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another temperature is noticed at once, a tensor that is not updated when it has moved."""
-    real = loop.sampling_params
+    real = collector.sampling_params
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "sampling_params", lambda *given: replace(real(*given), temperature=0.9))
+        patch.setattr(collector, "sampling_params", lambda *given: replace(real(*given), temperature=0.9))
         done = agapo_here("rl", *arguments, "run.name=warm")
     assert done.returncode != 0
     assert "never agreed: likely another temperature" in done.stderr.replace("\n", " ")

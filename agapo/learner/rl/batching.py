@@ -39,6 +39,8 @@ class Example:
     """[T] float32; None where there is no KL term."""
     kl_baseline: np.ndarray | None = None
     """[T] float32; None where the estimator takes none."""
+    fresh: np.ndarray | None = None
+    """[T] bool, which tokens the weights at hand sampled; None: all of them."""
 
     @property
     def length(self) -> int:
@@ -71,10 +73,13 @@ class MicroPlan:
     dummy: bool = False
 
 
-def examples_of(batch: Batch) -> list[Example]:
-    """Return the batch's responses, group by group."""
+def examples_of(batch: Batch, version: int | None = None) -> list[Example]:
+    """Return the batch's responses, group by group.
+
+    `version`: of the weights at hand, where some responses may be of older ones.
+    """
     return [
-        _example(prompt_ids, response, advantage, weight, index)
+        _example(prompt_ids, response, advantage, weight, index, version)
         for index, item in enumerate(batch.groups)
         # One array for the group: records that share it are pickled with one copy.
         for prompt_ids in [np.array(item.prompt_ids, np.int32)]
@@ -84,7 +89,9 @@ def examples_of(batch: Batch) -> list[Example]:
     ]
 
 
-def _example(prompt_ids: np.ndarray, response: Response, advantage: float, weight: float, group: int) -> Example:
+def _example(
+    prompt_ids: np.ndarray, response: Response, advantage: float, weight: float, group: int, version: int | None
+) -> Example:
     return Example(
         prompt_ids=prompt_ids,
         token_ids=response.token_ids,
@@ -93,6 +100,7 @@ def _example(prompt_ids: np.ndarray, response: Response, advantage: float, weigh
         advantage=advantage,
         kl_weight=weight,
         group=group,
+        fresh=None if version is None else response.versions == version,
     )
 
 
@@ -278,4 +286,5 @@ def _token_batch(chosen: Sequence[Example], dummy: bool, device: str) -> TokenBa
         advantages=spread([item.advantage for item in chosen]),
         kl_weights=spread([item.kl_weight for item in chosen]),
         kl_baselines=join([item.kl_baseline for item in chosen]),
+        fresh=join([np.ones(len(item.token_ids)) if item.fresh is None else item.fresh for item in chosen]),
     )

@@ -1,6 +1,7 @@
 """The learner's ranks as Ray actors, driven as one."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,21 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from agapo.cluster import fetch, free_endpoint, how_it_died, number_of, require_shared, sees
-from agapo.errors import ProcessDied, UserError
+from agapo.errors import ProcessDied, TransferFailed, UserError
 from agapo.learner.checkpoint import Checkpoint, Saved, deepspeed_files, require_same_shards
 from agapo.learner.rl.batching import Example
 from agapo.learner.rl.settings import TAG, LearnerSettings
-from agapo.model.weights import PackedWeights
+from agapo.model.transports import BroadcastWeights, MeetingPlace, SharedWeights
+from agapo.model.weights import PackedWeights, WeightLayout
+from agapo.placement import Placement
 
 RELIEF = "lower learner.micro_batch_tokens, or set model.gradient_checkpointing"
 """What makes a rank take less memory."""
+
+
+HAND_OVER = "hand over its weights"
+TRANSFER_TIMEOUT_S = 120.0
+"""After which engines that do not answer a broadcast are taken for gone."""
 
 
 class RankActor:
@@ -53,6 +61,34 @@ class RankActor:
         """See the rank's; the second answer says that it has ended, for who does not want them himself."""
         return self.rank.weights(), True
 
+    def shared_weights(self) -> SharedWeights:
+        """See the rank's."""
+        return self.rank.shared_weights()
+
+    def rest(self) -> None:
+        """See the rank's."""
+        self.rank.rest()
+
+    def layout(self) -> WeightLayout:
+        """See the rank's."""
+        return self.rank.layout
+
+    def meet_engines(self, meeting: MeetingPlace) -> bool:
+        """See the rank's. Returns False where the engines did not come; the rank itself is well."""
+        try:
+            self.rank.meet_engines(meeting)
+        except TransferFailed:
+            return False
+        return True
+
+    def broadcast_weights(self) -> bool:
+        """See the rank's. Returns False where the broadcast failed; the rank itself is well."""
+        try:
+            self.rank.broadcast_weights()
+        except TransferFailed:
+            return False
+        return True
+
     def save(self, directory: Path) -> None:
         """See the rank's."""
         self.rank.save(directory)
@@ -65,7 +101,7 @@ class RankActor:
 class LearnerGroup:
     """All ranks of the learner."""
 
-    def __init__(self, settings: LearnerSettings, folder: Path):
+    def __init__(self, settings: LearnerSettings, placement: Placement, folder: Path):
         """Start the ranks and load the policy on them.
 
         `folder` is the run's, where they save. Raises UserError where a rank's host does not see it.
@@ -73,12 +109,10 @@ class LearnerGroup:
         self._settings = settings
         ranks = settings.learner.ranks
         environment = {"DS_ACCELERATOR": "cpu"} if settings.device == "cpu" else {}
-        options = {
-            "num_cpus": 0.1,
-            "num_gpus": settings.learner.gpus_per_rank,
-            "runtime_env": {"env_vars": environment},
-        }
-        self._ranks: list[Any] = [ray.remote(RankActor).options(**options).remote() for _ in range(ranks)]
+        own = {"runtime_env": {"env_vars": environment}}
+        self._ranks: list[Any] = [
+            ray.remote(RankActor).options(**placement.rank(rank), **own).remote() for rank in range(ranks)
+        ]
         ((address, port),) = self._fetch("start", [self._ranks[0].endpoint.remote()])
         self._require_shared(folder)
         self._starting = [
@@ -134,8 +168,37 @@ class LearnerGroup:
     def weights(self) -> Any:
         """Return a reference to the policy's `PackedWeights`."""
         work = [actor.weights.options(num_returns=2).remote() for actor in self._ranks]
-        self._fetch("hand over its weights", [ended for _, ended in work])
+        self._fetch(HAND_OVER, [ended for _, ended in work])
         return work[0][0]
+
+    def shared_weights(self) -> SharedWeights:
+        """Return the policy's weights where each rank has them on its GPU."""
+        shares: list[SharedWeights] = self._fetch(HAND_OVER, [actor.shared_weights.remote() for actor in self._ranks])
+        return replace(
+            shares[0], handles={where: handle for share in shares for where, handle in share.handles.items()}
+        )
+
+    def start_meeting(self, engines: int) -> tuple[MeetingPlace, Any]:
+        """Let the first rank wait for the `engines`; return where, and a reference that says whether they came."""
+        ((address, port),) = self._fetch("find a port", [self._ranks[0].endpoint.remote()])
+        meeting = MeetingPlace(address, port, 1 + engines, TRANSFER_TIMEOUT_S)
+        return meeting, self._ranks[0].meet_engines.remote(meeting)
+
+    def start_broadcast(self) -> tuple[BroadcastWeights, list[Any]]:
+        """Begin to send the weights to the engines that were met; return what they receive, and references to wait for.
+
+        They say whether the weights were sent (`all_well`).
+        """
+        (layout,) = self._fetch(HAND_OVER, [self._ranks[0].layout.remote()])
+        return BroadcastWeights(layout), [actor.broadcast_weights.remote() for actor in self._ranks]
+
+    def rest(self) -> None:
+        """Have every rank give back the GPU memory that it does not use."""
+        self._fetch("give memory back", [actor.rest.remote() for actor in self._ranks])
+
+    def all_well(self, references: list[Any]) -> bool:
+        """Return what `start_meeting` and `start_broadcast` came to. Raises ProcessDied where a rank is gone."""
+        return all(self._fetch(HAND_OVER, references))
 
     def save(self, directory: Path) -> Saved:
         """Write every rank's state below `directory`, which all hosts must see; return which files that makes."""

@@ -28,9 +28,13 @@ from agapo.learner.rl.settings import TAG, LearnerSettings
 from agapo.model.adapters import adapters_off, add_adapters
 from agapo.model.loading import load_config, load_model, small_twin
 from agapo.model.logprobs import LogProbModel, check_head
+from agapo.model.transports import MeetingPlace, SharedBuffer, SharedWeights, broadcast_weights, meet, place
 from agapo.model.weights import (
+    Gather,
     PackedWeights,
+    WeightLayout,
     empty_buffer,
+    pack_into,
     pack_weights,
     take_part,
     trained_parameters,
@@ -71,7 +75,8 @@ class LearnerRank:
             optimizer=self._optimizer,
         )
         self.reference: nn.Module | None = None
-        self._flat: Tensor | None = None
+        self._packed: Tensor | None = None
+        self._shared: SharedBuffer | None = None
 
     def _check(self, model: Any) -> None:
         """Raise UserError where the architecture does what our log-probabilities leave out."""
@@ -160,7 +165,11 @@ class LearnerRank:
         Raises UserError when the loss is not a number, before any weight has changed.
         """
         sums = self.accumulate(examples, denominator=denominator)
-        return sums | {"grad_norm": self.step(learning_rate)}
+        sums["grad_norm"] = self.step(learning_rate)
+        if self.settings.device == "cuda":
+            sums["gpu_gib_max"] = torch.cuda.max_memory_allocated() / (1 << 30)
+            torch.cuda.reset_peak_memory_stats()
+        return sums
 
     def accumulate(self, examples: Sequence[Example], *, denominator: float) -> dict[str, float]:
         """Run forward and backward over this rank's micro-batches; gradients are summed over ranks in the last."""
@@ -264,16 +273,56 @@ class LearnerRank:
 
         The next call writes over their buffer.
         """
-        layout = weight_layout(self.policy, getattr(torch, self.settings.model.dtype))
+        layout = self.layout
         if self.rank == 0:
-            if self._flat is None:
-                self._flat = empty_buffer(layout, pinned=self.settings.device == "cuda")
-            return pack_weights(self.policy, layout, self._gather if self._sharded else whole, self._flat)
-        if self._sharded:
-            take_part(self.policy, layout, self._gather)
+            if self._packed is None:
+                self._packed = empty_buffer(layout, pinned=self.settings.device == "cuda")
+            return pack_weights(self.policy, layout, self._gather, self._packed)
+        self._take_part()
         return None
 
-    def _gather(self, parameter: nn.Parameter) -> AbstractContextManager[object]:
+    def shared_weights(self) -> SharedWeights:
+        """Return the policy's weights, or its adapters, in a buffer of this rank's GPU. Collective under ZeRO-3.
+
+        The next call writes over it.
+        """
+        device = self.settings.device
+        if self._shared is None:
+            self._shared = SharedBuffer(self.layout, device)
+        sums = pack_into(self._shared.flat, self.policy, self.layout, self._gather)
+        return SharedWeights({place(device): self._shared.handle()}, self.layout, tuple(sums.tolist()))
+
+    def meet_engines(self, meeting: MeetingPlace) -> None:
+        """Meet the engines for broadcasts, as the first rank; others have nothing to do."""
+        if self.rank == 0:
+            meet(meeting, 0, self.settings.device)
+
+    def broadcast_weights(self) -> None:
+        """Send the weights to the engines that were met. Collective under ZeRO-3."""
+        if self.rank == 0:
+            broadcast_weights(self.policy, self.layout, self._gather)
+        else:
+            self._take_part()
+
+    def rest(self) -> None:
+        """Give back what the allocator keeps for later: another process on the GPU is to work now."""
+        if self.settings.device == "cuda":
+            torch.cuda.empty_cache()
+
+    @property
+    def layout(self) -> WeightLayout:
+        """Of the weights that travel."""
+        return weight_layout(self.policy, getattr(torch, self.settings.model.dtype))
+
+    def _take_part(self) -> None:
+        if self._sharded:
+            take_part(self.policy, self.layout, self._gather)
+
+    @property
+    def _gather(self) -> Gather:
+        return self._gathered if self._sharded else whole
+
+    def _gathered(self, parameter: nn.Parameter) -> AbstractContextManager[object]:
         return self.deepspeed.zero.GatheredParameters([parameter])
 
     def save(self, directory: Path) -> None:

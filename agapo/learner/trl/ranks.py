@@ -25,6 +25,7 @@ from agapo.learner.process_group import group_variables
 from agapo.learner.trl.callbacks import STATE, CheckpointCallback, LearningRateCallback, ReportCallback
 from agapo.learner.trl.fine_tuning import FineTuning, fine_tune
 from agapo.learner.trl.rank_actor import Mailbox, TrainerRank
+from agapo.placement import Placement
 
 POLL_S = 0.2
 """How often the driver looks for news."""
@@ -81,7 +82,8 @@ def _finished(settings: FineTuning, kind: Kind, mailbox: Any, look: Callable[[],
 
     In the `last` try, that is raised. Raises UserError for what a new start would not mend.
     """
-    ranks = _start(settings)
+    placement = Placement(ranks=settings.training.ranks, gpus_per_rank=settings.training.gpus_per_rank)
+    ranks = _start(settings, placement)
     try:
         address, port = fetch(ranks[0].endpoint.remote(), timeout_s=MEETING.total_seconds())
         require_shared(settings.checkpoints.parent, ranks)
@@ -105,18 +107,18 @@ def _finished(settings: FineTuning, kind: Kind, mailbox: Any, look: Callable[[],
     finally:
         for actor in ranks:
             ray.kill(actor)
+        placement.close()
     return True
 
 
-def _start(settings: FineTuning) -> list[Any]:
-    own, on_gpu = settings.training, settings.on_gpu
+def _start(settings: FineTuning, placement: Placement) -> list[Any]:
+    on_gpu = settings.on_gpu
     cpu_only = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "false"}
-    options = {
-        "num_cpus": 0.1,
-        "num_gpus": own.gpus_per_rank,
-        "runtime_env": {"env_vars": {} if on_gpu else cpu_only},
-    }
-    return [ray.remote(TrainerRank).options(**options).remote() for _ in range(own.ranks)]
+    own = {"runtime_env": {"env_vars": {} if on_gpu else cpu_only}}
+    return [
+        ray.remote(TrainerRank).options(**placement.rank(rank), **own).remote()
+        for rank in range(settings.training.ranks)
+    ]
 
 
 def rank_main(settings: FineTuning, kind: Kind, mailbox: Any) -> str:

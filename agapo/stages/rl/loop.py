@@ -4,8 +4,9 @@
                      ▲                                                                    │
                      └──────────────── weights ◄── learner ranks (AGAPO objective) ◄──────┘
 
-Deliberately simple: one batch at a time, on-policy. A step is a function of the run's seed, its place in the data
-and the weights, so a run that was stopped goes on as if it had not been.
+One batch at a time. On-policy by default: a step is a function of the run's seed, its place in the data and the
+weights, so a run that was stopped goes on as if it had not been. With `rollout.max_staleness` actors sample ahead
+meanwhile (`agapo.rollouts.ahead`); a step's prompts are the same then, and its responses of somewhat older weights.
 """
 
 import time
@@ -15,31 +16,31 @@ from dataclasses import asdict, dataclass, field
 from typing import cast
 
 from agapo.algorithm.kl import SequenceEstimator
-from agapo.algorithm.sampling import make_batch, select_groups, shuffle_rewards
+from agapo.algorithm.sampling import make_batch
 from agapo.cluster import fetch
-from agapo.curation.mixing import MixedStream
-from agapo.curation.prompts import PromptStream
 from agapo.errors import Interrupted, ProcessDied, UserError
 from agapo.evaluation.evaluator import Evaluator, mean_accuracy
 from agapo.evaluation.figures import term_means
 from agapo.evaluation.questions import Questions
-from agapo.evaluation.rendering import Renderer
 from agapo.learner.checkpoint import save_checkpoint
 from agapo.learner.rl.batching import Example, examples_of, with_reference
 from agapo.learner.rl.group import LearnerGroup
 from agapo.learner.rl.settings import learning_rate_at
 from agapo.recipe import RLRecipe
-from agapo.rewarding.scorer import Scorer
-from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.pool import RolloutPool
-from agapo.rollouts.sampling import JudgingError, sample_and_score
-from agapo.schema import Batch, Group, Prompt
+from agapo.schema import Batch, Group
 from agapo.stages.rl.clipping import ClipWatch
-from agapo.stages.rl.metrics import Clock, Collected, advantage_metrics, learn_metrics, rollout_metrics
+from agapo.stages.rl.collector import Collector
+from agapo.stages.rl.metrics import (
+    Clock,
+    Collected,
+    advantage_metrics,
+    learn_metrics,
+    rollout_metrics,
+)
 from agapo.stages.rl.mismatch import mismatch_metrics, require_same_policy
 from agapo.stages.rl.progress import Progress, unreached
 from agapo.stages.running.export import Exporter
-from agapo.stages.running.system import sampling_params
 from agapo.tracking import MetricsLogger, RunDirectory, StepProgress
 from agapo.tracking.logger import question
 
@@ -54,11 +55,9 @@ class RLLoop:
     recipe: RLRecipe
     run: RunDirectory
     questions: Questions
-    stream: PromptStream | MixedStream
-    render: Renderer
     pool: RolloutPool
     learner: LearnerGroup
-    scorer: Scorer
+    collector: Collector
     evaluator: Evaluator
     exporter: Exporter
     logger: MetricsLogger
@@ -76,22 +75,25 @@ class RLLoop:
     def train(self) -> None:
         """Run the remaining steps. Raises Interrupted, with everything saved, when the user asks to stop."""
         self.begin()
-        while self.progress.step < self.recipe.steps:
-            clock = Clock()
-            with self.saving_on_stop():
-                collected = self.collect(clock)
-            batch = self.batch(collected)
-            sums = self.learn(batch, clock)
-            self.sync(clock)
-            self.record(collected, batch, sums, clock)
-            with self.saving_on_stop():
-                self.evaluate_now_and_then()
-            self.save_now_and_then()
+        with self.collector.at_work():
+            while self.progress.step < self.recipe.steps:
+                self._make_step(Clock())
+
+    def _make_step(self, clock: Clock) -> None:
+        with self.saving_on_stop():
+            collected = self.collector.collect(clock)
+        batch = self.batch(collected)
+        sums = self.learn(batch, clock)
+        self.sync(clock)
+        self.record(collected, batch, sums, clock)
+        with self.saving_on_stop():
+            self.evaluate_now_and_then()
+        self.save_now_and_then()
 
     def begin(self) -> None:
         """Measure the model that RL starts from (once), or put the weights of a resumed run in place."""
         if self.progress.step:
-            self.pool.set_weights(self.learner.weights(), self.progress.updates)
+            self.collector.bring_weights()
             self.evaluate_now_and_then()
             return
         evaluation = self.evaluator.accuracy(self.questions.test, self.recipe.evaluation.modes)
@@ -111,46 +113,6 @@ class RLLoop:
             self.progress.start |= {f"{mode}/{name}": value for name, value in figures.items()}
             self.view.announce(f"before RL, sampled on the validation questions ({mode}): {_percentages(figures)}")
 
-    def collect(self, clock: Clock) -> Collected:
-        """Sample and score prompts until the batch is full, or the refill is used up."""
-        own = self.recipe
-        allowed = own.prompts_per_step + int(own.algorithm.refill.max_extra * own.prompts_per_step)
-        collected = Collected()
-        while collected.prompts < allowed and len(collected.kept) < own.prompts_per_step:
-            wanted = min(own.prompts_per_step - len(collected.kept), allowed - collected.prompts)
-            taken = self.stream.take(self.progress.cursor + collected.prompts, wanted)
-            groups = self.sample(taken, clock)
-            if own.algorithm.shuffle_rewards:
-                groups = shuffle_rewards(groups, f"{own.run.seed}/{self.progress.step}/{collected.prompts}")
-            kept, dropped = select_groups(
-                groups,
-                drop_all_correct=own.algorithm.drop_all_correct,
-                drop_all_wrong=own.algorithm.drop_all_wrong,
-            )
-            collected.add(taken, groups, kept, dropped)
-        return collected
-
-    def sample(self, taken: Sequence[tuple[Prompt, int]], clock: Clock) -> list[Group]:
-        """Return the judged groups of the prompts, in order."""
-        own, lap = self.recipe.rollout, clock.laps()
-        requests = [PromptRequest(prompt, self.render(prompt), visit) for prompt, visit in taken]
-        params = sampling_params(own, self.recipe.run.seed)
-        chunks = sample_and_score(
-            self.pool,
-            self.scorer,
-            requests,
-            params,
-            chunk_prompts=own.chunk_prompts,
-            on_sampled=lambda: lap("generate"),
-        )
-        try:
-            groups = [group for chunk in chunks for group in chunk]
-        except JudgingError as error:
-            self.logger.log_errors(self.progress.step + 1, error.groups)
-            raise UserError(f"{error} (all of them: {self.run.reward_errors})") from None
-        lap("score")
-        return groups
-
     def batch(self, collected: Collected) -> Batch:
         """Return the kept groups with their advantages."""
         own = self.recipe.algorithm
@@ -168,14 +130,25 @@ class RLLoop:
 
     def learn(self, batch: Batch, clock: Clock) -> list[dict[str, float]]:
         """Make the step's optimizer updates; return the sums of each (none when no response carries a signal)."""
-        with clock.phase("learn"):
+        with clock.phase("learn"), self._with_the_memory():
             examples = self._examples(batch)
             parts = split_groups(examples, self.recipe.algorithm.updates_per_batch)
             return [self._update(part, batch.nominal_responses / len(parts)) for part in parts if part]
 
+    @contextmanager
+    def _with_the_memory(self) -> Iterator[None]:
+        """Let the actors sleep, where the recipe says so, while the learner works on their GPUs."""
+        if not self.recipe.rollout.sleep_while_learning:
+            yield
+            return
+        with self.pool.asleep():
+            yield
+            self.learner.rest()
+
     def _examples(self, batch: Batch) -> list[Example]:
         kl = self.recipe.algorithm.kl
-        examples = [item for item in examples_of(batch) if item.advantage or (kl.coefficient and item.kl_weight)]
+        found = examples_of(batch, self.progress.updates if self.recipe.rollout.max_staleness else None)
+        examples = [item for item in found if item.advantage or (kl.coefficient and item.kl_weight)]
         if not kl.coefficient or not examples:
             return examples
         reference = self.learner.reference_logprobs(examples)
@@ -204,10 +177,9 @@ class RLLoop:
         )
 
     def sync(self, clock: Clock) -> None:
-        """Hand the new weights to the rollout actors, over the object store; where no update was made, nothing."""
+        """Bring the new weights to the rollout actors; where no update was made, nothing."""
         with clock.phase("sync"):
-            if self.pool.version != self.progress.updates:
-                self.pool.set_weights(self.learner.weights(), self.progress.updates)
+            self.collector.bring_weights()
 
     def record(self, collected: Collected, batch: Batch, sums: list[dict[str, float]], clock: Clock) -> None:
         """Write down the finished step. Raises UserError where engine and learner are too far apart."""
@@ -223,6 +195,7 @@ class RLLoop:
             "rollout/restarts": float(self.pool.restarts),
         }
         metrics |= clock.metrics(metrics["rollout/tokens"])
+        metrics |= self.collector.metrics(batch, collected.version, metrics["time/step"])
         self.progress.tokens += int(metrics["rollout/tokens"])
         self.progress.reward_errors += self.logger.log_errors(step, collected.groups)
         self.logger.log(step, metrics)
@@ -267,7 +240,8 @@ class RLLoop:
     def evaluate(self, step: int) -> None:
         """Measure accuracy on the validation questions, in the modes that are trained; keep the best weights."""
         started = time.monotonic()
-        found = self.evaluator.accuracy(self.questions.validation, list(self.recipe.data.modes))
+        with self.collector.paused():
+            found = self.evaluator.accuracy(self.questions.validation, list(self.recipe.data.modes))
         accuracy, reward = mean_accuracy(found.accuracy), found.reward
         # Where the verdict says nothing new (a shaped reward may never reach `correct_at`), the mean reward decides.
         best = (accuracy, reward) >= (self.progress.best_accuracy, self.progress.best_reward)

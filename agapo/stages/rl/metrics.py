@@ -1,4 +1,4 @@
-"""A step's figures, by W&B group: reward/ group/ advantage/ kl/ policy/ mismatch/ rollout/ time/."""
+"""A step's figures, by W&B group: reward/ group/ advantage/ kl/ policy/ mismatch/ memory/ rollout/ staleness/ time/."""
 
 import time
 from collections import Counter
@@ -51,6 +51,8 @@ class Clock:
 class Collected:
     """What a step sampled."""
 
+    version: int = 0
+    """Of the weights that learn from it."""
     groups: list[Group] = field(default_factory=list)
     """All groups, in prompt order."""
     visits: list[int] = field(default_factory=list)
@@ -105,6 +107,20 @@ def advantage_metrics(batch: Batch) -> dict[str, float]:
     return {"advantage/max": max((abs(value) for row in batch.advantages for value in row), default=0.0)}
 
 
+def staleness_metrics(batch: Batch, version: int, updates_a_step: int) -> dict[str, float]:
+    """Return by how many steps the weights that sampled the batch's tokens were behind those that learn: mean and max.
+
+    `version`: of the latter, before the step's updates.
+    """
+    responses = [response for group in batch.groups for response in group.responses]
+    behind = [(version - response.versions[response.trained]) / updates_a_step for response in responses]
+    tokens = max(1, sum(map(len, behind)))
+    return {
+        "staleness/mean": float(sum(float(values.sum()) for values in behind)) / tokens,
+        "staleness/max": float(max((values.max() for values in behind if len(values)), default=0.0)),
+    }
+
+
 def learn_metrics(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the figures of the step's updates; empty when there was nothing to learn from."""
     if not sums:
@@ -118,6 +134,8 @@ def learn_metrics(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
         "policy/ratio_max": max(item["ratio_max"] for item in sums),
         "policy/ratio_capped": sum(item["ratio_outside"] for item in sums) / tokens,
     }
+    if "gpu_gib_max" in sums[0]:
+        metrics["memory/rank_gib"] = max(item["gpu_gib_max"] for item in sums)
     if "kl" in sums[0]:
         metrics["kl/sequence"] = sum(item["kl"] for item in sums) / responses
         metrics["kl/token"] = sum(item["kl"] for item in sums) / tokens

@@ -2,8 +2,8 @@
 
 Both are of the same tokens, at the sampling temperature. Where they differ by more than rounding, what was sampled is
 not from the policy that learns: the field's worst fault, since nothing else shows it. Every step measures it, at its
-first update (later ones of a batch have moved on by design), from what the update computes anyway. A step without a
-response that carries a signal makes no update, and measures nothing.
+first update (later ones of a batch have moved on by design), from what the update computes anyway, and on the tokens
+that the weights at hand sampled (others are off-policy by design). A step without such tokens measures nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from agapo.errors import UserError
 
 
 def mismatch_metrics(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the difference over the tokens of a step's first update; empty where there was none.
+    """Return the difference over the fresh tokens of a step's first update; empty where there were none.
 
     With r = π_learner / π_engine of a token: `mean` and `max` of |log r| in nats; `kl`, the estimate
     E[r − 1 − log r] of KL(engine ‖ learner) a token; `ess`, the effective sample size (Σr)² / Σr² as a share of the
@@ -21,12 +21,13 @@ def mismatch_metrics(sums: Sequence[Mapping[str, float]]) -> dict[str, float]:
     if not sums:
         return {}
     first = sums[0]
-    tokens = max(1.0, first["tokens"])
+    if not (tokens := first["fresh"]):
+        return {}
     return {
         "mismatch/mean": first["gap"] / tokens,
         "mismatch/max": first["gap_max"],
         "mismatch/kl": first["gap_kl"] / tokens,
-        "mismatch/ess": first["ratio"] ** 2 / max(1e-9, first["ratio_square"]) / tokens,
+        "mismatch/ess": first["fresh_ratio"] ** 2 / max(1e-9, first["fresh_ratio_square"]) / tokens,
     }
 
 

@@ -17,13 +17,16 @@ from agapo.evaluation.rendering import make_renderer
 from agapo.learner.rl.group import LearnerGroup
 from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import load_tokenizer
+from agapo.placement import Placement, divide
 from agapo.recipe import RLRecipe
 from agapo.recipe.rollout import rollout_warnings
 from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
+from agapo.stages.rl.collector import Collector
 from agapo.stages.rl.loop import RLLoop
 from agapo.stages.rl.progress import Progress, resume, unreached
+from agapo.stages.rl.weight_sync import WeightSync
 from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.export import make_exporter
 from agapo.stages.running.finish import common_summary, finish, report_finished, say_finished
@@ -114,16 +117,23 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     for warning in rollout_warnings(recipe.rollout):
         view.announce(f"warning: {warning}")
     evaluator = make_evaluator(pool, scorer, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed)
-    stream = training_stream(recipe, questions)
     return RLLoop(
         recipe=recipe,
         run=run,
         questions=questions,
-        stream=stream,
-        render=render,
         pool=pool,
         learner=learner,
-        scorer=scorer,
+        collector=Collector(
+            recipe=recipe,
+            run=run,
+            stream=training_stream(recipe, questions),
+            render=render,
+            pool=pool,
+            scorer=scorer,
+            weight_sync=WeightSync(recipe.rollout.weight_transport, learner, pool, view.announce),
+            logger=logger,
+            progress=progress,
+        ),
         evaluator=evaluator,
         exporter=exporter,
         logger=logger,
@@ -138,13 +148,20 @@ def _start_workers(recipe: RLRecipe, model_path: str, stack: ExitStack) -> tuple
     stop = stack.enter_context(StopRequest())
     stack.enter_context(in_cluster(recipe.cluster.address))
     own, rollout = recipe.learner, recipe.rollout
-    gpus = own.ranks * own.gpus_per_rank + rollout.actors * rollout.gpus_per_actor
+    gpus = sum(divide(own.ranks, own.gpus_per_rank, rollout.actors, rollout.gpus_per_actor).gpus)
     require_gpus(gpus, "learner.gpus_per_rank, rollout.gpus_per_actor", recipe.cluster.address)
     scorer = start_scorer(recipe.reward)
     stack.callback(scorer.close)
-    pool = start_rollouts(recipe.model, model_path, recipe.rollout, stop, own.lora)
+    placement = Placement(
+        ranks=own.ranks,
+        gpus_per_rank=own.gpus_per_rank,
+        actors=rollout.actors,
+        gpus_per_actor=rollout.gpus_per_actor,
+    )
+    stack.callback(placement.close)
+    pool = start_rollouts(recipe.model, model_path, recipe.rollout, stop, own.lora, placement)
     stack.callback(pool.close)
-    learner = start_learner(recipe, model_path)
+    learner = start_learner(recipe, model_path, placement)
     stack.callback(learner.close)
     pool.wait_ready()
     learner.wait_ready()
@@ -153,7 +170,7 @@ def _start_workers(recipe: RLRecipe, model_path: str, stack: ExitStack) -> tuple
     return scorer, pool, learner
 
 
-def start_learner(recipe: RLRecipe, model_path: str) -> LearnerGroup:
+def start_learner(recipe: RLRecipe, model_path: str, placement: Placement) -> LearnerGroup:
     """Start the learner's ranks."""
     settings = LearnerSettings(
         model_path=model_path,
@@ -164,7 +181,7 @@ def start_learner(recipe: RLRecipe, model_path: str) -> LearnerGroup:
         threads=threads_for(recipe.learner.threads, recipe.learner.ranks),
         seed=recipe.run.seed,
     )
-    return LearnerGroup(settings, recipe.run_directory)
+    return LearnerGroup(settings, placement, recipe.run_directory)
 
 
 def objective_of(recipe: RLRecipe) -> Objective:
@@ -175,6 +192,7 @@ def objective_of(recipe: RLRecipe) -> Objective:
         kl_estimator=own.kl.estimator,
         importance=own.importance.level,
         importance_cap=own.importance.cap,
+        importance_band=own.importance.band,
         clip=(own.clip.low, own.clip.high) if own.clip else None,
         aggregation=own.aggregation,
         max_new_tokens=recipe.rollout.max_new_tokens,

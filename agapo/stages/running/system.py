@@ -8,6 +8,7 @@ from agapo.curation.prompts import PromptStream
 from agapo.evaluation.evaluator import Evaluator
 from agapo.evaluation.questions import Questions
 from agapo.evaluation.rendering import Renderer
+from agapo.placement import Placement
 from agapo.recipe.dpo import DPORecipe
 from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.model import ModelConfig
@@ -42,10 +43,11 @@ def start_rollouts(
     rollout: RolloutConfig,
     should_stop: Callable[[], bool],
     lora: LoRAConfig | None = None,
+    placement: Placement | None = None,
 ) -> RolloutPool:
     """Start the rollout actors with the model at `model_path`, given `lora` with adapters that are to be updated.
 
-    Raises UserError where the engine is not there.
+    `placement`: see RolloutPool. Raises UserError where the engine is not there.
     """
     if rollout.engine == "vllm":
         require_vllm()
@@ -66,6 +68,7 @@ def start_rollouts(
         settings,
         actors=rollout.actors,
         gpus_per_actor=rollout.gpus_per_actor,
+        placement=placement,
         chunk_timeout_s=rollout.chunk_timeout_s,
         max_restarts=rollout.max_restarts,
         should_stop=should_stop,

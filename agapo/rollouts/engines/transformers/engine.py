@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from agapo.model.weights import PackedWeights, load_weights, require_loaded
+from agapo.model.transports import MeetingPlace, meet
+from agapo.model.weights import Weights, load_weights, require_loaded
 from agapo.rollouts.engine import Piece, Request, ResponseId, SamplingParams, resumed, uniforms
 from agapo.rollouts.engines.endings import end_token_ids, not_finite, response_text
 from agapo.rollouts.engines.transformers.attention import NAME as DECODE_ATTENTION
@@ -78,7 +79,11 @@ class TransformersEngine:
         self._decodes = deque(decode for decode in self._decodes if decode.live)
         return pieces
 
-    def update_weights(self, weights: PackedWeights, version: int) -> None:
+    def meet(self, meeting: MeetingPlace, member: int) -> None:
+        """Meet the learner for broadcasts of weights, as this member."""
+        meet(meeting, member, self.device)
+
+    def update_weights(self, weights: Weights, version: int) -> None:
         """Take the weights after `version` optimizer updates; what is in flight goes on with them."""
         self._decodes = deque(self._paused(decode) for decode in self._decodes)
         load_weights(self.model, weights)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agapo.model.adapters import write_adapter
-from agapo.model.weights import PackedWeights
+from agapo.model.weights import Weights
 from agapo.recipe.lora import VLLM_RANKS, LoRAConfig
 
 IN_MEMORY = Path("/dev/shm")
@@ -34,7 +34,7 @@ class AdapterSlot:
         """vLLM's `LoRARequest`; None before the first update, where an adapter adds nothing."""
         self._number = 0
 
-    def replace(self, weights: PackedWeights) -> list[str]:
+    def replace(self, weights: Weights) -> list[str]:
         """Put an adapter in the place of the one before; return the names of weights that did not arrive.
 
         No request with the one before may be in flight.

@@ -27,7 +27,8 @@ from agapo.errors import UserError, first_line
 from agapo.model.adapters import adapter_layout
 from agapo.model.loading import load_config, load_tokenizer, model_folder, parameter_names
 from agapo.model.rope import extend_context
-from agapo.model.weights import PackedWeights, weights_did_not_arrive
+from agapo.model.transports import MeetingPlace
+from agapo.model.weights import Weights, weights_did_not_arrive
 from agapo.rollouts.actor import EngineSettings
 from agapo.rollouts.engine import Piece, Request, ResponseId, SamplingParams, resumed
 from agapo.rollouts.engines.endings import end_token_ids, not_finite, response_text
@@ -242,7 +243,11 @@ class VLLMEngine:
         self._responses = {name: item for name, item in self._responses.items() if name not in gone}
         return [self._piece(response, "paused") for response in gone.values()]
 
-    def update_weights(self, weights: PackedWeights, version: int) -> None:
+    def meet(self, meeting: MeetingPlace, member: int) -> None:
+        """Meet the learner for broadcasts of weights: vLLM's workers do, from this member on."""
+        self.engine.collective_rpc("meet", args=(meeting, member))
+
+    def update_weights(self, weights: Weights, version: int) -> None:
         """Take the weights after `version` optimizer updates; what is in flight goes on with them."""
         # By our names, too: vLLM fuses parameters, and takes a fused one for loaded when a part of it was.
         wrong = self._names - set(weights.layout.names)
@@ -252,7 +257,7 @@ class VLLMEngine:
             raise weights_did_not_arrive(version, sorted(wrong))
         self.version = version
 
-    def _replace_weights(self, weights: PackedWeights) -> list[str]:
+    def _replace_weights(self, weights: Weights) -> list[str]:
         for response in self._responses.values():
             response.close_segment(self.version)
         # Cached keys and values are of the old weights: what is in flight is prefilled once more.
@@ -261,7 +266,7 @@ class VLLMEngine:
         found = self.engine.collective_rpc("take_weights", args=(weights,))
         return sorted(set().union(*found))
 
-    def _replace_adapter(self, weights: PackedWeights) -> list[str]:
+    def _replace_adapter(self, weights: Weights) -> list[str]:
         """A request keeps the adapter that it was added with: what is in flight is paused, and added anew."""
         assert self._adapter
         in_flight = {response.request.id: response for response in self._responses.values()}

@@ -8,15 +8,22 @@ import torch
 from torch import Tensor
 
 from agapo.model.adapters import DOWN, module_of
-from agapo.model.weights import PackedWeights, bit_sum
+from agapo.model.transports import MeetingPlace, meet
+from agapo.model.weights import Weights, bit_sum
 
 
 class WeightReceiver:
     """Mixed into vLLM's worker, which has `model_runner`."""
 
     model_runner: Any
+    rank: int
+    """Which of a tensor-parallel engine's workers this is."""
 
-    def take_weights(self, weights: PackedWeights) -> list[str]:
+    def meet(self, meeting: MeetingPlace, member: int) -> None:
+        """Meet the learner for broadcasts of weights; `member`: of the engine's first worker."""
+        meet(meeting, member + self.rank, next(self.model_runner.get_model().parameters()).device.type)
+
+    def take_weights(self, weights: Weights) -> list[str]:
         """Replace the model's weights in place; each worker of a tensor-parallel engine takes its shards.
 
         Returns the names of those that did not arrive. vLLM itself only warns of what it did not load.
@@ -29,7 +36,7 @@ class WeightReceiver:
         missing = {name for name, _ in model.named_parameters()} - loaded
         return damaged + sorted(missing) or _whole(model, weights)
 
-    def check_adapter(self, weights: PackedWeights, number: int, scaling: float) -> list[str]:
+    def check_adapter(self, weights: Weights, number: int, scaling: float) -> list[str]:
         """Return the names of an adapter's weights that are not those that this worker computes with.
 
         `number`: vLLM's id of the adapter, which should be in a slot. vLLM holds scaling · B.
@@ -42,8 +49,11 @@ class WeightReceiver:
         return damaged or [name for name, values in expected.items() if not _same(values, held.get(_key(name)))]
 
 
-def _checked(weights: PackedWeights, damaged: list[str]) -> Iterator[tuple[str, Tensor]]:
-    """Yield names and values; note those that are not as they were packed."""
+def _checked(weights: Weights, damaged: list[str]) -> Iterator[tuple[str, Tensor]]:
+    """Yield names and values; note those that are not as they were packed.
+
+    The sums of weights that come in parts are known when their values are: `zip` asks for those first.
+    """
     for (name, values), expected in zip(weights.named(), weights.sums, strict=True):
         if bit_sum(values) != expected:
             damaged.append(name)
@@ -75,7 +85,7 @@ def _refresh_tied_head(model: Any) -> None:
         head.quant_method.process_weights_after_loading(head)
 
 
-def _whole(model: Any, weights: PackedWeights) -> list[str]:
+def _whole(model: Any, weights: Weights) -> list[str]:
     """Compare all bits, where the model holds just what was sent: not its own shard, nor (on CPU) packed for a kernel.
 
     The bits of fused parameters add up, so the sum over all of them is that over those that were sent.

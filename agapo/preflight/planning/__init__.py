@@ -1,0 +1,1 @@
+"""`agapo plan`: a recipe on a described cluster."""

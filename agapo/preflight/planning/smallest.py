@@ -1,0 +1,133 @@
+"""The smallest cluster of described hosts that would do, with changes that a run may be given between two steps.
+
+Tried are ranks in powers of two, one actor (or as many as have room on the ranks' GPUs), vLLM over fewer or more GPUs,
+and then what takes less memory, until it fits. What makes it another run (LoRA, another dtype) is not tried.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from agapo.errors import UserError
+from agapo.model.sizes import ModelSizes
+from agapo.preflight.model import Change, enough
+from agapo.preflight.planning.fitting import Case, case_of, changes_of, misfits, room
+from agapo.preflight.planning.placement import asked_by
+from agapo.preflight.sampling import Trained
+from agapo.recipe import DescribedCluster, load_recipe
+from agapo.recipe.keys import key_class
+
+RANKS = (1, 2, 4, 8, 16, 32, 64)
+PARALLEL = (1, 2, 4, 8)
+"""GPUs of an actor with vLLM."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """So many GPUs, and the recipe's keys for it."""
+
+    gpus: int
+    keys: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Smallest:
+    """What would do, and the recipe's keys that it takes."""
+
+    case: Case
+    changes: dict[str, str]
+    """Of keys that have another value than in the recipe."""
+
+
+@dataclass(frozen=True)
+class Asker:
+    """A recipe as a user gives it, to be tried with other keys."""
+
+    recipe: Trained
+    path: Path
+    overrides: list[str]
+    sizes: ModelSizes
+
+    def with_keys(self, keys: dict[str, str]) -> Trained:
+        """Return the recipe with other values of some keys. Raises UserError where they do not go together."""
+        return load_recipe(type(self.recipe), self.path, [*self.overrides, *(f"{k}={v}" for k, v in keys.items())])
+
+
+def smallest(asker: Asker, cluster: DescribedCluster, *, offload: bool = True) -> Smallest | None:
+    """Return the least of the cluster's kind that would do; None where nothing that is tried does.
+
+    `offload`: whether that may begin, to have it smaller.
+    """
+    options = sorted(_options(asker.recipe, asker.sizes, cluster), key=lambda option: option.gpus)
+    for _, alike in groupby(options, key=lambda option: option.gpus):
+        found = [fit for option in alike if (fit := _tried(asker, option, cluster, offload=offload))]
+        if found:
+            return min(found, key=lambda fit: len(fit.changes))
+    return None
+
+
+def _options(recipe: Trained, sizes: ModelSizes, cluster: DescribedCluster) -> Iterator[Option]:
+    asked = asked_by(recipe)
+    for ranks in sorted({*RANKS, asked.ranks}):
+        for parallel in _parallel(recipe, sizes, cluster):
+            each = parallel or asked.gpus_per_actor
+            beside = not asked.by_turns and 0 < each < 1 and asked.gpus_per_rank + each <= 1
+            if beside:
+                actors = ranks
+            else:
+                actors = max(1, min(asked.actors, ranks // ceil(each))) if asked.by_turns and each else 1
+            sampling = ceil(actors * each)
+            gpus = max(ranks, sampling) if asked.by_turns or beside else ranks + sampling
+            keys = {f"{asked.section}.ranks": str(ranks), "rollout.actors": str(actors)}
+            if parallel:
+                keys |= {"rollout.vllm.tensor_parallel": str(parallel), "rollout.gpus_per_actor": str(parallel)}
+            yield Option(gpus, keys)
+
+
+def _parallel(recipe: Trained, sizes: ModelSizes, cluster: DescribedCluster) -> list[int]:
+    """Return the GPUs that an actor may have; 0 leaves them as they are."""
+    own = recipe.rollout
+    if own.engine != "vllm" or own.gpus_per_actor < 1:
+        return [0]
+    most = cluster.gpus_per_host
+    return [gpus for gpus in PARALLEL if gpus <= most and not sizes.heads % gpus and not sizes.kv_heads % gpus]
+
+
+def _tried(asker: Asker, option: Option, cluster: DescribedCluster, *, offload: bool) -> Smallest | None:
+    hosts = ceil(option.gpus / cluster.gpus_per_host)
+    kind = cluster.model_copy(update={"hosts": hosts})
+    keys = option.keys | ({"cluster.address": "auto"} if hosts > 1 and not asker.recipe.cluster.address else {})
+    try:
+        case = case_of(asker.with_keys(keys), asker.sizes, kind)
+        if less := _less_memory(case, offload=offload):
+            keys |= less
+            case = case_of(asker.with_keys(keys), asker.sizes, kind)
+    except UserError:
+        return None
+    return None if misfits(case) else Smallest(case, {k: v for k, v in keys.items() if _differs(asker.recipe, k, v)})
+
+
+def _less_memory(case: Case, *, offload: bool) -> dict[str, str]:
+    """Return the keys that make it fit the GPU; all that there are, where they do not."""
+    recipe, sizes = case.recipe, case.sizes
+    if room(recipe, sizes, {}) >= 0:
+        return {}
+    changes = [change for change in changes_of(recipe, sizes) if _may_change(recipe, change, offload=offload)]
+    single = next((text for text, change in changes if room(recipe, sizes, change) >= 0), None)
+    texts = [single] if single else enough(changes, lambda change: room(recipe, sizes, change) >= 0) or []
+    return dict(part.split("=", 1) for text in texts for part in text.split())
+
+
+def _may_change(recipe: Trained, change: Change, *, offload: bool) -> bool:
+    keys = [part.partition("=")[0] for part in change[0].split()]
+    return (offload or "offload" not in change[1]) and all(key_class(type(recipe), key) != "identity" for key in keys)
+
+
+def _differs(recipe: Trained, key: str, value: str) -> bool:
+    held: Any = recipe
+    for name in key.split("."):
+        held = getattr(held, name)
+    return f"{held:g}" != value if isinstance(held, float) else str(held).lower() != value

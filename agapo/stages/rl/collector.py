@@ -1,0 +1,152 @@
+"""A step's groups: sampled when the step is there, or ahead of it (`rollout.max_staleness`).
+
+Which prompts a step takes is the same either way: those that follow in the stream, until the batch is full.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from agapo.algorithm.sampling import select_groups, shuffle_rewards
+from agapo.curation.mixing import MixedStream
+from agapo.curation.prompts import PromptStream
+from agapo.errors import UserError
+from agapo.evaluation.rendering import Renderer
+from agapo.recipe import RLRecipe
+from agapo.rewarding.scorer import Scorer
+from agapo.rollouts.ahead import Ahead
+from agapo.rollouts.engine import PromptRequest
+from agapo.rollouts.pool import RolloutPool
+from agapo.rollouts.sampling import JudgingError, sample_and_score
+from agapo.schema import Batch, Group, Prompt
+from agapo.stages.rl.metrics import Clock, Collected, staleness_metrics
+from agapo.stages.rl.progress import Progress
+from agapo.stages.rl.weight_sync import WeightSync
+from agapo.stages.running.system import sampling_params
+from agapo.tracking import MetricsLogger, RunDirectory
+
+
+@dataclass
+class Collector:
+    """Samples and scores prompts for the loop, and keeps the actors' weights up to date."""
+
+    recipe: RLRecipe
+    run: RunDirectory
+    stream: PromptStream | MixedStream
+    render: Renderer
+    pool: RolloutPool
+    scorer: Scorer
+    weight_sync: WeightSync
+    logger: MetricsLogger
+    progress: Progress
+    ahead: Ahead | None = None
+    """What samples ahead, where the recipe lets it, between `start` and `close`."""
+    _busy_s: float = 0.0
+    """Of `ahead`, up to the last step."""
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Sample ahead inside, if the recipe says so."""
+        own, progress = self.recipe.rollout, self.progress
+        if not own.max_staleness or progress.step >= self.recipe.steps:
+            yield
+            return
+        self.ahead = Ahead(
+            self.pool,
+            self.scorer,
+            lambda position, count: self._requests(self.stream.take(position, count)),
+            sampling_params(own, self.recipe.run.seed),
+            chunk_prompts=own.chunk_prompts,
+            start=progress.cursor,
+        )
+        try:
+            yield
+        finally:
+            self.ahead.close()
+            self.ahead = None
+
+    def collect(self, clock: Clock) -> Collected:
+        """Sample and score prompts until the batch is full, or the refill is used up."""
+        own = self.recipe
+        allowed = own.prompts_per_step + int(own.algorithm.refill.max_extra * own.prompts_per_step)
+        collected = Collected(version=self.progress.updates)
+        while collected.prompts < allowed and len(collected.kept) < own.prompts_per_step:
+            wanted = min(own.prompts_per_step - len(collected.kept), allowed - collected.prompts)
+            position = self.progress.cursor + collected.prompts
+            taken = self.stream.take(position, wanted)
+            with self._judging_errors_told():
+                groups = self._from_ahead(position, wanted, clock) if self.ahead else self._sampled(taken, clock)
+            if own.algorithm.shuffle_rewards:
+                groups = shuffle_rewards(groups, f"{own.run.seed}/{self.progress.step}/{collected.prompts}")
+            kept, dropped = select_groups(
+                groups,
+                drop_all_correct=own.algorithm.drop_all_correct,
+                drop_all_wrong=own.algorithm.drop_all_wrong,
+            )
+            collected.add(taken, groups, kept, dropped)
+        return collected
+
+    def _sampled(self, taken: Sequence[tuple[Prompt, int]], clock: Clock) -> list[Group]:
+        own, lap = self.recipe.rollout, clock.laps()
+        chunks = sample_and_score(
+            self.pool,
+            self.scorer,
+            self._requests(taken),
+            sampling_params(own, self.recipe.run.seed),
+            chunk_prompts=own.chunk_prompts,
+            on_sampled=lambda: lap("generate"),
+        )
+        groups = [group for chunk in chunks for group in chunk]
+        lap("score")
+        return groups
+
+    def _from_ahead(self, position: int, count: int, clock: Clock) -> list[Group]:
+        assert self.ahead
+        left = self.recipe.steps - self.progress.step - 1
+        further = min(self.recipe.rollout.max_staleness, left) * self.recipe.prompts_per_step
+        with clock.phase("generate"):
+            return self.ahead.groups(position, count, position + count + further)
+
+    def _requests(self, taken: Sequence[tuple[Prompt, int]]) -> list[PromptRequest]:
+        return [PromptRequest(prompt, self.render(prompt), visit) for prompt, visit in taken]
+
+    @contextmanager
+    def _judging_errors_told(self) -> Iterator[None]:
+        try:
+            yield
+        except JudgingError as error:
+            self.logger.log_errors(self.progress.step + 1, error.groups)
+            raise UserError(f"{error} (all of them: {self.run.reward_errors})") from None
+
+    def bring_weights(self) -> None:
+        """Bring the learner's weights to the actors; where no update was made, nothing."""
+        version = self.progress.updates
+        if self.pool.version == version:
+            return
+        if not self.ahead:
+            self.weight_sync(version)
+        elif not self.ahead.has_failed:
+            # Else `collect` says so, when this step has been recorded.
+            self.ahead.call(lambda: self.weight_sync(version))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Have the pool to oneself."""
+        if not self.ahead:
+            yield
+            return
+        with self.ahead.paused():
+            yield
+
+    def metrics(self, batch: Batch, version: int, seconds: float) -> dict[str, float]:
+        """Return what sampling ahead did in a step of so many seconds; nothing where it does not.
+
+        `version`: of the weights that learned from the batch.
+        """
+        if not self.ahead:
+            return {}
+        busy, self._busy_s = self.ahead.busy_s - self._busy_s, self.ahead.busy_s
+        return staleness_metrics(batch, version, self.recipe.algorithm.updates_per_batch) | {
+            "rollout/waiting": float(self.ahead.waiting),
+            "rollout/idle": max(0.0, 1 - busy / seconds / self.recipe.rollout.actors),
+        }
