@@ -77,7 +77,7 @@ def test_a_job_whose_time_is_over_lets_the_run_save(site: Path) -> None:
         assert job.poll() is None, job.communicate()[0]
     job.terminate()
     assert job.wait(timeout=30) == 143
-    assert calls(site)[-1] == "saved"
+    assert "saved" in calls(site)
 
 
 def test_the_options_of_ray_start_exist() -> None:
