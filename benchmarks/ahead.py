@@ -105,7 +105,7 @@ def _pin(stop: threading.Event) -> None:
 def table(found: Sequence[dict[str, Any]]) -> str:
     """Return the figures by bound: means over seeds, the ratio to taking turns with its spread."""
     lines = [
-        "| max_staleness | s a step | of taking turns | staleness, most | accuracy before → after |",
+        "| max_staleness | s a step | of taking turns | staleness, most | before → after, % |",
         "|---|---|---|---|---|",
     ]
     turns = {row["seed"]: row["s a step"] for row in found if row["max_staleness"] == 0}
