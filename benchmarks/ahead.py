@@ -116,8 +116,8 @@ def table(found: Sequence[dict[str, Any]]) -> str:
         ratio = f"{statistics.fmean(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})" if ratios else "–"
         lines.append(
             f"| {bound} | {statistics.fmean(row['s a step'] for row in rows):.2f} | {ratio} "
-            f"| {statistics.fmean(row['staleness'] for row in rows):.2f}, {max(row['staleness max'] for row in rows):g} "
-            f"| {accuracies} |"
+            f"| {statistics.fmean(row['staleness'] for row in rows):.2f}, "
+            f"{max(row['staleness max'] for row in rows):g} | {accuracies} |"
         )
     return "\n".join(lines)
 
