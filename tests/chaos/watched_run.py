@@ -15,7 +15,7 @@ from agapo.cli import main
 from agapo.cluster import room_on_nodes
 from agapo.rollouts.dispatch import Dispatch
 from agapo.rollouts.pool import RolloutPool
-from agapo.stages.rl.loop import RLLoop
+from agapo.stages.rl.collector import Collector
 
 CUT, BACK = 2, 4
 """Finished steps when the host is cut off (in the middle of the next one), and when it comes back."""
@@ -26,7 +26,7 @@ step = 0
 
 def watch(folder: Path) -> None:
     """Put the waits in."""
-    collect, generate, take = RLLoop.collect, RolloutPool.generate, Dispatch._collect
+    collect, generate, take = Collector.collect, RolloutPool.generate, Dispatch._collect
 
     def stand(name: str) -> None:
         """Say that the run has come here, and wait till the test says that it may go on."""
@@ -34,7 +34,7 @@ def watch(folder: Path) -> None:
             (folder / name).touch()
             _until((folder / f"{name}.done").exists)
 
-    def watched_collect(self: RLLoop, *given: Any) -> Any:
+    def watched_collect(self: Collector, *given: Any) -> Any:
         global step
         step = self.progress.step
         if step >= BACK:
@@ -50,20 +50,21 @@ def watch(folder: Path) -> None:
                 stand("cut")
             yield item
 
-    def watched_take(self: Dispatch, answer: Any, number: int) -> Any:
-        node, pieces = self._pool.nodes[number], take(self, answer, number)  # pyright: ignore[reportAttributeAccessIssue]
+    def watched_take(self: Dispatch, answer: Any, call: Any) -> Any:
+        nodes: list[str | None] = self._pool.nodes  # pyright: ignore[reportAttributeAccessIssue]
+        node, pieces = nodes[call.actor], take(self, answer, call)
         if pieces:
             with (folder / "sampled.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, "node": node}) + "\n")
         return pieces
 
-    RLLoop.collect, RolloutPool.generate, Dispatch._collect = watched_collect, watched_generate, watched_take
+    Collector.collect, RolloutPool.generate, Dispatch._collect = watched_collect, watched_generate, watched_take
 
 
 def _all_ready(pool: RolloutPool) -> bool:
     """Whether nobody is starting: who was replaced is there, and who moves to another host is ready there."""
     pool.look()
-    return all(member.is_ready for member in [*pool._members, *pool._moving.values()])
+    return pool.all_ready
 
 
 def _until(holds: Any) -> None:
