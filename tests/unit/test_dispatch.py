@@ -50,6 +50,7 @@ class Actor:
         self.pool, self.lives, self.held = pool, lives, list[Request]()
         self.death = death or RayActorError()
         self.work, self.drop = Remote(self._work), Remote(lambda: self.held.clear())
+        self.pause = Remote(self._pause)
 
     def _work(self, requests: list[Request], params: SamplingParams, version: int) -> Reference:
         self.pool.given.append([request.id for request in requests])
@@ -61,6 +62,11 @@ class Actor:
         self.pool.draw.shuffle(self.held)
         done, self.held = self.held[:2], self.held[2:]
         return Reference([Piece(request.id, (), f"{request.id}", "stop") for request in done])
+
+
+    def _pause(self) -> list[Piece]:
+        paused, self.held = self.held, []
+        return [Piece(request.id, (), "", "paused") for request in paused]
 
 
 class Pool:
@@ -174,6 +180,53 @@ def test_others_go_on_while_an_actor_finds_no_room() -> None:
     pool.looks_until_ready = [10**9, 0]
     assert len(list(Dispatch(pool, requests(6), PARAMS, 2).run())) == 6
     assert not pool.actors[0].held and pool.actors[0].lives == 100
+
+
+@given(
+    seed=st.integers(0, 100),
+    engine=st.sampled_from(["transformers", "vllm"]),
+    lives=st.lists(st.integers(0, 4), min_size=1, max_size=2),
+    told=st.lists(st.sampled_from(["feed", "pause", "weights", "poll"]), max_size=12),
+)
+def test_ahead_every_group_comes_once_whatever_is_asked_meanwhile(
+    seed: int, engine: str, lives: list[int], told: list[str]
+) -> None:
+    """`weights`: new ones replace an actor that they do not reach, between two polls."""
+    pool, found, fed = Pool(engine, lives, seed), list[int](), 0
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(dispatch, "fetch", lambda pieces, timeout_s: pieces)
+    monkeypatch.setattr(dispatch, "MOST_TRIES", 100)
+    monkeypatch.setattr(dispatch, "POLL_S", 0.01)
+    stream = Dispatch(pool, [], PARAMS, 2, ahead=True)
+    try:
+        for word in ["feed", *told, *["poll"] * 60]:
+            if word == "feed":
+                stream.feed(requests(3))
+                fed += 3
+            elif word == "weights":
+                pool.replace(0)
+            else:
+                found += [number for number, _ in getattr(stream, word)()]
+    finally:
+        monkeypatch.undo()
+    assert sorted(found) == list(range(fed)) and stream.idle
+    assert not stream._assembly._requests, "it keeps nothing of what is done"
+
+
+def test_an_actor_that_new_weights_have_replaced_is_not_replaced_again() -> None:
+    pool = Pool("transformers", [0])
+    stream = Dispatch(pool, requests(1), PARAMS, 1)
+    stream._deal_out()
+    pool.replace(0)
+    newcomer = pool.actors[0]
+    assert len(list(stream.run())) == 1
+    assert pool.actors[0] is newcomer
+
+
+def test_a_poll_ends_while_nobody_is_ready() -> None:
+    pool = Pool("transformers", [100])
+    pool.looks_until_ready = [10**9]
+    assert not list(Dispatch(pool, requests(1), PARAMS, 1).poll())
 
 
 def test_the_look_ups_do_not_grow_with_the_actors() -> None:

@@ -37,11 +37,18 @@ class Actor:
         self.load = SimpleNamespace(remote=lambda: Reference(lambda: self.death or self.done()))
         self.update_weights = SimpleNamespace(remote=self._update)
         self.drop = SimpleNamespace(remote=lambda: None)
+        self.sleep, self.wake = (SimpleNamespace(remote=lambda to=to: self._turn(to)) for to in ("asleep", "awake"))
+        self.state = "awake"
 
     def done(self) -> Any:
         return PENDING if self.host is PENDING else None
 
+    def _turn(self, to: str) -> Reference:
+        self.state = to
+        return Reference(lambda: self.death)
+
     def _update(self, weights: Any, version: int) -> Reference:
+        self.weights = weights
         self.versions.append(version)
         return Reference(lambda: self.death or self.done())
 
@@ -59,7 +66,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     def wait(references: list[Reference], timeout: float, num_returns: int = 1) -> tuple[list[Reference], list[Any]]:
         return [item for item in references if item.get() is not PENDING], []
 
-    def fetch(reference: Reference) -> Any:
+    def fetch(reference: Reference, timeout_s: float | None = None) -> Any:
         found = reference.get()
         if isinstance(found, Exception):
             raise found
@@ -174,3 +181,61 @@ def test_a_run_that_no_host_has_room_for_ends() -> None:
     with pytest.raises(UserError, match=r"rollout\.actors: no host of the cluster has had room"):
         while True:
             pool.look()
+
+
+def test_who_comes_later_gets_weights_that_were_sent_once_in_another_way() -> None:
+    pool, made = start("a", "b"), list[str]()
+
+    def again() -> str:
+        made.append("made")
+        return "again"
+
+    pool.replace(1)
+    pool.set_weights("sent", 1, again)
+    assert pool.actors[0].weights == "sent" and not made
+    pool.actors[1].host = "b"
+    pool.look()
+    assert pool.is_ready(1) and pool.actors[1].weights == "again"
+    pool.replace(0)
+    pool.actors[0].host = "a"
+    pool.look()
+    assert pool.is_ready(0) and pool.actors[0].weights == "again" and made == ["made"]
+
+
+def test_who_is_told_of_new_weights_before_it_has_loaded_gets_the_newest_alone() -> None:
+    pool = start("a", "b")
+    pool.replace(1)
+    for version in (1, 2, 3):
+        pool.set_weights("weights", version)
+    assert not pool.all_ready
+    pool.actors[1].host = "b"
+    pool.look()
+    assert pool.all_ready and pool.actors[1].versions == [3]
+
+
+def test_an_actor_with_a_place_in_a_placement_group_does_not_move(cluster: SimpleNamespace) -> None:
+    placement: Any = SimpleNamespace(actor=lambda number: {"place": number})
+    pool = Pool(EngineSettings("m"), actors=2, gpus_per_actor=1, placement=placement)
+    for actor in pool.actors:
+        actor.host = "a"
+    pool.wait_ready()
+    between_two_calls(pool)
+    assert not pool._moving
+
+
+def test_who_dies_over_going_to_sleep_is_followed_by_one_that_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = start("a", "b")
+    dead = pool.actors[1]
+    dead.death = RayActorError()
+    real = pool._start
+
+    def start_on_b(number: int, node: str | None) -> Actor:
+        actor = real(number, node)
+        actor.host = "b"
+        return actor
+
+    monkeypatch.setattr(pool, "_start", start_on_b)
+    with pool.asleep():
+        assert pool.actors[1] is not dead
+        assert [actor.state for actor in pool.actors] == ["asleep", "asleep"]
+    assert [actor.state for actor in pool.actors] == ["awake", "awake"] and pool.restarts == 1
