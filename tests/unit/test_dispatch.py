@@ -63,7 +63,6 @@ class Actor:
         done, self.held = self.held[:2], self.held[2:]
         return Reference([Piece(request.id, (), f"{request.id}", "stop") for request in done])
 
-
     def _pause(self) -> list[Piece]:
         paused, self.held = self.held, []
         return [Piece(request.id, (), "", "paused") for request in paused]
