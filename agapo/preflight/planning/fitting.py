@@ -120,8 +120,8 @@ def host_bytes(case: Case) -> dict[int, float]:
     """Return the bytes of each host that has something to do, by its number.
 
     Of ranks, what is offloaded; of RL the weights that travel through the host, in the first rank's buffer and in Ray's
-    object store on its host and on each with actors; of actors without a GPU all that they hold, of those that sleep
-    their weights.
+    object store on its host and on each with actors; of actors without a GPU all that they hold, and of those that
+    sleep their weights.
     """
     placement = case.placement
     of_rank = case.rank_memory.host_bytes
