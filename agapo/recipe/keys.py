@@ -62,8 +62,8 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     ),
     rollout.RolloutConfig: _keys(
         identity="group_size temperature top_p stop thinking_budget",
-        later="engine max_new_tokens chunk_prompts",
-        free="actors threads gpus_per_actor chunk_timeout_s max_restarts",
+        later="engine max_new_tokens chunk_prompts max_staleness",
+        free="actors threads gpus_per_actor weight_transport sleep_while_learning chunk_timeout_s max_restarts",
     ),
     rollout.VLLMConfig: _keys(free="tensor_parallel in_flight gpu_memory cache_gib"),
     rollout.MismatchConfig: _keys(free="stop_above"),
@@ -82,7 +82,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     algorithm.RefillConfig: _keys(identity="max_extra"),
     algorithm.AdvantageConfig: _keys(identity="group group_std global std_floor"),
     algorithm.KLConfig: _keys(identity="coefficient estimator groups"),
-    algorithm.ImportanceConfig: _keys(identity="level cap"),
+    algorithm.ImportanceConfig: _keys(identity="level cap band"),
     algorithm.ClipConfig: _keys(identity="low high"),
     filtering.FilterRecipe: _keys(identity="samples drop_from drop_below"),
     # --- what TRL trains ---

@@ -272,6 +272,21 @@ def test_the_smallest_is_the_least_that_fits() -> None:
     assert tight.changes == {}
 
 
+def test_what_does_not_fit_together_is_tried_apart() -> None:
+    apart = least("rl/qwen3_8b_lora", "Qwen/Qwen3-8B", cluster("one_24gb"))
+    assert (apart.case.placement.gpus, apart.case.placement.shared, apart.case.cluster.hosts) == (2, False, 2)
+    assert misfits(apart.case) == []
+    assert (
+        apart.changes.items()
+        >= {
+            "learner.gpus_per_rank": "1",
+            "rollout.gpus_per_actor": "1",
+            "rollout.vllm.gpu_memory": "0.9",
+            "cluster.address": "auto",
+        }.items()
+    )
+
+
 def test_nothing_that_makes_another_run_is_tried() -> None:
     assert least("rl/qwen3_mixed", "Qwen/Qwen3-1.7B", cluster("one_24gb", gpu_gib=4)) is None
 

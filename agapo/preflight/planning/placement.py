@@ -84,6 +84,11 @@ def asked_by(recipe: Trained) -> Asked:
     return Asked(section, own.ranks, own.gpus_per_rank, rollout.actors, rollout.gpus_per_actor, by_turns=not rl)
 
 
+def shares(asked: Asked) -> bool:
+    """Return whether an actor has room on the GPU of a rank, while that is there."""
+    return not asked.by_turns and 0 < asked.gpus_per_actor < 1 and asked.gpus_per_rank + asked.gpus_per_actor <= 1
+
+
 def place(asked: Asked, cluster: DescribedCluster) -> Placement:
     """Return where everything lands. Raises UserError where it cannot: the keys, and the mend."""
     _require_sensible(asked, cluster)

@@ -63,11 +63,13 @@ def plan_recipe(
         raise UserError(f"{path} on {cluster_path}: {error}{_would_do(asker, cluster)}") from None
     lengths = lengths_of(case, prompt_tokens, response_tokens)
     table = Table("planned", "found", title=f"{recipe.stage}: {recipe.run.name} on {cluster_path.stem}")
-    for row in (*_plan_rows(case, lengths, where), *_smallest_rows(asker, cluster, case, lengths)):
+    lacking = misfits(case)
+    pace = [] if lacking else _pace_rows(case, lengths)
+    for row in (*_memory_rows(case, where), *pace, *_smallest_rows(asker, cluster, case, lengths)):
         table.add_row(*row)
     Console().print(table)
-    if lacking := misfits(case):
-        raise UserError(f"{path} on {cluster_path}: {lacking[0]}")
+    if lacking:
+        raise UserError(f"{path} on {cluster_path}: {lacking[0]}{_would_do(asker, cluster)}")
 
 
 def _load(path: Path, overrides: list[str]) -> Trained:
@@ -77,15 +79,14 @@ def _load(path: Path, overrides: list[str]) -> Trained:
     return load_recipe(KINDS[stage], path, overrides)
 
 
-def _plan_rows(case: Case, lengths: Lengths, where: str) -> Rows:
-    """Return the rows of the table but those of the smallest cluster."""
+def _memory_rows(case: Case, where: str) -> Rows:
+    """Return the rows about memory and places."""
     rows = [("cluster", case.cluster.text), ("model", f"{where}: {case.sizes.parameters:,} parameters")]
     rows += check_memory(case.recipe) if isinstance(case.recipe, RLRecipe) else memory_rows(case.recipe, case.sizes)
     return [
         *rows,
         *_host_rows(case),
         *_place_rows(case),
-        *_pace_rows(case, lengths),
         *(("warning", text) for text in _warnings(case)),
     ]
 
@@ -96,6 +97,8 @@ def _plan_rows(case: Case, lengths: Lengths, where: str) -> Rows:
 def _host_rows(case: Case) -> Rows:
     held = host_bytes(case)
     fullest = max(held, key=lambda host: held[host])
+    if held[fullest] < 0.05 * GIB:
+        return []
     of_all = f"{held[fullest] / GIB:.1f} GiB of {case.cluster.host_gib:g}"
     return [("memory of the fullest host", f"host {fullest + 1}: {of_all} (what is offloaded, weights on their way)")]
 
@@ -218,7 +221,7 @@ def _smallest_rows(asker: Asker, cluster: DescribedCluster, case: Case, lengths:
     """Yield the least that would do, and where that offloads, the least that does not."""
     name, found = "the smallest that would do", smallest(asker, cluster)
     if found is None:
-        yield name, "none with up to 64 ranks: take a larger GPU, LoRA, or a smaller model"
+        yield name, "none with up to 64 ranks: take larger GPUs, LoRA if it is not there, or a smaller model"
         return
     yield name, _timed(found, lengths)
     if found.case.setup.offload and not case.setup.offload:
@@ -227,7 +230,7 @@ def _smallest_rows(asker: Asker, cluster: DescribedCluster, case: Case, lengths:
 
 
 def _timed(found: Smallest, lengths: Lengths) -> str:
-    return f"{_size(found)}; a step takes {duration(step_seconds(found.case, lengths))}"
+    return f"{_size(found)}; a step: {duration(step_seconds(found.case, lengths))}"
 
 
 def _would_do(asker: Asker, cluster: DescribedCluster) -> str:

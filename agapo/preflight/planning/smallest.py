@@ -1,7 +1,8 @@
 """The smallest cluster of described hosts that would do, with changes that a run may be given between two steps.
 
-Tried are ranks in powers of two, one actor (or as many as have room on the ranks' GPUs), vLLM over fewer or more GPUs,
-and then what takes less memory, until it fits. What makes it another run (LoRA, another dtype) is not tried.
+Tried are ranks in powers of two, actors beside them where the recipe has GPUs shared, or else one actor on GPUs of its
+own (by turns, as many as the recipe has), vLLM over fewer or more of them, and then what takes less memory, until it
+fits. What makes it another run (LoRA, another dtype) is not tried.
 """
 
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from agapo.errors import UserError
 from agapo.model.sizes import ModelSizes
 from agapo.preflight.model import Change, enough
 from agapo.preflight.planning.fitting import Case, case_of, changes_of, misfits, room
-from agapo.preflight.planning.placement import asked_by
+from agapo.preflight.planning.placement import asked_by, shares
 from agapo.preflight.sampling import Trained
 from agapo.recipe import DescribedCluster, load_recipe
 from agapo.recipe.keys import key_class
@@ -72,28 +73,28 @@ def smallest(asker: Asker, cluster: DescribedCluster, *, offload: bool = True) -
 def _options(recipe: Trained, sizes: ModelSizes, cluster: DescribedCluster) -> Iterator[Option]:
     asked = asked_by(recipe)
     for ranks in sorted({*RANKS, asked.ranks}):
-        for parallel in _parallel(recipe, sizes, cluster):
-            each = parallel or asked.gpus_per_actor
-            beside = not asked.by_turns and 0 < each < 1 and asked.gpus_per_rank + each <= 1
-            if beside:
-                actors = ranks
-            else:
-                actors = max(1, min(asked.actors, ranks // ceil(each))) if asked.by_turns and each else 1
+        keys = {f"{asked.section}.ranks": str(ranks)}
+        if shares(asked):
+            yield Option(ranks, {**keys, "rollout.actors": str(ranks)})
+        for each, engine in _engines(recipe, sizes, cluster):
+            actors = max(1, min(asked.actors, ranks // ceil(each))) if asked.by_turns and each else 1
             sampling = ceil(actors * each)
-            gpus = max(ranks, sampling) if asked.by_turns or beside else ranks + sampling
-            keys = {f"{asked.section}.ranks": str(ranks), "rollout.actors": str(actors)}
-            if parallel:
-                keys |= {"rollout.vllm.tensor_parallel": str(parallel), "rollout.gpus_per_actor": str(parallel)}
-            yield Option(gpus, keys)
+            gpus = max(ranks, sampling) if asked.by_turns else ranks + sampling
+            yield Option(gpus, {**keys, "rollout.actors": str(actors), **engine})
 
 
-def _parallel(recipe: Trained, sizes: ModelSizes, cluster: DescribedCluster) -> list[int]:
-    """Return the GPUs that an actor may have; 0 leaves them as they are."""
-    own = recipe.rollout
-    if own.engine != "vllm" or own.gpus_per_actor < 1:
-        return [0]
-    most = cluster.gpus_per_host
-    return [gpus for gpus in PARALLEL if gpus <= most and not sizes.heads % gpus and not sizes.kv_heads % gpus]
+def _engines(recipe: Trained, sizes: ModelSizes, cluster: DescribedCluster) -> Iterator[tuple[float, dict[str, str]]]:
+    """Yield the GPUs that an actor may have to itself, and the keys for it."""
+    own, asked = recipe.rollout, asked_by(recipe)
+    whole = {"learner.gpus_per_rank": "1", "rollout.gpus_per_actor": "1"} if shares(asked) else {}
+    if own.engine != "vllm" or (own.gpus_per_actor < 1 and not whole):
+        yield (1 if whole else own.gpus_per_actor), whole
+        return
+    memory = {"rollout.vllm.gpu_memory": "0.9"} if whole else {}
+    for gpus in PARALLEL:
+        if gpus <= cluster.gpus_per_host and not sizes.heads % gpus and not sizes.kv_heads % gpus:
+            spread = {"rollout.vllm.tensor_parallel": str(gpus), "rollout.gpus_per_actor": str(gpus)}
+            yield gpus, {**whole, **memory, **spread}
 
 
 def _tried(asker: Asker, option: Option, cluster: DescribedCluster, *, offload: bool) -> Smallest | None:
