@@ -42,7 +42,7 @@ PARTS = {
     "ray": "Ray's own processes",
     "verifiers": "verifier workers",
 }
-"""Whose CPU time it is. Of the actors' processes, which Ray has a share in as well, it is measured besides."""
+"""Whose CPU time it is. That of the actors' processes, in which Ray has a share as well, stands besides (`simulated`)."""
 
 Figures = dict[str, float]
 
@@ -82,7 +82,7 @@ def measure(actors: int, responses: int, rate: float) -> Figures:
         assert _sample(pool, scorer, responses) == responses / 2, "every second answer is right"
         wall_s, after = time.monotonic() - began, cpu_times()
         spent = {name: after[name] - before[name] for name in PARTS}
-        spent["actors"] = pool.actors_cpu_s() - actors_before
+        spent["simulated"] = pool.actors_cpu_s() - actors_before
     finally:
         scorer.close()
         pool.close()

@@ -64,6 +64,9 @@ class Host:
         start = [*RAY, "start", *where]
         start += [f"--node-ip-address={self.address}", f"--num-cpus={cpus}", "--object-store-memory=100000000"]
         start += [f"--temp-dir={self.folder}", "--disable-usage-stats"]
+        if dashboard:
+            # By default it answers to this host alone.
+            start.append(f"--dashboard-host={self.address}")
         if private:
             mounted = 'mount -t tmpfs private "$0" && exec "$@"'
             start = ["unshare", "--mount", "sh", "-c", mounted, str(private), *start]

@@ -11,6 +11,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_ray")]
 
 def test_it_measures_every_part_and_draws_them(tmp_path: Path) -> None:
     rows = [measure(actors, responses=256, rate=256) for actors in (2, 8)]
+    assert [row["actors"] for row in rows] == [2, 8]
     for row in rows:
         assert row["wall_s"] > 0.5
         assert row["total"] == pytest.approx(sum(row[name] for name in PARTS), abs=0.5)
