@@ -42,7 +42,7 @@ PARTS = {
     "ray": "Ray's own processes",
     "verifiers": "verifier workers",
 }
-"""Whose CPU time it is. That of the actors' processes, in which Ray has a share as well, stands besides (`simulated`)."""
+"""Whose CPU time it is. That of the actors' processes, with a share of Ray's in it, stands besides (`simulated`)."""
 
 Figures = dict[str, float]
 
