@@ -239,3 +239,16 @@ def test_who_dies_over_going_to_sleep_is_followed_by_one_that_sleeps(monkeypatch
         assert pool.actors[1] is not dead
         assert [actor.state for actor in pool.actors] == ["asleep", "asleep"]
     assert [actor.state for actor in pool.actors] == ["awake", "awake"] and pool.restarts == 1
+
+
+def test_weights_that_somebody_still_reads_are_waited_for() -> None:
+    pool, reading = start("a", "b"), [True] * 3
+    pool.set_weights("weights", 1)
+    pool.replace(1)
+    late = pool.actors[1]
+    late.host = "b"
+    late.update_weights.remote = lambda *_: Reference(lambda: PENDING if reading and reading.pop() else None)
+    pool.look()
+    assert not pool.is_ready(1)
+    pool.finish_hand_overs()
+    assert pool.is_ready(1) and not reading
