@@ -64,6 +64,7 @@ try:
     Placement(ranks=1, gpus_per_rank=1)
 except UserError as error:
     print(error)
+placement.PATIENCE_S = 60
 apart.close()
 # What was given back can be had again.
 Placement(actors=1, gpus_per_actor=4).close()
