@@ -85,6 +85,11 @@ class RLRecipe(Recipe):
                 f"rollout.max_staleness: {own.max_staleness} with sleep_while_learning: actors that sample while ranks "
                 "learn do not sleep meanwhile; set one of them to its default"
             )
+        if own.weight_transport == "broadcast":
+            raise ValueError(
+                f"rollout.max_staleness: {own.max_staleness} with weight_transport broadcast: an actor that comes "
+                "later would ask a learner for its weights that is learning; set weight_transport to host or ipc"
+            )
         if self.algorithm.importance.level == "none" and self.algorithm.clip is None:
             raise ValueError(
                 f"rollout.max_staleness: {own.max_staleness} with algorithm.importance.level none: nothing would "

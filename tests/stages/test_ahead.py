@@ -108,6 +108,7 @@ def test_a_stopped_run_goes_on_with_the_same_account(recipe_file: Path, tmp_path
     ("overrides", "message"),
     [
         ("rollout.sleep_while_learning=true", "actors that sample while ranks learn do not sleep"),
+        ("rollout.weight_transport=broadcast", "an actor that comes later would ask a learner"),
         ("algorithm.importance.level=none", "nothing would correct for the older weights"),
         ("algorithm.importance.band=[2, 3]", "band [2.0, 3.0]: should be [low, high] around 1"),
     ],

@@ -17,8 +17,11 @@ SHORT = ("steps=4", "rollout.actors=2", "evaluation.every=0", "learner.ranks=2")
 
 KILLER = """
 import ray
+from agapo.learner.rl import group
 from agapo.rollouts.pool import RolloutPool
 hand_over, syncs = RolloutPool.set_weights, 0
+# Who still lives waits for the dead one till then.
+group.TRANSFER_TIMEOUT_S = 10.0
 
 def set_weights(self, *arguments, **named):
     global syncs
