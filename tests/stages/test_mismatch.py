@@ -46,7 +46,7 @@ def test_another_template_stops_at_the_first_step(
     monkeypatch.setattr(
         loop,
         "examples_of",
-        lambda batch: [replace(item, prompt_ids=np.append(item.prompt_ids, closed)) for item in real(batch)],
+        lambda *given: [replace(item, prompt_ids=np.append(item.prompt_ids, closed)) for item in real(*given)],
     )
     done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=template")
     assert done.returncode != 0

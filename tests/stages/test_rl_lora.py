@@ -89,8 +89,8 @@ def switch_engines_adapters_off(monkeypatch: pytest.MonkeyPatch) -> None:
     real = stage.start_rollouts
 
     def without(*given: Any) -> Any:
-        *others, lora = given
-        return real(*others, lora.model_copy(update={"alpha": 0.0}))
+        *others, lora, placement = given
+        return real(*others, lora.model_copy(update={"alpha": 0.0}), placement)
 
     monkeypatch.setattr(stage, "start_rollouts", without)
 

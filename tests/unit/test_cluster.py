@@ -44,7 +44,9 @@ def test_a_run_in_rays_copy_of_the_working_directory_is_refused(tmp_path: Path) 
     assert not folder.exists()
 
 
-def test_rays_client_is_refused() -> None:
+def test_rays_client_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Other tests of this process may have left a cluster that they share.
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     with (
         pytest.raises(UserError, match=r"cluster\.address: ray://10\.0\.0\.1:10001 is for Ray's client"),
         in_cluster("ray://10.0.0.1:10001"),
