@@ -22,13 +22,11 @@ from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError
 
 from agapo.errors import TransferFailed, UserError, first_line
 from agapo.forking.driver import ENVIRONMENT, start_forks, stop_forks, worker_environment
+from agapo.recipe.run import JOB
 from agapo.signals import kept_from_ray
 
 LEFT_BEHIND = [".venv", ".venv-vllm", "outputs", ".git", "wandb", "**/*.safetensors", "**/*.jsonl.gz", "**/*.parquet"]
 """What Ray's copy of the working directory goes without, where hosts do not share it."""
-
-JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""In a Ray job, what `ray job submit` was told."""
 
 NO_TOKEN = "it wants its token: set RAY_AUTH_MODE=token, and bring the head's ~/.ray/auth_token to this host"
 

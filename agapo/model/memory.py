@@ -29,6 +29,7 @@ Left out: what allocators lose in pieces beyond a flat share, and the pages of f
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from agapo.model.operations import layer_weights
 from agapo.model.sizes import ModelSizes
 
 GIB = 1024**3
@@ -165,8 +166,7 @@ def _plain_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
         parts.append(Part("buckets", 4 * trained))
     if setup.autocast:
         # Kept from the forward pass on: each is an operand of a product whose gradient needs it.
-        linear = sizes.layers * sum(inputs * outputs for inputs, outputs in sizes.linear.values())
-        parts.append(Part("bfloat16 weights", 2 * linear, "backward"))
+        parts.append(Part("bfloat16 weights", 2 * layer_weights(sizes), "backward"))
     return parts
 
 

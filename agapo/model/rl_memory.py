@@ -22,6 +22,7 @@ from agapo.model.memory import (
     overhead_part,
     state_parts,
 )
+from agapo.model.operations import cache_bytes
 from agapo.model.sizes import ModelSizes
 
 CHUNK_COPIES = 6
@@ -78,7 +79,7 @@ def engine_memory(sizes: ModelSizes, *, rows: int, columns: int, number: int, gp
 
     Sliding layers are counted as if they kept all tokens. `number`: bytes a number of the model's.
     """
-    cache = round(CACHE_SLACK * 2 * number * sizes.layers * sizes.keys * rows * columns)
+    cache = round(CACHE_SLACK * cache_bytes(sizes, rows * columns, number))
     parts = [
         Part("weights", number * sizes.parameters),
         Part("keys and values", cache),

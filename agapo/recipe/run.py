@@ -8,6 +8,9 @@ from pydantic import Field
 
 from agapo.recipe.section import AbsolutePath, Strict
 
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""In a Ray job, what `ray job submit` was told."""
+
 
 class RunConfig(Strict):
     """Where the run lives and what makes it repeatable."""
@@ -46,4 +49,4 @@ class ClusterConfig(Strict):
 
 
 def _cluster_of_the_job() -> str | None:
-    return os.environ.get("RAY_ADDRESS", "auto") if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else None
+    return os.environ.get("RAY_ADDRESS", "auto") if JOB in os.environ else None

@@ -3,7 +3,6 @@
 `broadcast` goes to a second GPU where there is one; NCCL has no two members on one.
 """
 
-import socket
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -22,6 +21,7 @@ from agapo.model.transports import (
     place,
 )
 from agapo.model.weights import empty_buffer, load_weights, pack_into, pack_weights, require_loaded, weight_layout
+from benchmarks.gpu.learn import free_port
 from benchmarks.gpu.models import Shape, random_model
 from benchmarks.gpu.setting import SMALL, Setting
 
@@ -55,7 +55,7 @@ def run(setting: Setting) -> None:
         setting.record.add("weights by broadcast", note="not tried: it takes two GPUs")
         return
     with _Receiver(setting, 1 if device == "cuda" else 0) as receiver:
-        meeting = MeetingPlace("127.0.0.1", _free_port(), 2, 60)
+        meeting = MeetingPlace("127.0.0.1", free_port(), 2, 60)
         receiver.send(meeting)
         meet(meeting, 0, device)
         _require_well(receiver)
@@ -119,9 +119,3 @@ def _receive(pipe: Connection, small: bool, device: str, gpu: int) -> None:
             pipe.send(repr(error))
         else:
             pipe.send("")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

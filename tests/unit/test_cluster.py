@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from agapo import cluster
-from agapo.cluster import ENVIRONMENT, JOB, in_cluster, require_gpus, require_shared, sees
+from agapo.cluster import ENVIRONMENT, in_cluster, require_gpus, require_shared, sees
 from agapo.errors import UserError
 from agapo.recipe import RLRecipe
+from agapo.recipe.run import JOB
 from agapo.tracking import RunDirectory
 from tests.unit.test_advice import load
 

@@ -1,6 +1,5 @@
 """Weights by shared memory and by broadcast, between two processes: to the bit, or a failure that says so."""
 
-import socket
 from multiprocessing.connection import Connection
 
 import pytest
@@ -22,6 +21,7 @@ from agapo.model.transports import (
 )
 from agapo.model.weights import WeightLayout, load_weights, pack_into, require_loaded, weight_layout
 from tests.builders import tiny_exaone, tiny_qwen
+from tests.stages.test_invariance import free_port
 
 BUCKET = 20_000
 """Bytes: less than the model, more than most of its parameters, less than its largest."""
@@ -140,9 +140,3 @@ def test_buckets_are_the_layout_in_parts(bound: int, monkeypatch: pytest.MonkeyP
     assert tuple(shape for part in found for shape in part.shapes) == layout.shapes
     assert all(len(part.names) == 1 or 2 * sum(part.sizes) <= bound for part in found)
     assert len(found) == {1: 4, 60: 3, 100: 2, 250: 1}[bound]
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]

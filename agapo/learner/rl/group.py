@@ -1,6 +1,6 @@
 """The learner's ranks as Ray actors, driven as one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,19 +75,11 @@ class RankActor:
 
     def meet_engines(self, meeting: MeetingPlace) -> bool:
         """See the rank's. Returns False where the engines did not come; the rank itself is well."""
-        try:
-            self.rank.meet_engines(meeting)
-        except TransferFailed:
-            return False
-        return True
+        return _went_well(lambda: self.rank.meet_engines(meeting))
 
     def broadcast_weights(self) -> bool:
         """See the rank's. Returns False where the broadcast failed; the rank itself is well."""
-        try:
-            self.rank.broadcast_weights()
-        except TransferFailed:
-            return False
-        return True
+        return _went_well(self.rank.broadcast_weights)
 
     def save(self, directory: Path) -> None:
         """See the rank's."""
@@ -96,6 +88,14 @@ class RankActor:
     def load(self, directory: Path) -> None:
         """See the rank's."""
         self.rank.load(directory)
+
+
+def _went_well(transfer: Callable[[], None]) -> bool:
+    try:
+        transfer()
+    except TransferFailed:
+        return False
+    return True
 
 
 class LearnerGroup:

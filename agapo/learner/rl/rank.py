@@ -286,11 +286,11 @@ class LearnerRank:
 
         The next call writes over it.
         """
-        device = self.settings.device
+        device, layout = self.settings.device, self.layout
         if self._shared is None:
-            self._shared = SharedBuffer(self.layout, device)
-        sums = pack_into(self._shared.flat, self.policy, self.layout, self._gather)
-        return SharedWeights({place(device): self._shared.handle()}, self.layout, tuple(sums.tolist()))
+            self._shared = SharedBuffer(layout, device)
+        sums = pack_into(self._shared.flat, self.policy, layout, self._gather)
+        return SharedWeights({place(device): self._shared.handle()}, layout, tuple(sums.tolist()))
 
     def meet_engines(self, meeting: MeetingPlace) -> None:
         """Meet the engines for broadcasts, as the first rank; others have nothing to do."""

@@ -47,6 +47,11 @@ class Case:
             return rl.rank_memory(self.recipe, self.sizes, self.setup)
         return training_memory(self.sizes, self.setup)
 
+    @property
+    def sleeps(self) -> bool:
+        """Whether actors leave the GPUs that they share to the ranks, and come back."""
+        return self.recipe.rollout.sleep_while_learning and self.placement.shared
+
 
 def case_of(recipe: Trained, sizes: ModelSizes, cluster: DescribedCluster) -> Case:
     """Return the case with everything placed. Raises UserError where it cannot be."""
@@ -67,7 +72,7 @@ def case_of(recipe: Trained, sizes: ModelSizes, cluster: DescribedCluster) -> Ca
 
 def on_gpus_of(recipe: Trained, gib: float) -> Trained:
     """Return the recipe for GPUs with another memory."""
-    name = "learner" if isinstance(recipe, RLRecipe) else "training"
+    name = asked_by(recipe).section
     section = getattr(recipe, name).model_copy(update={"gpu_gib": gib})
     return recipe.model_copy(update={name: section})
 
@@ -140,8 +145,7 @@ def host_bytes(case: Case) -> dict[int, float]:
 
 
 def _asleep(case: Case) -> float:
-    sleeps = case.recipe.rollout.sleep_while_learning and case.placement.shared
-    return number_bytes(case.recipe) * case.sizes.parameters if sleeps else 0.0
+    return number_bytes(case.recipe) * case.sizes.parameters if case.sleeps else 0.0
 
 
 def _actor_on_host(case: Case) -> float:

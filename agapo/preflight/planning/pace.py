@@ -83,17 +83,19 @@ def network_bytes(sizes: ModelSizes, setup: FineTuningSetup, micro_batches: floa
         no ZeRO   2·4·T a step                    ZeRO 2   b·T a micro-batch, b·T a step
         ZeRO 1    4·T a step, b·T a step          ZeRO 3   2·b·P + b·T a micro-batch
     """
-    if hosts == 1:
-        return 0.0
+    return _moved_bytes(sizes, setup, micro_batches) * (hosts - 1) / hosts
+
+
+def _moved_bytes(sizes: ModelSizes, setup: FineTuningSetup, micro_batches: float) -> float:
+    """Return the gradients and weights that all ranks together reduce and gather in a step, or offload and fetch."""
     trained, number = setup.adapters or sizes.parameters, setup.number
     whole = sizes.parameters + (setup.adapters or 0)
-    sent = {
+    return {
         0: 8.0 * trained,
         1: (4.0 + number) * trained,
         2: number * trained * (micro_batches + 1.0),
         3: number * (2.0 * whole + trained) * micro_batches,
     }[setup.zero_stage]
-    return sent * (hosts - 1) / hosts
 
 
 def offload_bytes(sizes: ModelSizes, setup: FineTuningSetup, micro_batches: float) -> float:
@@ -108,14 +110,8 @@ def offload_bytes(sizes: ModelSizes, setup: FineTuningSetup, micro_batches: floa
     """
     if not setup.offload:
         return 0.0
-    trained, number = setup.adapters or sizes.parameters, setup.number
-    whole = sizes.parameters + (setup.adapters or 0)
-    moved = {
-        1: (4.0 + number) * trained,
-        2: number * trained * (micro_batches + 1.0),
-        3: number * (2.0 * whole + trained) * micro_batches,
-    }[setup.zero_stage]
-    return (moved + 28.0 * trained) / setup.ranks
+    trained = setup.adapters or sizes.parameters
+    return (_moved_bytes(sizes, setup, micro_batches) + 28.0 * trained) / setup.ranks
 
 
 # --- sampling ---

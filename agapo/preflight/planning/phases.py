@@ -80,8 +80,7 @@ def step_phases(case: Case, lengths: Lengths) -> list[Phase]:
     if own.algorithm.kl.coefficient:
         found.append(Phase("reference", _forward(case, lengths, sequences)))
     found += [learning, Phase("weights to the actors", _sync(case))]
-    sleeps = own.rollout.sleep_while_learning and case.placement.shared
-    return [*found, Phase("sleeping and waking", SLEEP_S)] if sleeps else found
+    return [*found, Phase("sleeping and waking", SLEEP_S)] if case.sleeps else found
 
 
 def step_seconds(case: Case, lengths: Lengths) -> float | None:
