@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
+# An example that takes long says that the machine is busy. What else the profile of the day has (CI's) is kept.
+settings.register_profile("agapo", settings.default, deadline=None)
+settings.load_profile("agapo")
 # Read when the hub's library is imported: no test asks the hub for anything, and without a network it tries for long.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
