@@ -113,20 +113,27 @@ def read_checkpoint(path: Path, pointer: Path | None = None) -> Checkpoint:
     return Checkpoint(path, state, written)
 
 
-def require_same_shards(checkpoint: Checkpoint, *, ranks: int, zero_stage: int, section: str) -> None:
-    """Raise UserError where the learner that goes on is divided otherwise than the one that wrote the checkpoint.
+def divided_alike(checkpoint: Checkpoint, *, ranks: int, zero_stage: int, section: str) -> bool:
+    """Return whether the learner that goes on is divided as the one that wrote the checkpoint, so that it can read it.
 
     Shards of weights and optimizer fit only as many ranks under the same ZeRO stage; without ZeRO any number of ranks
-    reads the whole. `section` is the recipe's that holds `ranks` and `zero_stage`.
+    reads the whole. Other shards have to be divided anew (`agapo.learner.universal`). Raises UserError where that is
+    not possible either: between ZeRO 3, ZeRO 1 or 2, and none. `section`: the recipe's that holds `zero_stage`.
     """
     then = checkpoint.written
     if (then.ranks, then.zero_stage) == (ranks, zero_stage) or then.zero_stage == zero_stage == 0:
-        return
+        return True
+    if _kind(then.zero_stage) == _kind(zero_stage):
+        return False
     raise UserError(
         f"{checkpoint.path}: written by {_described(then.ranks, then.zero_stage)}, and cannot be read by "
-        f"{_described(ranks, zero_stage)}; go on with {section}.ranks={then.ranks} {section}.zero_stage="
-        f"{then.zero_stage}"
+        f"{_described(ranks, zero_stage)}; go on with {section}.zero_stage={then.zero_stage}"
     )
+
+
+def _kind(zero_stage: int) -> int:
+    """Of the files that are written: ZeRO 1 and 2 share theirs."""
+    return min(zero_stage, 1) if zero_stage < 3 else 3
 
 
 def deepspeed_files(zero_stage: int, ranks: int, *, bfloat16: bool) -> list[str]:

@@ -30,8 +30,9 @@ def deepspeed_config(
     accumulation: int = 1,
     offload: bool = False,
     on_gpu: bool = False,
+    universal: bool = False,
 ) -> dict[str, Any]:
-    """Return DeepSpeed's configuration.
+    """Return DeepSpeed's configuration. `universal`: checkpoints are read in that form.
 
     `max_grad_norm` of 0 clips nothing. `micro_rows` and `accumulation` are rows a micro-batch and micro-batches a
     step, where the caller does not say itself which micro-batch is a step's last. The optimizer is not part of it: it
@@ -47,6 +48,7 @@ def deepspeed_config(
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": _zero_section(stage, offload=offload, on_gpu=on_gpu),
         "zero_allow_untested_optimizer": True,
+        "checkpoint": {"load_universal": universal},
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
     }

@@ -20,8 +20,9 @@ scores. Bytes a token and layer:
     norms 2·(4 + r)·H   linear inputs 2·c·H   query and key norms (4 + c)·(Q + K)
     attention c·(2·Q + 2·K)   SwiGLU 4·c·I
 
-with c bytes a number that is computed and r one of the residual stream. With gradient checkpointing only a layer's
-input (r·H) is kept, and all of the above for one layer at a time.
+with c bytes a number that is computed and r one of the residual stream. Under adapters the norms' weights are frozen,
+and r and c fall out of the first and third term; in bfloat16 about as much is kept for the adapters instead. With
+gradient checkpointing only a layer's input (r·H) is kept, and all of the above for one layer at a time.
 
 Left out: what allocators lose in pieces beyond a flat share, and the pages of files that are read.
 """
@@ -198,10 +199,12 @@ def _sharded_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
 def layer_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
     """Return what one layer keeps for the backward pass, for a micro-batch."""
     c, r, hidden, queries, keys = setup.number, setup.residual, sizes.hidden, sizes.queries, sizes.keys
+    frozen_norms = setup.adapters is not None and not setup.bfloat16
+    own_r, own_c = (0, 0) if frozen_norms else (r, c)
     token = (
-        2 * (4 + r) * hidden
+        2 * (4 + own_r) * hidden
         + 2 * c * hidden
-        + (4 + c) * (queries + keys)
+        + (4 + own_c) * (queries + keys)
         + c * (2 * queries + 2 * keys)
         + 4 * c * sizes.intermediate
     )

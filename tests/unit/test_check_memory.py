@@ -170,12 +170,14 @@ def test_activations_are_what_a_layer_saves(kind: type, dtype: torch.dtype, auto
     assert (four - two) / 2 == pytest.approx(layer_bytes(sizes, setup) + copies, rel=within)
 
 
-def test_activations_under_adapters_are_what_a_layer_saves() -> None:
+@pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
+def test_activations_under_adapters_are_what_a_layer_saves(bfloat16: bool) -> None:
     def saved(layers: int) -> int:
-        adapted: Any = with_adapters(build(Qwen3Config, layers, torch.bfloat16), LORA)
-        return saved_bytes(adapted.get_base_model().model, autocast=True)
+        dtype = torch.bfloat16 if bfloat16 else torch.float32
+        adapted: Any = with_adapters(build(Qwen3Config, layers, dtype), LORA)
+        return saved_bytes(adapted.get_base_model().model, autocast=bfloat16)
 
-    setup = FineTuningSetup(TOKENS, 1, adapters=1, attention="flash_attention_2")
+    setup = FineTuningSetup(TOKENS, 1, adapters=1, attention="flash_attention_2", bfloat16=bfloat16)
     expected = layer_bytes(config_sizes(config(Qwen3Config)), setup)
     assert (saved(4) - saved(2)) / 2 == pytest.approx(expected, rel=0.1)
 

@@ -1,6 +1,7 @@
 """The learner's ranks as Ray actors, driven as one."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from ray.exceptions import GetTimeoutError, RayActorError
 
 from agapo.cluster import fetch, free_endpoint, how_it_died, number_of, require_shared, sees
 from agapo.errors import ProcessDied, TransferFailed, UserError
-from agapo.learner.checkpoint import Checkpoint, Saved, deepspeed_files, require_same_shards
+from agapo.learner.checkpoint import Checkpoint, Saved, deepspeed_files, divided_alike
 from agapo.learner.rl.batching import Example
 from agapo.learner.rl.settings import TAG, LearnerSettings
+from agapo.learner.universal import universal_form
 from agapo.model.transports import BroadcastWeights, MeetingPlace, SharedWeights
 from agapo.model.weights import PackedWeights, WeightLayout
 from agapo.placement import Placement
@@ -85,9 +87,9 @@ class RankActor:
         """See the rank's."""
         self.rank.save(directory)
 
-    def load(self, directory: Path) -> None:
+    def load(self, directory: Path, tag: str) -> None:
         """See the rank's."""
-        self.rank.load(directory)
+        self.rank.load(directory, tag)
 
 
 def _went_well(transfer: Callable[[], None]) -> bool:
@@ -208,10 +210,14 @@ class LearnerGroup:
         return Saved(ranks, own.zero_stage, [f"{TAG}/{name}" for name in names])
 
     def load(self, checkpoint: Checkpoint) -> None:
-        """Take every rank's state from a checkpoint. Raises UserError where another division of ranks wrote it."""
-        own, ranks = self._settings, len(self._ranks)
-        require_same_shards(checkpoint, ranks=ranks, zero_stage=own.zero_stage, section="learner")
-        self._fetch("load its checkpoint", [actor.load.remote(checkpoint.path) for actor in self._ranks])
+        """Take every rank's state from a checkpoint, of another number of ranks too.
+
+        Raises UserError where another kind of ZeRO wrote it.
+        """
+        own, ranks, path = self._settings, len(self._ranks), checkpoint.path
+        alike = divided_alike(checkpoint, ranks=ranks, zero_stage=own.zero_stage, section="learner")
+        with nullcontext(TAG) if alike else universal_form(path / TAG) as tag:
+            self._fetch("load its checkpoint", [actor.load.remote(path, tag) for actor in self._ranks])
 
     def close(self) -> None:
         """End the ranks: in a cluster that goes on they would stay."""

@@ -25,6 +25,7 @@ from agapo.learner.process_group import group_variables
 from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, needs_one_row, plan_ranks
 from agapo.learner.rl.row_check import check_packed_rows
 from agapo.learner.rl.settings import TAG, LearnerSettings
+from agapo.learner.universal import UNIVERSAL
 from agapo.model.adapters import adapters_off, add_adapters
 from agapo.model.loading import load_config, load_model, small_twin
 from agapo.model.logprobs import LogProbModel, check_head
@@ -329,11 +330,14 @@ class LearnerRank:
         """Write weights, or adapters, and optimizer state below `directory`. Collective."""
         self.engine.save_checkpoint(str(directory), tag=TAG, exclude_frozen_parameters=True)
 
-    def load(self, directory: Path) -> None:
-        """Take weights and optimizer state from `directory`. Collective."""
+    def load(self, directory: Path, tag: str = TAG) -> None:
+        """Take weights and optimizer state from `directory`: shards, or their universal form. Collective."""
         # All that is trained must be there, and nothing else; frozen weights are not.
         load = _load_trained if self.settings.learner.lora else None
-        path, _ = self.engine.load_checkpoint(str(directory), tag=TAG, custom_load_fn=load)
+        # Read by `load_checkpoint` alone.
+        self.engine._config.load_universal_checkpoint = tag == UNIVERSAL
+        path, _ = self.engine.load_checkpoint(str(directory), tag=tag, custom_load_fn=load)
+        self.engine._config.load_universal_checkpoint = False
         if path is None:
             raise UserError(f"{directory}: holds no learner state; delete it to resume from the checkpoint before it")
 

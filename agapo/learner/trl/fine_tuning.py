@@ -51,6 +51,8 @@ class FineTuning:
     """CPU threads of a rank; `training.threads` may leave them to the machine."""
     state: Mapping[str, Any] = field(default_factory=dict)
     """What checkpoints carry for the main loop, besides the step."""
+    universal: bool = False
+    """Whether the checkpoint to go on from is in its universal form (`agapo.learner.universal`)."""
 
     @property
     def sharded(self) -> bool:
@@ -202,6 +204,7 @@ def sharding(settings: FineTuning) -> dict[str, Any]:
         accumulation=own.accumulation,
         offload=own.offload,
         on_gpu=settings.on_gpu,
+        universal=settings.universal,
     )
 
 

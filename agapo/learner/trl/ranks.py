@@ -8,8 +8,9 @@ When a rank dies, all are started anew, a bounded number of times, and go on fro
 made again have the same numbers, and are reported once.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -20,11 +21,12 @@ from transformers import TrainerCallback
 
 from agapo.cluster import fetch, how_it_died, number_of, require_shared
 from agapo.errors import Interrupted, ProcessDied, UserError
-from agapo.learner.checkpoint import latest_checkpoint
+from agapo.learner.checkpoint import divided_alike, latest_checkpoint
 from agapo.learner.process_group import group_variables
 from agapo.learner.trl.callbacks import STATE, CheckpointCallback, LearningRateCallback, ReportCallback
 from agapo.learner.trl.fine_tuning import FineTuning, fine_tune
 from agapo.learner.trl.rank_actor import Mailbox, TrainerRank
+from agapo.learner.universal import is_universal, universal_form
 from agapo.placement import Placement
 
 POLL_S = 0.2
@@ -82,6 +84,22 @@ def _finished(settings: FineTuning, kind: Kind, mailbox: Any, look: Callable[[],
 
     In the `last` try, that is raised. Raises UserError for what a new start would not mend.
     """
+    with _readable_checkpoint(settings):
+        return _have_run(settings, kind, mailbox, look, last=last)
+
+
+@contextmanager
+def _readable_checkpoint(settings: FineTuning) -> Iterator[None]:
+    """See to it that the ranks can read the newest checkpoint: of another number of them, in its universal form."""
+    own, newest = settings.training, latest_checkpoint(settings.checkpoints)
+    if not newest or divided_alike(newest, ranks=own.ranks, zero_stage=own.zero_stage, section="training"):
+        yield
+        return
+    with universal_form(newest.path / STATE / f"global_step{newest.state['step']}"):
+        yield
+
+
+def _have_run(settings: FineTuning, kind: Kind, mailbox: Any, look: Callable[[], None], *, last: bool) -> bool:
     placement = Placement(ranks=settings.training.ranks, gpus_per_rank=settings.training.gpus_per_rank)
     ranks = _start(settings, placement)
     try:
@@ -128,13 +146,15 @@ def rank_main(settings: FineTuning, kind: Kind, mailbox: Any) -> str:
         LearningRateCallback(),
         ReportCallback(lambda step, metrics: ray.get(mailbox.post.remote(step, metrics)), kind.names),
     ]
+    newest = latest_checkpoint(settings.checkpoints)
+    if newest and is_universal(newest.path / STATE):
+        settings = replace(settings, universal=True)
     try:
         torch.distributed.init_process_group("nccl" if settings.on_gpu else "gloo", timeout=MEETING)
         trainer = kind.make_trainer(settings, callbacks)
     except Exception as error:
         return _one_line(error, kind.relief)
     try:
-        newest = latest_checkpoint(settings.checkpoints)
         fine_tune(trainer, settings, newest.path / STATE if newest else None)
     except Exception as error:
         if not isinstance(error, UserError) and type(error).__name__ != "OutOfMemoryError":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agapo.cluster import threads_for
-from agapo.learner.checkpoint import latest_checkpoint, require_same_shards
+from agapo.learner.checkpoint import divided_alike, latest_checkpoint
 from agapo.learner.trl.callbacks import STATE
 from agapo.learner.trl.fine_tuning import UNFINISHED, FineTuning
 from agapo.learner.trl.ranks import Kind, run_ranks
@@ -91,8 +91,9 @@ def trainer_loop(
     """
     checkpoint = latest_checkpoint(run.checkpoints)
     if checkpoint:
+        # What cannot be read is said before anything is cut off.
         own = recipe.training
-        require_same_shards(checkpoint, ranks=own.ranks, zero_stage=own.zero_stage, section="training")
+        divided_alike(checkpoint, ranks=own.ranks, zero_stage=own.zero_stage, section="training")
     done = int(checkpoint.state["step"]) if checkpoint else 0
     run.truncate_after(done if checkpoint else -1)
     logger = MetricsLogger(run, recipe, checkpoint.state["wandb_id"] if checkpoint else None, run.resumed)
