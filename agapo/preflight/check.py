@@ -68,10 +68,15 @@ def _names(recipe: Trained) -> Rows:
     """Import every function that the recipe names, and ask the rewards whether they can work here."""
     from agapo.rewarding.start import check_rewards
 
-    check_rewards(recipe.reward)
     sources = [source.source for source in recipe.data.parts.values()]
     for source in sources:
         resolve(source, key="data.source")
+    if recipe.reward is None:
+        return [
+            ("functions", ", ".join(sources)),
+            ("measure", "the loss on held-out dialogues (no prompts, no reward)"),
+        ]
+    check_rewards(recipe.reward)
     functions = [*sources, *(term.function for term in recipe.reward.terms)]
     return [("functions", ", ".join(functions)), ("rewards", "take their arguments, and can work here")]
 
@@ -130,6 +135,8 @@ def _again(own: PairsConfig, most: int) -> str:
 def _data_and_model(recipe: Trained) -> Rows:
     """Read the questions, where they can be reached; and for RL look at the model."""
     data = recipe.prompts if isinstance(recipe, SFTRecipe) else recipe.data
+    if data is None:
+        return []
     try:
         return _test_questions(recipe) if isinstance(recipe, SFTRecipe) else _prompts(recipe)
     except UserError as error:
@@ -141,6 +148,7 @@ def _data_and_model(recipe: Trained) -> Rows:
 def _test_questions(recipe: SFTRecipe) -> Rows:
     from agapo.evaluation.questions import load_test_questions
 
+    assert recipe.prompts and recipe.reward
     questions = load_test_questions(recipe.prompts, recipe.evaluation.test_size, "prompts")
     require_terms(recipe.reward, {prompt.domain for prompt in questions})
     return [("questions", f"{len(questions)} test")]
