@@ -105,6 +105,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     trainer.PreferenceTrainingConfig: _keys(
         identity="loss beta epochs pairs_per_step start_logprobs", free="micro_batch_pairs"
     ),
+    pairs.PairRowsConfig: _keys(identity="source args path max_tokens malformed"),
     pairs.PairsConfig: _keys(identity="prompts policy rejected longer_by min_margin correct_only"),
     pairs.ReuseConfig: _keys(identity="share path"),
     pairs.GuardsConfig: _keys(later="accuracy_drop chosen_drop length_growth leakage"),

@@ -141,6 +141,9 @@ def _pairs(pairs: Mapping[str, Any] | None) -> list[str]:
     if not pairs:
         return []
     kinds = ", ".join(f"{count} {kind}" for kind, count in pairs["by_kind"].items())
+    if not pairs["prompts"]:
+        where = pairs["policy"]["rows"]
+        return [f"- pairs: {pairs['pairs']} ({kinds}) of `{where['source']}` {where['path'] or where['args']}"]
     return [
         f"- pairs: {pairs['pairs']} ({kinds}) from {pairs['prompts']} prompts, policy `{pairs['policy']['policy']}`; "
         f"mean tokens: chosen {pairs['chosen_tokens']}, rejected {pairs['rejected_tokens']}"

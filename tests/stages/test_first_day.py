@@ -60,3 +60,33 @@ def test_fine_tuning_on_a_file(tiny_model: Path, tmp_path: Path) -> None:
     assert (summary["before"], summary["after"]) == ({}, {})
     card = (tmp_path / "outputs/sft/sft/hf/README.md").read_text()
     assert f"10 held-out dialogues, in nats a token: {loss['before']:.4f} → {loss['after']:.4f}." in card
+
+
+def test_preference_learning_on_rows(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Say {n}", "chosen": f"{n}", "rejected": f"no {n}, no"} for n in range(64)]
+    data = write(tmp_path / "pairs.jsonl", rows)
+    own = (f"model.path={tiny_model}", f"pairs.rows.path={data}", "training.gpus_per_rank=0")
+    moving = ("training.learning_rate=1e-3", "training.warmup_steps=0", "training.epochs=3")
+    summary, said = checked_and_run("dpo", recipe_of("dpo", tmp_path), *own, *moving)
+    assert (summary["pairs"]["pairs"], summary["pairs"]["by_kind"]) == (64, {"given": 64})
+    assert [item["guard"] for item in summary["guards"]] == ["chosen less likely, nats a token"]
+    assert "64 pairs (64 given) from rows" in said
+    assert "Accuracy, lengths and modes were not guarded" in said
+    lines = [json.loads(line) for line in (tmp_path / "outputs/dpo/dpo/metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["pairs/margin"] > lines[0]["pairs/margin"]
+
+
+def test_rows_have_the_guards_of_sampled_pairs_where_there_are_questions(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"Say {n}", "chosen": f"{n}", "rejected": f"no {n}, no"} for n in range(32)]
+    data = write(tmp_path / "pairs.jsonl", rows)
+    questions = (
+        "data={source: data.arithmetic:prompts, args: {size: 32}}",
+        "reward={terms: [{name: even, function: tests.fakes.length_reward:mostly}], workers: 1}",
+        "rollout={max_new_tokens: 8, threads: 1}",
+        "evaluation={test_size: 8}",
+    )
+    own = (f"model.path={tiny_model}", f"pairs.rows.path={data}", "training.gpus_per_rank=0", *questions)
+    summary, _ = checked_and_run("dpo", recipe_of("dpo", tmp_path), *own)
+    guards = {item["guard"].partition(",")[0] for item in summary["guards"]}
+    assert guards == {"accuracy lost", "length grown", "mode not obeyed", "chosen less likely"}
+    assert set(summary["before"]) == {"reasoning", "non_reasoning"}

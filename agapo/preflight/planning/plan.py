@@ -76,7 +76,10 @@ def _load(path: Path, overrides: list[str]) -> Trained:
     stage = recipe_stage(path)
     if stage not in KINDS:
         raise UserError(f"{path}: stage: '{stage}' trains nothing; a plan is for {', '.join(KINDS)}")
-    return load_recipe(KINDS[stage], path, overrides)
+    recipe = load_recipe(KINDS[stage], path, overrides)
+    if recipe.data is None:
+        raise UserError(f"{path}: a plan is for pairs that are sampled, and this recipe takes pairs.rows: agapo check")
+    return recipe
 
 
 def _memory_rows(case: Case, where: str) -> Rows:
