@@ -90,3 +90,26 @@ def test_rows_have_the_guards_of_sampled_pairs_where_there_are_questions(tiny_mo
     guards = {item["guard"].partition(",")[0] for item in summary["guards"]}
     assert guards == {"accuracy lost", "length grown", "mode not obeyed", "chosen less likely"}
     assert set(summary["before"]) == {"reasoning", "non_reasoning"}
+
+
+def test_reinforcement_learning_on_a_set_by_name(tiny_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for split, size in (("train", 64), ("test", 16)):
+        write(folder / f"{split}.jsonl", [{"question": f"{split} {n}+1", "answer": f"#### {n}"} for n in range(size)])
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: main\n  data_files:\n"
+        "  - {split: train, path: train.jsonl}\n  - {split: test, path: test.jsonl}\n---\n"
+    )
+    small = (
+        f"model.path={tiny_model}",
+        f"data.args.name={folder}",
+        "data.args.streaming=true",
+        "steps=1",
+        "prompts_per_step=2",
+        "rollout={group_size: 2, max_new_tokens: 8, threads: 1}",
+        "learner={threads: 1}",
+        "evaluation={every: 0, test_size: 4, validation_size: 4}",
+    )
+    summary, _ = checked_and_run("rl", recipe_of("rl", tmp_path), *small)
+    assert summary["steps"] == 1

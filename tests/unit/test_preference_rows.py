@@ -124,7 +124,7 @@ def test_tokens_are_prompt_and_what_the_model_should_say(tmp_path: Path) -> None
     row = {"chosen": [ASK, BAD, ASK, GOOD], "rejected": [ASK, BAD, ASK, BAD]}
     ((found,), _) = given_pairs(PairRowsConfig(path=file_of(tmp_path, row)), TOKENIZER)
     assert found["prompt_ids"] == list(prompt_ids(TOKENIZER, row_prompt(found)))
-    assert TOKENIZER.decode(found["chosen_ids"]).startswith("It is 4")
+    assert str(TOKENIZER.decode(found["chosen_ids"])).startswith("It is 4")
     assert found["chosen_ids"][-1] == TOKENIZER.eos_token_id
     assert (found["chosen"], found["rejected"], found["kind"]) == ("It is 4", "It is 5", "given")
     assert found["rejected_tokens"] == len(found["rejected_ids"])
