@@ -54,8 +54,8 @@ def read(
     Without `path` they come from the hub's data set `hub` (and `config`). A folder holds `<split>.jsonl`, `.jsonl.gz`
     or `.parquet`. A single file, and a set of the hub with `only_split`, serves both splits: a hash of `key` gives one
     row in eight to `test`. `splits` are the hub's names of the splits, {ours: theirs}; `streaming` reads its rows as
-    they come, without downloading the set. Lines that are no JSON are passed on as `Broken` contents to those who ask for
-    them. Raises UserError naming file and line otherwise, and ValueError for another split.
+    they come, without downloading the set. Lines that are no JSON are passed on as `Broken` contents to those who ask
+    for them. Raises UserError naming file and line otherwise, and ValueError for another split.
     """
     shared_by = key if callable(key) else _of_columns((key,) if isinstance(key, str) else tuple(key))
     if split not in ("train", "test"):

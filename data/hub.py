@@ -33,10 +33,11 @@ def prompts(
 
     config: the subset, where the set has several. splits: what the set calls its splits, {ours: theirs}; where only
     `train` is named, a hash of the question gives one row in eight to `test`. streaming: read rows as they come,
-    without downloading the set; `limit` takes the first so many of a split. prompt: the column with the question, a text or a
-    list of turns. columns: renames others, {theirs: ours}, for the reward to find (`answer`). `system` becomes the
-    first turn, `instruction` follows the question; `domain` and `language` are for rows without such a column. Raises
-    UserError naming set or file, row and column.
+    without downloading the set; `limit` takes the first so many of a split. prompt: the column with the question, a
+    text or a list of turns. columns: renames others, {theirs: ours}, for the reward to find (`answer`). `system` is the
+    first turn, `instruction` follows the question; `domain` and `language` are for rows without such a column.
+
+    Raises UserError naming set or file, row and column.
     """
     if path is None and not name:
         raise UserError("data.args: data.hub:prompts needs the name of a data set (args: {name: …})")

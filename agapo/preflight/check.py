@@ -13,6 +13,7 @@ from rich.table import Table
 from agapo.curation.pairs import reused_count
 from agapo.errors import UserError
 from agapo.hub import missing_way
+from agapo.preflight.machine import machine_warnings
 from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.pairs import PairRowsConfig, PairsConfig
 from agapo.recipe.read import recipe_stage
@@ -43,8 +44,9 @@ def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None
     elif not schema_only:
         assert isinstance(recipe, RLRecipe | SFTRecipe | DPORecipe)
         rows += _names(recipe)
+        rows += [("warning", text) for text in machine_warnings(recipe)]
         rows += _arithmetic(recipe) if isinstance(recipe, RLRecipe) else []
-        rows += _preferences(recipe) if isinstance(recipe, DPORecipe) else []
+        rows += [*_preferences(recipe), *_reused(recipe)] if isinstance(recipe, DPORecipe) else []
         rows += _data_and_model(recipe)
     if not schema_only and isinstance(recipe, SFTRecipe):
         from agapo.preflight.sft import check_fine_tuning
@@ -157,6 +159,22 @@ def _given(recipe: DPORecipe, own: PairRowsConfig) -> Rows:
     return [*rows, ("warning", f"rows that are left out: {without}")] if without else rows
 
 
+def _reused(recipe: DPORecipe) -> Rows:
+    """Look at the pairs of an earlier stage. Raises UserError where they are none, or another tokenizer's."""
+    if recipe.pairs.reuse is None:
+        return []
+    from agapo.preflight.model import base_recipe, base_tokenizer
+    from agapo.stages.dpo.pairing import earlier_pairs
+    from agapo.stages.dpo.run import check_rendering
+
+    if recipe.pairs.reuse.path is None:
+        return [("pairs.reuse", "those of the run that model.start names; not looked at")]
+    rows, base = earlier_pairs(recipe), base_recipe(recipe)
+    if tokenizer := base_tokenizer(base):
+        check_rendering(tokenizer, str(base.model.path), rows)
+    return [("pairs.reuse", f"{len(rows)} pairs in {recipe.pairs.reuse.path}")]
+
+
 def _again(own: PairsConfig, most: int) -> str:
     if own.reuse is None:
         return ""
@@ -178,19 +196,23 @@ def _data_and_model(recipe: Trained) -> Rows:
 
 def _test_questions(recipe: SFTRecipe) -> Rows:
     from agapo.evaluation.questions import load_test_questions
+    from agapo.rewarding.start import check_columns
 
     assert recipe.prompts and recipe.reward
     questions = load_test_questions(recipe.prompts, recipe.evaluation.test_size, "prompts")
     require_terms(recipe.reward, {prompt.domain for prompt in questions})
+    check_columns(recipe.reward, questions)
     return [("questions", f"{len(questions)} test")]
 
 
 def _prompts(recipe: RLRecipe | DPORecipe) -> Rows:
     from agapo.evaluation.questions import load_questions
+    from agapo.rewarding.start import check_columns
 
     assert recipe.data and recipe.reward
     questions = load_questions(recipe.data, recipe.evaluation)
     require_terms(recipe.reward, {prompt.domain for prompt in (*questions.train, *questions.test)})
+    check_columns(recipe.reward, (*questions.train, *questions.test))
     sizes = {"training": questions.train, "validation": questions.validation, "test": questions.test}
     found = ", ".join(f"{len(prompts)} {name}" for name, prompts in sizes.items() if prompts)
     return [("questions", found), *_model(recipe, questions)]
