@@ -76,6 +76,7 @@ def test_preference_learning_on_rows(tiny_model: Path, tmp_path: Path) -> None:
     assert lines[-1]["pairs/margin"] > lines[0]["pairs/margin"]
 
 
+@pytest.mark.slow
 def test_rows_have_the_guards_of_sampled_pairs_where_there_are_questions(tiny_model: Path, tmp_path: Path) -> None:
     rows = [{"prompt": f"Say {n}", "chosen": f"{n}", "rejected": f"no {n}, no"} for n in range(32)]
     data = write(tmp_path / "pairs.jsonl", rows)

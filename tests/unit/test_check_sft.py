@@ -83,7 +83,7 @@ def test_the_whole_table_of_the_tiny_recipe(
         "1,390 steps, 1,423,360 tokens at most",
         "300 rows looked at: reasoning 175, non_reasoning 125; math; en 300; tokens: median 43",
         "made by this recipe: 532,",
-        "4,096 tokens: a sequence as long as the recipe allows (2,048) fits",
+        "4,096 tokens: a sequence as long as the recipe allows (128) fits",
         "about 0.2 GiB at most",
     ):
         assert text in shown
