@@ -134,12 +134,13 @@ def require_gpus(wanted: float, keys: str, address: str | None) -> None:
     """
     if not wanted:
         return
-    found = _local_gpus() if address is None else _cluster_gpus(wanted)
+    found = local_gpus() if address is None else _cluster_gpus(wanted)
     if wanted > found:
         raise UserError(f"{keys}: {wanted:g} GPUs are asked for, and there are {found:g}; lower them")
 
 
-def _local_gpus() -> float:
+def local_gpus() -> float:
+    """Return the GPUs of this machine."""
     import torch  # the command line imports this module, and needs no torch for most of what it does
 
     return torch.cuda.device_count()

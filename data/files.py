@@ -45,21 +45,24 @@ def read(
     config: str | None = None,
     key: Key,
     only_split: str = "",
+    splits: Mapping[str, str] | None = None,
+    streaming: bool = False,
     pass_broken: bool = False,
 ) -> Iterator[Row]:
     """Yield the rows of a split, `train` or `test`.
 
     Without `path` they come from the hub's data set `hub` (and `config`). A folder holds `<split>.jsonl`, `.jsonl.gz`
     or `.parquet`. A single file, and a set of the hub with `only_split`, serves both splits: a hash of `key` gives one
-    row in eight to `test`. Lines that are no JSON are passed on as `Broken` contents to those who ask for
-    them. Raises UserError naming file and line otherwise, and ValueError for another split.
+    row in eight to `test`. `splits` are the hub's names of the splits, {ours: theirs}; `streaming` reads its rows as
+    they come, without downloading the set. Lines that are no JSON are passed on as `Broken` contents to those who ask
+    for them. Raises UserError naming file and line otherwise, and ValueError for another split.
     """
     shared_by = key if callable(key) else _of_columns((key,) if isinstance(key, str) else tuple(key))
     if split not in ("train", "test"):
         raise ValueError(f"split should be 'train' or 'test', is {split!r}")
     if path is None:
-        name = only_split or split
-        rows, where, shared = _from_hub(hub, config, name), f"{hub}/{name}", bool(only_split)
+        name = only_split or (splits or {}).get(split, split)
+        rows, where, shared = _from_hub(hub, config, name, streaming), f"{hub}/{name}", bool(only_split)
     else:
         place = Path(path)
         file = _split_file(place, split) if place.is_dir() else place
@@ -279,12 +282,12 @@ def _parsed(line: bytes) -> Any:
         return Broken(f"cannot be read: {error}")
 
 
-def _from_hub(name: str, config: str | None, split: str) -> Iterator[tuple[int, Any]]:
+def _from_hub(name: str, config: str | None, split: str, streaming: bool) -> Iterator[tuple[int, Any]]:
     why = missing_way()
     from datasets import load_dataset  # slow to import, and not needed for local files
 
     try:
-        rows = load_dataset(name, config, split=split)
+        rows = load_dataset(name, config, split=split, streaming=streaming)
     except Exception as error:
         reason = first_line(error)
         reason = f"{why}, and it is not in the cache" if why else reason

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from agapo.errors import UserError
 from agapo.schema import Finish, Mode
 
-Kind = Literal["incorrect", "longer", "preferred"]
+Kind = Literal["incorrect", "longer", "preferred", "given"]
 TokenIds = Annotated[list[int], Field(min_length=1)]
 
 

@@ -128,6 +128,7 @@ def check_questions(
     recipe: RLRecipe | DPORecipe, questions: Questions, render: Renderer, config: PreTrainedConfig
 ) -> None:
     """Raise UserError when a prompt does not fit the recipe or the model's context, or no reward judges its domain."""
+    assert recipe.data and recipe.reward
     require_terms(recipe.reward, {prompt.domain for prompt in (*questions.train, *questions.test)})
     check_lengths(
         [*questions.train, *questions.validation, *questions.test],

@@ -13,8 +13,9 @@ from rich.table import Table
 from agapo.curation.pairs import reused_count
 from agapo.errors import UserError
 from agapo.hub import missing_way
+from agapo.preflight.machine import machine_warnings
 from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
-from agapo.recipe.pairs import PairsConfig
+from agapo.recipe.pairs import PairRowsConfig, PairsConfig
 from agapo.recipe.read import recipe_stage
 from agapo.recipe.reward import require_terms
 from agapo.recipe.rollout import RolloutConfig, rollout_warnings
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from agapo.evaluation.questions import Questions
 
 Rows = list[tuple[str, str]]
+SAMPLE = 300
+"""Rows of pairs that are looked at."""
 Trained = RLRecipe | SFTRecipe | DPORecipe
 
 
@@ -41,8 +44,9 @@ def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None
     elif not schema_only:
         assert isinstance(recipe, RLRecipe | SFTRecipe | DPORecipe)
         rows += _names(recipe)
+        rows += [("warning", text) for text in machine_warnings(recipe)]
         rows += _arithmetic(recipe) if isinstance(recipe, RLRecipe) else []
-        rows += _preferences(recipe) if isinstance(recipe, DPORecipe) else []
+        rows += [*_preferences(recipe), *_reused(recipe)] if isinstance(recipe, DPORecipe) else []
         rows += _data_and_model(recipe)
     if not schema_only and isinstance(recipe, SFTRecipe):
         from agapo.preflight.sft import check_fine_tuning
@@ -68,10 +72,16 @@ def _names(recipe: Trained) -> Rows:
     """Import every function that the recipe names, and ask the rewards whether they can work here."""
     from agapo.rewarding.start import check_rewards
 
-    check_rewards(recipe.reward)
-    sources = [source.source for source in recipe.data.parts.values()]
+    sources = [source.source for source in (recipe.data.parts.values() if recipe.data else [])]
     for source in sources:
         resolve(source, key="data.source")
+    if isinstance(recipe, DPORecipe) and (given := recipe.pairs.rows):
+        resolve(given.source, key="pairs.rows.source")
+        sources.append(given.source)
+    if recipe.reward is None:
+        kind = "log-probabilities of the pairs" if isinstance(recipe, DPORecipe) else "loss on held-out dialogues"
+        return [("functions", ", ".join(sources)), ("measure", f"the {kind}: there are no questions and no reward")]
+    check_rewards(recipe.reward)
     functions = [*sources, *(term.function for term in recipe.reward.terms)]
     return [("functions", ", ".join(functions)), ("rewards", "take their arguments, and can work here")]
 
@@ -108,6 +118,8 @@ def _preferences(recipe: DPORecipe) -> Rows:
     own, training = recipe.pairs, recipe.training
     most = own.prompts * (len(own.rejected) if own.policy == "concise" else 1)
     size = recipe.rollout.group_size
+    if own.rows:
+        return _given(recipe, own.rows)
     split = f"{training.ranks} × {training.micro_rows} × {training.accumulation}"
     rows = [
         ("responses", f"{own.prompts:,} prompts × {size} = {own.prompts * size:,}"),
@@ -121,6 +133,48 @@ def _preferences(recipe: DPORecipe) -> Rows:
     return rows
 
 
+def _given(recipe: DPORecipe, own: PairRowsConfig) -> Rows:
+    """Look at the first rows of pairs that exist already. Raises UserError for those that are no pairs."""
+    from agapo.preflight.model import base_recipe, base_tokenizer
+    from agapo.stages.dpo.given import given_pairs
+
+    training = recipe.training
+    split = f"{training.ranks} × {training.micro_rows} × {training.accumulation}"
+    rows = [("a step", f"{training.pairs_per_step} pairs; ranks × pairs × micro-batches: {split}; {training.loss}")]
+    tokenizer = base_tokenizer(base_recipe(recipe))
+    if tokenizer is None:
+        return [*rows, ("pairs", "not looked at: the model's tokenizer is not there")]
+    try:
+        found, left_out = given_pairs(own, tokenizer, most=SAMPLE)
+    except UserError as error:
+        if own.path or "cannot load" not in str(error):
+            raise
+        return [*rows, ("pairs", f"not looked at: {error}")]
+    without = ", ".join(f"{reason}: {count}" for reason, count in left_out.without.items())
+    rows.append(("pairs", f"{len(found) + sum(left_out.without.values())} rows looked at, {len(found)} pairs"))
+    steps = int(len(found) * training.epochs) // training.pairs_per_step
+    if len(found) + sum(left_out.without.values()) < SAMPLE and steps <= training.warmup_steps:
+        mend = "lower training.warmup_steps or training.pairs_per_step, or add rows"
+        rows.append(("warning", f"{len(found)} pairs make {steps} steps, all of them warm-up; {mend}"))
+    return [*rows, ("warning", f"rows that are left out: {without}")] if without else rows
+
+
+def _reused(recipe: DPORecipe) -> Rows:
+    """Look at the pairs of an earlier stage. Raises UserError where they are none, or another tokenizer's."""
+    if recipe.pairs.reuse is None:
+        return []
+    from agapo.preflight.model import base_recipe, base_tokenizer
+    from agapo.stages.dpo.pairing import earlier_pairs
+    from agapo.stages.dpo.run import check_rendering
+
+    if recipe.pairs.reuse.path is None:
+        return [("pairs.reuse", "those of the run that model.start names; not looked at")]
+    rows, base = earlier_pairs(recipe), base_recipe(recipe)
+    if tokenizer := base_tokenizer(base):
+        check_rendering(tokenizer, str(base.model.path), rows)
+    return [("pairs.reuse", f"{len(rows)} pairs in {recipe.pairs.reuse.path}")]
+
+
 def _again(own: PairsConfig, most: int) -> str:
     if own.reuse is None:
         return ""
@@ -130,6 +184,8 @@ def _again(own: PairsConfig, most: int) -> str:
 def _data_and_model(recipe: Trained) -> Rows:
     """Read the questions, where they can be reached; and for RL look at the model."""
     data = recipe.prompts if isinstance(recipe, SFTRecipe) else recipe.data
+    if data is None:
+        return []
     try:
         return _test_questions(recipe) if isinstance(recipe, SFTRecipe) else _prompts(recipe)
     except UserError as error:
@@ -140,17 +196,23 @@ def _data_and_model(recipe: Trained) -> Rows:
 
 def _test_questions(recipe: SFTRecipe) -> Rows:
     from agapo.evaluation.questions import load_test_questions
+    from agapo.rewarding.start import check_columns
 
+    assert recipe.prompts and recipe.reward
     questions = load_test_questions(recipe.prompts, recipe.evaluation.test_size, "prompts")
     require_terms(recipe.reward, {prompt.domain for prompt in questions})
+    check_columns(recipe.reward, questions)
     return [("questions", f"{len(questions)} test")]
 
 
 def _prompts(recipe: RLRecipe | DPORecipe) -> Rows:
     from agapo.evaluation.questions import load_questions
+    from agapo.rewarding.start import check_columns
 
+    assert recipe.data and recipe.reward
     questions = load_questions(recipe.data, recipe.evaluation)
     require_terms(recipe.reward, {prompt.domain for prompt in (*questions.train, *questions.test)})
+    check_columns(recipe.reward, (*questions.train, *questions.test))
     sizes = {"training": questions.train, "validation": questions.validation, "test": questions.test}
     found = ", ".join(f"{len(prompts)} {name}" for name, prompts in sizes.items() if prompts)
     return [("questions", found), *_model(recipe, questions)]
@@ -178,5 +240,6 @@ def _model(recipe: RLRecipe | DPORecipe, questions: "Questions") -> Rows:
     told: Rows = []
     recipe = fit_modes(recipe, tokenizer, lambda line: told.append(("warning", line)))
     render = make_renderer(tokenizer)
+    assert recipe.data
     check_questions(recipe, without_overlong(questions, render, recipe.data), render, config)
     return [("lengths", f"every prompt and its response fit the context of the model ({made})"), *told]

@@ -29,6 +29,8 @@ def check_evaluation(recipe: EvalRecipe) -> list[tuple[str, str]]:
 def _checked_model(recipe: EvalRecipe) -> str:
     """Return what there is to say of the model; its context is looked at where it lies on this machine."""
     folder = start_folder(recipe)
+    if recipe.model.path and folder.is_absolute():
+        load_config(folder, recipe.model.rope_fields)  # raises where it is not there
     if not folder.is_dir():
         return f"not looked at: {recipe.model.path or f'{recipe.model.start} makes it'}"
     context = context_of(load_config(folder, recipe.model.rope_fields))

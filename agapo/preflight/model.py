@@ -122,6 +122,7 @@ def _context(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> tuple[str, str
     if longest <= sizes.context:
         return "context", f"{sizes.context:,} tokens: a sequence as long as the recipe allows ({longest:,}) fits"
     key = "training.row_tokens" if isinstance(recipe, SFTRecipe) else "data.max_prompt_tokens + rollout.max_new_tokens"
+    key = "pairs.rows.max_tokens" if isinstance(recipe, DPORecipe) and recipe.pairs.rows else key
     mend = "lower it, or stretch the context with model.rope"
     return "warning", f"{key} {longest:,}: sequences may be longer than the context {sizes.context:,}; {mend}"
 
@@ -130,6 +131,9 @@ def longest_sequence(recipe: RLRecipe | SFTRecipe | DPORecipe) -> int:
     """Return the tokens of the longest sequence that the recipe trains on."""
     if isinstance(recipe, SFTRecipe):
         return recipe.training.row_tokens
+    if isinstance(recipe, DPORecipe) and recipe.pairs.rows:
+        return recipe.pairs.rows.max_tokens
+    assert recipe.data
     return recipe.data.max_prompt_tokens + recipe.rollout.max_new_tokens
 
 

@@ -39,7 +39,7 @@ def _batches(recipe: Trained, chunk_prompts: int) -> Iterator[tuple[int, int]]:
     """Yield the rows and columns of all that an actor samples together: to train on, and to measure."""
     own, evaluation = recipe.rollout, recipe.evaluation
     prompts = recipe.prompts if isinstance(recipe, SFTRecipe) else recipe.data
-    columns = prompts.max_prompt_tokens + own.max_new_tokens
+    columns = (prompts.max_prompt_tokens if prompts else 0) + own.max_new_tokens
     tries = recipe.evaluation.pass_at if isinstance(recipe, RLRecipe) else 0
     yield (chunk_prompts or evaluation.chunk_prompts) * max(1, tries), columns
     if not isinstance(recipe, SFTRecipe):

@@ -19,7 +19,7 @@ from agapo.preflight.model import base_recipe, base_tokenizer, check_model
 from agapo.recipe import SFTRecipe
 from agapo.recipe.dialogues import DialogueSourceConfig
 from agapo.stages.running.dialogues import read_dialogues
-from agapo.stages.sft.data import Kind, mix_order, plan_rows
+from agapo.stages.sft.plan import Kind, mix_order, overlong_warning, plan_rows
 
 Rows = list[tuple[str, str]]
 SAMPLE = 300
@@ -109,6 +109,9 @@ def check_dialogues(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase | None
     odd = list(_unmixed(recipe, samples, complete=complete))
     if complete and not odd:
         odd += _repeats(recipe, samples)
+    lengths = [length for sample in samples for length in sample.lengths]
+    overlong = sum(length > recipe.training.row_tokens for length in lengths)
+    odd += overlong_warning(recipe, overlong, len(lengths), max(lengths, default=0))
     return [*rows, *(("warning", text) for text in odd)]
 
 
@@ -174,7 +177,8 @@ def _unmixed(recipe: SFTRecipe, samples: list[Sample], *, complete: bool) -> Ite
     for sample in samples:
         for mode, domains in sample.domains.items():
             present.setdefault(mode, set()).update(domains)
-    yield from _differences("data.mix.modes", mix.shares_of_modes, set(present), complete)
+    if mix.modes:
+        yield from _differences("data.mix.modes", mix.shares_of_modes, set(present), complete)
     for mode, domains in present.items():
         if shares := mix.domains_of(mode):
             yield from _differences(f"data.mix.domains (in {mode})", shares, domains, complete)

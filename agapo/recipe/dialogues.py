@@ -15,8 +15,8 @@ class MixConfig(Strict):
     """What the run is made of, in trained tokens: after the chat template, truncation and the loss mask."""
 
     modes: dict[Mode, float] | None = None
-    """Shares of the modes. Without: the report's 1.5 : 1 (arXiv 2507.11407, §2.4.1), or, where one mode is so scarce
-    that it would have to be held (`max_repeats`), as the dialogues are."""
+    """Shares of the modes. Without: the report's 1.5 : 1 (arXiv 2507.11407, §2.4.1), or, where one mode is not there
+    or so scarce that it would have to be held (`max_repeats`), as the dialogues are."""
     domains: dict[str, float | dict[str, float]] = Field(default_factory=dict)
     """Shares of the domains inside each mode, for both modes at once or by mode. Empty: whatever the sources'
     weights give."""

@@ -21,9 +21,10 @@ class DPORecipe(Recipe):
     stage: Literal["dpo"] = "dpo"  # pyright: ignore[reportIncompatibleVariableOverride]
     model: ModelConfig = ModelConfig()
     """Without `path` and `start`: what the last finished RL run made."""
-    data: DataConfig
-    """Prompts to sample from, and, as its test split, the questions for before and after."""
-    reward: RewardConfig
+    data: DataConfig | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    """Prompts to sample from, and, as its test split, the questions for before and after. With `pairs.rows` only the
+    latter, and not needed: then accuracy, lengths and modes are not guarded."""
+    reward: RewardConfig | None = None
     """What judges the responses, those sampled and those of the test questions alike."""
     rollout: RolloutConfig = RolloutConfig()
     pairs: PairsConfig = PairsConfig()
@@ -31,7 +32,18 @@ class DPORecipe(Recipe):
     evaluation: EvaluationConfig = EvaluationConfig()
     guards: GuardsConfig = GuardsConfig()
 
-    _modes = field_validator("data")(lambda data: check_modes(data.modes) and data)
+    _modes = field_validator("data")(lambda data: data and check_modes(data.modes) and data)
+
+    @model_validator(mode="after")
+    def _pairs_come_from_somewhere(self) -> "DPORecipe":
+        if not self.pairs.rows and not (self.data and self.reward):
+            raise ValueError(
+                "give 'data' and 'reward' (prompts to sample, and what judges the responses), or 'pairs.rows' (pairs "
+                "that exist already)"
+            )
+        if bool(self.data) != bool(self.reward):
+            raise ValueError("'data' and 'reward' go together: the questions, and what judges the answers")
+        return self
 
     @model_validator(mode="after")
     def _policy_has_what_it_needs(self) -> "DPORecipe":

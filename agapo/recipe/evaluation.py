@@ -19,6 +19,14 @@ class EvaluationConfig(Strict):
     """Prompts that one actor answers together."""
 
 
+class SFTEvaluationConfig(EvaluationConfig):
+    """SFT's also has dialogues held out of training, for the loss before and after."""
+
+    held_out: int | None = Field(default=None, ge=0)
+    """Dialogues held out, all those to a question together. None: without `prompts` one in twenty, at most 256; with
+    them none."""
+
+
 class RLEvaluationConfig(EvaluationConfig):
     """RL's also has questions held out of training: for the curve, and for choosing what is exported."""
 

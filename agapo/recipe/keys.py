@@ -74,6 +74,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
         later="learning_rate schedule warmup_steps min_learning_rate max_grad_norm",
         free="ranks zero_stage offload micro_batch_tokens layout threads gpus_per_rank gpu_gib timeout_s max_restarts",
     ),
+    evaluation.SFTEvaluationConfig: _keys(identity="held_out"),
     evaluation.RLEvaluationConfig: _keys(identity="validation_size pass_at keep", later="every"),
     algorithm.AlgorithmConfig: _keys(
         identity="preset all_wrong_penalty drop_all_correct drop_all_wrong aggregation updates_per_batch "
@@ -104,6 +105,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     trainer.PreferenceTrainingConfig: _keys(
         identity="loss beta epochs pairs_per_step start_logprobs", free="micro_batch_pairs"
     ),
+    pairs.PairRowsConfig: _keys(identity="source args path max_tokens malformed"),
     pairs.PairsConfig: _keys(identity="prompts policy rejected longer_by min_margin correct_only"),
     pairs.ReuseConfig: _keys(identity="share path"),
     pairs.GuardsConfig: _keys(later="accuracy_drop chosen_drop length_growth leakage"),

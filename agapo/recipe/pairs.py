@@ -1,6 +1,6 @@
 """The sections `pairs` and `guards` of a preference recipe."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -16,8 +16,25 @@ class ReuseConfig(Strict):
     """The earlier run's `pairs.jsonl`; None: that of the run that `model.start` names."""
 
 
+class PairRowsConfig(Strict):
+    """Pairs that exist already: rows with a prompt, a preferred response and one that is not (docs/dpo.md)."""
+
+    source: str = "data.preferences:pairs"
+    """`package.module:function`, called as `function("train", **args)`."""
+    args: dict[str, Any] = Field(default_factory=dict)
+    path: AbsolutePath | None = None
+    """A local file or folder, handed to the source as `path`."""
+    max_tokens: int = Field(default=2048, ge=16)
+    """Rows whose prompt and longer response together have more tokens are left out."""
+    malformed: Literal["refuse", "drop"] = "refuse"
+    """What to do about rows that are no pairs: stop, or leave out."""
+
+
 class PairsConfig(Strict):
     """Which responses are sampled, and which is preferred to which (docs/dpo.md)."""
+
+    rows: PairRowsConfig | None = None
+    """Take these pairs instead of sampling; of the keys below only `reuse` counts then."""
 
     prompts: int = Field(default=1024, ge=1)
     """Prompts that are sampled, each `rollout.group_size` times."""

@@ -1,6 +1,6 @@
 """The recipe of the SFT stage: both modes in one run, mixed by trained tokens."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -8,12 +8,16 @@ from agapo.recipe.base import Recipe
 from agapo.recipe.curation import CurationConfig
 from agapo.recipe.data import DataConfig
 from agapo.recipe.dialogues import DialogueDataConfig
-from agapo.recipe.evaluation import EvaluationConfig
+from agapo.recipe.evaluation import SFTEvaluationConfig
 from agapo.recipe.model import CreateModelConfig
 from agapo.recipe.needle import NeedleConfig
 from agapo.recipe.reward import RewardConfig
 from agapo.recipe.rollout import RolloutConfig
 from agapo.recipe.trainer import SFTTrainingConfig
+
+PRETRAINED = {"learning_rate": 2e-5, "row_tokens": 2048, "warmup_steps": 5, "micro_batch_rows": 1}
+"""Defaults of `training` for a model that knows a language already; with `lora`, ten times the learning rate."""
+LORA_RATE = 2e-4
 
 
 class SFTRecipe(Recipe):
@@ -30,15 +34,38 @@ class SFTRecipe(Recipe):
     """Dialogues to train on (docs/data_format.md)."""
     curation: CurationConfig = CurationConfig()
     """Which of them are left out (docs/curation.md)."""
-    prompts: DataConfig
-    """Questions for the accuracy before and after."""
-    reward: RewardConfig
+    prompts: DataConfig | None = None
+    """Questions for the accuracy before and after. Without: the loss on dialogues held out of training is taken."""
+    reward: RewardConfig | None = None
+    """What judges the answers to them."""
     training: SFTTrainingConfig = SFTTrainingConfig()
     rollout: RolloutConfig = RolloutConfig()
     """How the evaluation samples."""
-    evaluation: EvaluationConfig = EvaluationConfig()
+    evaluation: SFTEvaluationConfig = SFTEvaluationConfig()
     needle: NeedleConfig | None = None
     """The needle test after training: facts found again at every length and place of the context."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_a_pretrained_model(cls, content: Any) -> Any:
+        """Random weights want a large step and short rows, and have their defaults in `SFTTrainingConfig`."""
+        if not isinstance(content, dict) or content.get("create") is not None:
+            return content
+        training = content.get("training")
+        if not isinstance(training, dict | None):
+            return content
+        own = training or {}
+        rate = {"learning_rate": LORA_RATE} if own.get("lora") is not None else {}
+        return {**content, "training": {**PRETRAINED, **rate, **own}}
+
+    @model_validator(mode="after")
+    def _questions_have_a_judge(self) -> "SFTRecipe":
+        if bool(self.prompts) != bool(self.reward):
+            raise ValueError(
+                "'prompts' and 'reward' go together: the questions, and what judges the answers; without both, the "
+                "loss on held-out dialogues is the measure"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_start(self) -> "SFTRecipe":

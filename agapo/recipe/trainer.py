@@ -47,7 +47,7 @@ class TrainerConfig(Strict):
 
 
 class SFTTrainingConfig(TrainerConfig):
-    """How the model is fine-tuned."""
+    """How the model is fine-tuned. These defaults are for random weights (`create`); see `sft.PRETRAINED`."""
 
     learning_rate: float = Field(default=5e-3, gt=0)
     rows_per_step: int = Field(default=8, ge=1)

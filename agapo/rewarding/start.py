@@ -1,14 +1,20 @@
 """Verifier workers from a recipe: the rewards checked, then a pool on this host or on all of a cluster's."""
 
 import inspect
+from collections.abc import Iterable
 
 from agapo.cluster import cluster_nodes
+from agapo.errors import UserError
 from agapo.recipe.reward import RewardConfig
-from agapo.resolve import resolve
+from agapo.resolve import did_you_mean, resolve
 from agapo.rewarding.cluster import ClusterVerifierPool
 from agapo.rewarding.pool import Term, VerifierPool
 from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.worker import made_reward, makes_reward, require_arguments
+from agapo.schema import Prompt
+
+GIVEN = {"prompts", "completions", "prompt", "scores", "completion_ids", "mode", "domain", "language"}
+"""What every reward is handed, whatever columns the rows have."""
 
 
 def start_scorer(reward: RewardConfig) -> Scorer:
@@ -24,6 +30,26 @@ def start_scorer(reward: RewardConfig) -> Scorer:
     else:
         pool = VerifierPool(terms, workers=reward.workers, deadline_s=reward.deadline_s)
     return Scorer(pool, reward)
+
+
+def check_columns(reward: RewardConfig, prompts: Iterable[Prompt]) -> None:
+    """Raise UserError where a reward cannot be called without a column that no question it judges has."""
+    asked = list(prompts)
+    for term in reward.terms:
+        judged = [prompt for prompt in asked if term.judges(prompt.domain)]
+        function = resolve(term.function, key="reward.terms")
+        if not judged or makes_reward(function):
+            continue
+        there = {name for prompt in judged for name in prompt.columns} | GIVEN | set(term.args)
+        parameters = inspect.signature(function).parameters.values()
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        needed = [one.name for one in parameters if one.default is one.empty and one.kind in named]
+        if missing := [name for name in needed if name not in there]:
+            known = sorted(there - GIVEN - set(term.args))
+            raise UserError(
+                f"reward '{term.name}': '{term.function}' reads the column '{missing[0]}', which no question has (they "
+                f"have {', '.join(known) or 'none'}){did_you_mean(missing[0], known)}; rename it in the data source"
+            )
 
 
 def check_rewards(reward: RewardConfig) -> None:

@@ -23,6 +23,7 @@ from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import start_scorer
 from agapo.schema import Group, Prompt, Response
 from agapo.stages.running.dialogues import Named, read_dialogues
+from agapo.stages.running.pasted import only_source
 from agapo.tracking.files import json_line, write_json_atomic
 from agapo.tracking.progress import make_console, print_table, printable
 
@@ -50,7 +51,8 @@ def run_curate(recipe: SFTRecipe, *, explain: bool, out: Path | None, samples: i
     if out:
         write_json_atomic(out.with_name(f"{out.name}.report.json"), report.as_dict())
         data = out.parent if out.name == "train.jsonl" else out
-        console.print(f"To train on them: data.source=data.files:dialogues data.path={data}", soft_wrap=True)
+        line = f"To train on them: {only_source('data.files:dialogues', data)}"
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def curated(

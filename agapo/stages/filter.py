@@ -31,6 +31,7 @@ from agapo.schema import Group, Prompt
 from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.modes import fit_modes
+from agapo.stages.running.pasted import only_source
 from agapo.stages.running.start import keep_start, starting_model
 from agapo.stages.running.system import sampling_params, start_rollouts
 from agapo.tracking import RunDirectory, StepProgress, make_console, read_json, write_json_atomic
@@ -186,7 +187,7 @@ def _report(run: RunDirectory) -> None:
     make_console().print(
         f"kept {summary['kept']} of {summary['prompts']} prompts (dropped: {summary['solved']} solved, "
         f"{summary['too_hard']} too hard, {summary['no_verdict']} without a verdict)\n"
-        f"To train on them: data.source=data.files:prompts data.path={run.path}",
+        f"To train on them: {only_source('data.files:prompts', run.path)}",
         soft_wrap=True,
     )
 

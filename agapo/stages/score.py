@@ -38,6 +38,8 @@ def score_file(path: Path, overrides: list[str], responses: Path | None, out: Pa
     if responses is None:
         raise UserError("--responses: is required: a file of JSON lines with 'completion' and the reward's columns")
     groups = read_groups(responses)
+    if recipe.reward is None:
+        raise UserError(f"{path}: has no 'reward' to try")
     require_terms(recipe.reward, {group.prompt.domain for group in groups})
     scorer = start_scorer(recipe.reward)
     try:

@@ -36,7 +36,7 @@ def model_card(run: RunDirectory, recipe: Recipe, summary: Mapping[str, Any]) ->
             *_data(recipe),
             *_pairs(summary.get("pairs")),
             "\n## Results\n",
-            "Greedy answers to held-out questions after each stage, with the questions and limits of its recipe.\n",
+            *_held_out(summary.get("held_out")),
             *_results(way),
             *_guards(summary.get("guards")),
             *_recipe(run.path),
@@ -116,9 +116,19 @@ def _data(recipe: Recipe) -> list[str]:
     return lines
 
 
+def _held_out(held_out: Mapping[str, Any] | None) -> list[str]:
+    if not held_out:
+        return []
+    before, after = (held_out["loss"][when] for when in ("before", "after"))
+    return [f"Loss on {held_out['dialogues']} held-out dialogues, in nats a token: {before:.4f} → {after:.4f}.\n"]
+
+
 def _results(way: Iterable[Mapping[str, Any]]) -> list[str]:
+    if not any(entry.get("measures") for entry in way):
+        return []
     columns = ["after", "mode", *(column for _, column, _ in MEASURES)]
-    lines = [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+    lines = ["Greedy answers to held-out questions after each stage, with the questions and limits of its recipe.\n"]
+    lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for entry in way:
         for mode, found in (entry.get("measures") or {}).items():
             cells = ["–" if found.get(key) is None else form(found[key]) for key, _, form in MEASURES]
@@ -131,6 +141,9 @@ def _pairs(pairs: Mapping[str, Any] | None) -> list[str]:
     if not pairs:
         return []
     kinds = ", ".join(f"{count} {kind}" for kind, count in pairs["by_kind"].items())
+    if not pairs["prompts"]:
+        where = pairs["policy"]["rows"]
+        return [f"- pairs: {pairs['pairs']} ({kinds}) of `{where['source']}` {where['path'] or where['args']}"]
     return [
         f"- pairs: {pairs['pairs']} ({kinds}) from {pairs['prompts']} prompts, policy `{pairs['policy']['policy']}`; "
         f"mean tokens: chosen {pairs['chosen_tokens']}, rejected {pairs['rejected_tokens']}"

@@ -22,7 +22,7 @@ ABOUT_ITS_KEY = re.compile(r"^(?P<keys>[^:]*): .*\b(?:lower|raise) (?:it|them)\b
 ADVICE = re.compile(r"\b(?:[Ll]ower|[Rr]aise|[Ss]et|accept it with)\b(?P<keys>[^;:()]*)")
 
 BEFORE_WORK = (
-    *("preflight", "recipe", "curation", "stages/sft/data.py"),
+    *("preflight", "recipe", "curation", "stages/sft/data.py", "stages/sft/plan.py"),
     *("evaluation/questions.py", "evaluation/rendering.py", "evaluation/needle_prompts.py"),
 )
 """Whose messages come before a run has done anything: then every key may change (see the last test)."""

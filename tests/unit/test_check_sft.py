@@ -14,7 +14,7 @@ from agapo.model.tokenizer import build_tokenizer
 from agapo.preflight import model as model_check
 from agapo.preflight.check import check_recipe
 from agapo.preflight.model import base_recipe, memory_rows, model_sizes, setup_of
-from agapo.preflight.sft import arithmetic, check_dialogues, check_fine_tuning
+from agapo.preflight.sft import arithmetic, check_dialogues, check_fine_tuning, look_at
 from agapo.recipe import SFTRecipe, load_recipe
 from agapo.stages.sft.data import training_data
 
@@ -131,7 +131,37 @@ def test_lengths_and_what_is_longer_than_a_row(recipe_of: Any) -> None:
     assert rows[0][0] == "data: mine"
     assert rows[0][1].startswith("4 rows looked at: non_reasoning 2, reasoning 2; math; en 4; tokens: median ")
     assert rows[0][1].endswith("; 25.0% longer than a row (truncate)")
-    assert len(rows) == 1
+    longest = max(look_at(recipe, "mine", build_tokenizer()).lengths)
+    warning = (
+        "data: 25.0% of the dialogues are longer than training.row_tokens 64 and cut; raise it (the longest has "
+        f"{longest}), or set data.overlong to drop"
+    )
+    assert rows[1:] == [("warning", warning)]
+
+
+def test_a_run_warns_of_what_is_too_long_and_of_nothing_but_warm_up(recipe_of: Any, tmp_path: Path) -> None:
+    rows = [dialogue("non_reasoning"), dialogue("non_reasoning", "5"), dialogue("reasoning", "4" * 200)]
+    recipe = recipe_of(rows, training={"row_tokens": 64}, steps=None, epochs=1)
+    warnings = training_data(recipe, build_tokenizer(), tmp_path / "run").warnings
+    assert warnings[-2:] == [
+        "training.warmup_steps 20: the whole run of 1 steps is warm-up; lower it",
+        "data: 33.3% of the dialogues are longer than training.row_tokens 64 and left out; raise it, or set "
+        "data.overlong to truncate",
+    ]
+
+
+def test_defaults_follow_from_where_the_weights_come(tmp_path: Path) -> None:
+    def training(**content: Any) -> tuple[float, int]:
+        own = SFTRecipe.model_validate({"steps": 1, "data": {"source": "a:b"}, **content}).training
+        return own.learning_rate, own.row_tokens
+
+    pretrained = {"model": {"path": "some/model"}}
+    assert training(model={}, create={}) == (5e-3, 128)
+    assert training(**pretrained) == (2e-5, 2048)
+    assert training(**pretrained, training={"lora": {}}) == (2e-4, 2048)
+    assert training(**pretrained, training={"learning_rate": 1e-4, "row_tokens": 64}) == (1e-4, 64)
+    with pytest.raises(ValueError, match="'prompts' and 'reward' go together"):
+        training(**pretrained, reward=REWARD)
 
 
 def test_a_mix_that_does_not_fit_the_rows_is_warned_of(recipe_of: Any) -> None:
@@ -195,7 +225,7 @@ def test_a_model_in_a_folder_is_read(recipe_of: Any, tmp_path: Path) -> None:
     rows = dict(check_fine_tuning(recipe))
     count = sum(parameter.numel() for parameter in model.parameters())
     assert rows["model"] == f"{tmp_path / 'model'}: {count:,} parameters in 2 layers"
-    assert rows["context"] == "8,192 tokens: a sequence as long as the recipe allows (128) fits"
+    assert rows["context"] == "8,192 tokens: a sequence as long as the recipe allows (2,048) fits"
     assert "; tokens: median " in rows["data: mine"]
     assert "warning" not in rows
 

@@ -527,7 +527,8 @@ ARTICLE = {"LawNameKor": "도로법", "ClauseNumber": "1", "ClauseTitle": "목�
 def test_public_sets_are_asked_for_by_name(source: Any, row: Any, asked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
 
-    def load_dataset(name: str, config: str | None, *, split: str) -> list[Any]:
+    def load_dataset(name: str, config: str | None, *, split: str, streaming: bool) -> list[Any]:
+        assert not streaming
         calls.append((name, config, split))
         return [row]
 

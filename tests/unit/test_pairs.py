@@ -222,7 +222,7 @@ GOOD = pair_row(concise(group_of(answer(3, 1), answer(2, 0)))[0])
     ("changes", "message"),
     [
         ({"id": None}, "id: input should be a valid string"),
-        ({"kind": "odd"}, "kind: input should be 'incorrect', 'longer' or 'preferred'"),
+        ({"kind": "odd"}, "kind: input should be 'incorrect', 'longer', 'preferred' or 'given'"),
         ({"chosen_ids": []}, "chosen_ids: list should have at least 1 item"),
         ({"prompt_ids": "abc"}, "prompt_ids: input should be a valid list"),
         ({"rejected_tokens": "4"}, "rejected_tokens: input should be a valid integer"),

@@ -51,6 +51,39 @@ def from_file(path: Path, **data) -> dict:
     return {"source": "data.files:dialogues", "args": {}, "path": path, **data}
 
 
+class TestHeldOut:
+    """Without questions the loss on some dialogues is the measure: they are not trained on, nor others to the same."""
+
+    def data(self, folder: Path, **changes) -> TrainingData:
+        path = rows_file(folder, *(dialogue(f"q{n // 2}", f"an answer {n}") for n in range(100)))
+        return prepared(folder, data=from_file(path), prompts=None, reward=None, **changes)
+
+    def test_one_in_twenty_and_every_answer_to_its_question(self, tmp_path):
+        data = self.data(tmp_path)
+        assert len(data.held) == 6
+        assert data.held[::2] == [index - 1 for index in data.held[1::2]]
+        assert all(index % 2 == 0 for index in data.held[::2])
+        assert {index for row in data.rows for index in row} == set(range(100)) - set(data.held)
+        assert data.amount == sum(data.trained) - sum(data.trained[index] for index in data.held)
+        texts = [TOKENIZER.decode(example.token_ids) for example in data.held_out()]
+        assert all(f"an answer {index}" in text for index, text in zip(data.held, texts, strict=True))
+
+    def test_as_many_as_the_recipe_says_and_none_beside_questions(self, tmp_path):
+        assert self.data(tmp_path, evaluation={"held_out": 0}).held == []
+        assert len(self.data(tmp_path, evaluation={"held_out": 10}).held) == 10
+        assert prepared(tmp_path / "x").held == []
+
+    def test_something_is_left_to_train_on(self, tmp_path):
+        with pytest.raises(
+            UserError, match=r"evaluation\.held_out: 100 of 100 dialogues \(to 50 questions\) leave none"
+        ):
+            self.data(tmp_path, evaluation={"held_out": 100})
+
+    def test_the_seed_chooses(self, tmp_path):
+        assert self.data(tmp_path).held == self.data(tmp_path).held
+        assert self.data(tmp_path).held != self.data(tmp_path, run={"name": "test", "seed": 1}).held
+
+
 class TestMix:
     def test_ratio_and_steps(self, tmp_path):
         data = prepared(tmp_path)
@@ -186,7 +219,8 @@ class TestBadRows:
     def test_a_mode_without_dialogues(self, tmp_path):
         path = rows_file(tmp_path, dialogue("q", "a"))
         with pytest.raises(UserError, match=r"data\.mix\.modes: no dialogues in mode 'reasoning'"):
-            prepared(tmp_path, data=from_file(path))
+            prepared(tmp_path, data=from_file(path, mix={"modes": {"reasoning": 1, "non_reasoning": 1}}))
+        assert set(prepared(tmp_path, data=from_file(path)).totals("mode")) == {"non_reasoning"}
 
     def test_one_row_that_thinks_is_not_most_of_the_training(self, tmp_path):
         """At 1.5 : 1 it would have 60 % of the trained tokens: by default the modes are mixed as they are."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import torch
@@ -34,6 +34,7 @@ POLL_S = 0.2
 MEETING = timedelta(minutes=30)
 """A rank that waits longer for the others gives up."""
 
+R = TypeVar("R")
 Report = Callable[[int, dict[str, float]], None]
 """Takes a step (counted from 1) and its metrics."""
 
@@ -129,10 +130,28 @@ def _have_run(settings: FineTuning, kind: Kind, mailbox: Any, look: Callable[[],
     return True
 
 
-def _start(settings: FineTuning, placement: Placement) -> list[Any]:
-    on_gpu = settings.on_gpu
+def in_a_process(work: Callable[..., R], *given: Any, on_gpu: bool, should_stop: Callable[[], bool], **named: Any) -> R:
+    """Return what `work` returns in a process of its own, on a GPU of its own or on none.
+
+    Raises Interrupted when `should_stop()` became true, and UserError where a worker raised it or its GPU is too small.
+    """
+    # One try: work that failed is not mended by doing it again.
+    how = {"num_cpus": 0, "num_gpus": int(on_gpu), "max_retries": 0, **_environment(on_gpu)}
+    running = ray.remote(work).options(**how).remote(*given, **named)
+    while not ray.wait([running], timeout=POLL_S)[0]:
+        if should_stop():
+            ray.cancel(running, force=True)
+            raise Interrupted
+    return fetch(running, relief="evaluation.held_out to 0, or take a larger GPU")
+
+
+def _environment(on_gpu: bool) -> dict[str, Any]:
     cpu_only = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "false"}
-    own = {"runtime_env": {"env_vars": {} if on_gpu else cpu_only}}
+    return {"runtime_env": {"env_vars": {} if on_gpu else cpu_only}}
+
+
+def _start(settings: FineTuning, placement: Placement) -> list[Any]:
+    own = _environment(settings.on_gpu)
     return [
         ray.remote(TrainerRank).options(**placement.rank(rank), **own).remote()
         for rank in range(settings.training.ranks)

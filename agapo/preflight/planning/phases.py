@@ -48,6 +48,7 @@ def lengths_of(case: Case, prompt: int | None, response: int | None) -> Lengths:
         given = (prompt or 0) + (response or 0)
         return Lengths(0, min(row, given or LENGTH_SHARE * row), row)
     longest = recipe.rollout.max_new_tokens
+    assert recipe.data, "refused before"
     return Lengths(
         prompt=min(prompt or LENGTH_SHARE * recipe.data.max_prompt_tokens, recipe.data.max_prompt_tokens),
         response=min(response or LENGTH_SHARE * longest, longest),

@@ -76,7 +76,10 @@ def _load(path: Path, overrides: list[str]) -> Trained:
     stage = recipe_stage(path)
     if stage not in KINDS:
         raise UserError(f"{path}: stage: '{stage}' trains nothing; a plan is for {', '.join(KINDS)}")
-    return load_recipe(KINDS[stage], path, overrides)
+    recipe = load_recipe(KINDS[stage], path, overrides)
+    if recipe.data is None:
+        raise UserError(f"{path}: a plan is for pairs that are sampled, and this recipe takes pairs.rows: agapo check")
+    return recipe
 
 
 def _memory_rows(case: Case, where: str) -> Rows:
@@ -121,19 +124,19 @@ def _place_rows(case: Case) -> Rows:
 
 def _warnings(case: Case) -> Iterator[str]:
     recipe, placement = case.recipe, case.placement
-    processes = case.setup.ranks + recipe.rollout.actors + recipe.reward.workers
+    workers, terms = (recipe.reward.workers, recipe.reward.terms) if recipe.reward else (0, [])
+    processes = case.setup.ranks + recipe.rollout.actors + workers
     cores = placement.hosts * case.cluster.cpus_per_host
     if processes > cores:
         yield (
-            f"{processes} processes (ranks, actors, reward.workers {recipe.reward.workers}) on {cores} cores: lower "
-            "reward.workers"
+            f"{processes} processes (ranks, actors, reward.workers {workers}) on {cores} cores: lower reward.workers"
         )
     idle = case.cluster.gpus - placement.gpus
     if idle:
         yield f"{idle} of {case.cluster.gpus} GPUs have nothing to do"
-    on_gpu = [term.name for term in recipe.reward.terms if str(term.args.get("device", "")).startswith("cuda")]
+    on_gpu = [term.name for term in terms if str(term.args.get("device", "")).startswith("cuda")]
     if on_gpu:
-        yield f"rewards on a GPU ({', '.join(on_gpu)}) are not counted: {recipe.reward.workers} models beside an actor"
+        yield f"rewards on a GPU ({', '.join(on_gpu)}) are not counted: {workers} models beside an actor"
 
 
 # --- pace ---

@@ -242,6 +242,8 @@ def describe_pairs(report: Mapping[str, Any]) -> str:
     """Return one line on the pairs."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in report["by_kind"].items())
     without = ", ".join(f"{reason} {count}" for reason, count in report["without"].items())
+    if not report["prompts"]:
+        return f"{report['pairs']} pairs ({kinds}) from rows" + (f"; left out: {without}" if without else "")
     return (
         f"{report['pairs']} pairs{f' ({kinds})' if kinds else ''} from {report['prompts']} prompts × "
         f"{report['responses'] // max(1, report['prompts'])} responses" + (f"; no pair: {without}" if without else "")

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from agapo.cluster import in_cluster
 from agapo.curation.pairs import row_prompt, training_order
 from agapo.curation.rows import PairRow, read_rows
@@ -25,6 +27,7 @@ from agapo.learner.trl.ranks import Kind
 from agapo.model.loading import load_config, load_tokenizer
 from agapo.recipe import DPORecipe
 from agapo.rewarding.start import check_rewards
+from agapo.stages.dpo.given import given_pairs
 from agapo.stages.dpo.guards import guard_findings, print_guards
 from agapo.stages.dpo.pairing import (
     all_pairs,
@@ -57,6 +60,8 @@ from agapo.tracking import (
 from agapo.tracking.files import read_json_lines
 
 Rows = list[dict[str, Any]]
+UNMEASURED: dict[str, Any] = {"measures": {}, "thinking": {}}
+"""What is known of a model that was asked nothing."""
 
 
 def run_dpo(recipe: DPORecipe, recipe_path: Path) -> None:
@@ -84,12 +89,10 @@ def run_pairs(recipe: DPORecipe, recipe_path: Path, responses: Path | None, show
     with RunDirectory.open(recipe, recipe_path) as run, told_in_a_line(run):
         keep_start(run, start)
         if not pairs_are_made(run.path, recipe.pairs):
-            with (
-                spending(run),
-                _prepared(recipe, run, start) as stage,
-                measuring(recipe, start, stage.stop) as evaluator,
-            ):
-                _pairs(stage, evaluator)
+            with spending(run), _prepared(recipe, run, start) as stage:
+                if not recipe.pairs.rows:
+                    with measuring(recipe, start, stage.stop) as evaluator:
+                        _pairs(stage, evaluator)
         report = read_json(run.path / "pairs.json") or {}
         print_pairs(report, _own_pairs(run), console, shown=shown)
         for name in ("responses.jsonl", "pairs.jsonl", "pairs.png"):
@@ -103,7 +106,8 @@ class _Stage:
     recipe: DPORecipe
     run: RunDirectory
     start: str
-    questions: Questions
+    questions: Questions | None
+    """None with pairs that exist already and nothing to measure on."""
     render: Renderer
     earlier: Rows
     """Pairs of an earlier stage that are trained on once more."""
@@ -115,15 +119,20 @@ def _prepared(recipe: DPORecipe, run: RunDirectory, start: str) -> Iterator[_Sta
     """Find what can be wrong, then start Ray; it ends with the block."""
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
-        check_rewards(recipe.reward)
         tokenizer = load_tokenizer(start)
         recipe = fit_modes(recipe, tokenizer, make_console().print)
         render = make_renderer(tokenizer)
-        questions = load_questions(recipe.data, recipe.evaluation)
-        questions = without_overlong(questions, render, recipe.data)
-        check_questions(recipe, questions, render, load_config(start, recipe.model.rope_fields))
+        questions = None
+        if recipe.data and recipe.reward:
+            check_rewards(recipe.reward)
+            questions = load_questions(recipe.data, recipe.evaluation)
+            questions = without_overlong(questions, render, recipe.data)
+            check_questions(recipe, questions, render, load_config(start, recipe.model.rope_fields))
         earlier = earlier_pairs(recipe)
-        _check_rendering(start, earlier)
+        check_rendering(tokenizer, start, earlier)
+        if recipe.pairs.rows and not pairs_are_made(run.path, recipe.pairs):
+            rows, left_out = given_pairs(recipe.pairs.rows, tokenizer)
+            write_pairs(run.path, recipe.pairs, [], left_out, all_pairs(recipe, rows, earlier))
         stack.enter_context(in_cluster(recipe.cluster.address))
         require_own_gpus(recipe)
         yield _Stage(recipe, run, start, questions, render, earlier, stop)
@@ -133,7 +142,7 @@ def _prefer(recipe: DPORecipe, run: RunDirectory, start: str, so_far: dict[str, 
     """Measure, sample, pair, train, measure; return the summary's content."""
     with _prepared(recipe, run, start) as stage:
         before, made = so_far.get("before"), pairs_are_made(run.path, recipe.pairs)
-        if before is None or not made:
+        if stage.questions and (before is None or not made):
             with measuring(recipe, start, stage.stop) as evaluator:
                 if before is None:
                     before = measured(evaluator.accuracy(stage.questions.test, stage.recipe.evaluation.modes))
@@ -144,23 +153,26 @@ def _prefer(recipe: DPORecipe, run: RunDirectory, start: str, so_far: dict[str, 
         make_console().print(describe_pairs(report), soft_wrap=True, highlight=False)
         with _loop(stage, _training_data(stage, report)) as loop:
             loop.train(stage.stop)
-        with measuring(recipe, str(run.hf), stage.stop) as evaluator:
-            after = measured(evaluator.accuracy(stage.questions.test, stage.recipe.evaluation.modes))
+        summary, after = {"before": {}, "after": {}, "tokens_generated": 0}, UNMEASURED
+        if stage.questions:
+            with measuring(recipe, str(run.hf), stage.stop) as evaluator:
+                after = measured(evaluator.accuracy(stage.questions.test, stage.recipe.evaluation.modes))
+            summary = before_and_after(before or UNMEASURED, after)
         learning_curve(run.metrics, run.curve)
         drift = [line.get("pairs/chosen_drift") for line in read_json_lines(run.metrics)]
-        summary = before_and_after(before, after)
         return {
             **summary,
             "tokens_generated": summary["tokens_generated"] + report["sampled_tokens"],
             "steps": loop.settings.steps,
             "pairs": report,
-            "guards": guard_findings(recipe.guards, before, after, drift),
+            "guards": guard_findings(recipe.guards, before or UNMEASURED, after, drift),
         }
 
 
 def _pairs(stage: _Stage, evaluator: Evaluator) -> None:
     """Sample the prompts and write their pairs."""
     recipe, run = stage.recipe, stage.run
+    assert stage.questions
     taken = training_stream(recipe, stage.questions).take(0, recipe.pairs.prompts)
     groups = sample_responses(recipe, run, taken, stage.render, evaluator.pool, evaluator.scorer)
     paired = make_pairs(groups, recipe.pairs, recipe.run.seed)
@@ -184,7 +196,9 @@ def _training_data(stage: _Stage, report: Mapping[str, Any]) -> int:
         )
     except ValueError as error:
         mend = "raise pairs.prompts or rollout.group_size, or lower training.pairs_per_step"
-        if not rows:
+        if recipe.pairs.rows:
+            mend = "give more rows, or lower training.pairs_per_step"
+        elif not rows:
             mend = "look at the reasons: another pairs.policy, or prompts that the model gets right now and then"
         # What was sampled is kept: see `agapo.recipe.keys.BEFORE_TRAINING`.
         raise UserError(f"pairs: {error} ({describe_pairs(report)}); {mend}") from None
@@ -192,10 +206,10 @@ def _training_data(stage: _Stage, report: Mapping[str, Any]) -> int:
     return len(order) // training.pairs_per_step
 
 
-def _check_rendering(start: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def check_rendering(tokenizer: PreTrainedTokenizerBase, start: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Raise UserError where pairs of an earlier stage are tokens of another tokenizer or chat template."""
     # Of its own: a renderer remembers prompts by their ids, which another recipe's prompts may have too.
-    render = make_renderer(load_tokenizer(start))
+    render = make_renderer(tokenizer)
     for row in rows:
         if list(render(row_prompt(row))) != row["prompt_ids"]:
             raise UserError(
@@ -222,4 +236,8 @@ def _loop(stage: _Stage, steps: int) -> AbstractContextManager[TrainerLoop]:
 def _report(run: RunDirectory) -> None:
     """Print what a finished run came to."""
     report_finished(run)
-    print_guards((read_json(run.summary) or {})["guards"], make_console())
+    summary = read_json(run.summary) or {}
+    print_guards(summary["guards"], make_console())
+    if not summary["after"]:
+        line = "Accuracy, lengths and modes were not guarded: that takes questions ('data') and a 'reward'."
+        make_console().print(line, style="yellow", soft_wrap=True)

@@ -1,5 +1,6 @@
 """How every stage's run ends: seconds noted, summary and model card written, tables printed."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from agapo.tracking import (
     write_json_atomic,
     write_model_card,
 )
+from agapo.tracking.progress import print_table
 
 SO_FAR = "so_far.json"
 """What such a run that goes on needs besides its checkpoint: the measures before, and the seconds spent."""
@@ -99,10 +101,24 @@ def say_finished(run: RunDirectory) -> None:
     )
 
 
+def _print_losses(held_out: Mapping[str, Any]) -> None:
+    """Print the loss on held-out dialogues before and after."""
+    losses = [held_out["loss"][when] for when in ("before", "after")]
+    rows = [
+        ("nats a token", *(f"{loss:.4f}" for loss in losses)),
+        ("perplexity", *(f"{math.exp(min(loss, 700)):.2f}" for loss in losses)),
+    ]
+    title = f"Held-out loss ({held_out['dialogues']} dialogues)"
+    print_table(title, ("", "before", "after"), rows, make_console())
+
+
 def report_finished(run: RunDirectory) -> None:
     """Print the table before and after, and where things lie."""
     summary = read_json(run.summary) or {}
-    before_after_table(summary["before"], summary["after"])
+    if summary["after"]:
+        before_after_table(summary["before"], summary["after"])
+    if held_out := summary.get("held_out"):
+        _print_losses(held_out)
     if thinking := summary.get("thinking"):
         thinking_table(thinking["before"], thinking["after"])
     lineage_table([*summary.get("lineage", []), lineage_entry(run.path, summary)])

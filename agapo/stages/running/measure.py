@@ -43,7 +43,11 @@ def measuring(recipe: SFTRecipe | DPORecipe, folder: str, stop: StopRequest) -> 
     """Yield what measures a model, through rollout actors and verifier workers that live as long."""
     with ExitStack() as stack:
         render = make_renderer(load_tokenizer(folder))
-        scorer = start_scorer(recipe.reward)
+        # The needle test judges by its own reward, and needs the actors alone.
+        needle = recipe.needle if isinstance(recipe, SFTRecipe) else None
+        reward = recipe.reward or (needle and needle.reward)
+        assert reward, "without a reward and without needles there is nothing to measure"
+        scorer = start_scorer(reward)
         stack.callback(scorer.close)
         pool = start_rollouts(recipe.model, folder, recipe.rollout, stop)
         stack.callback(pool.close)

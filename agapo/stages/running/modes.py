@@ -22,7 +22,7 @@ def fit_modes(recipe: R, tokenizer: PreTrainedTokenizerBase, say: Callable[[str]
     """
     known = template_modes(tokenizer)
     changes = {name: section for name in ASKED if (section := _asked_in(getattr(recipe, name, None), known))}
-    if recipe.stage in ("rl", "dpo", "filter") and (section := _drawn_from(recipe.data, known)):
+    if recipe.stage in ("rl", "dpo", "filter") and recipe.data and (section := _drawn_from(recipe.data, known)):
         changes["data"] = section
     if not changes:
         return recipe

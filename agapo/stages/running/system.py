@@ -30,6 +30,7 @@ NOT_REPEATABLE = (
 
 def training_stream(recipe: RLRecipe | DPORecipe, questions: Questions) -> PromptStream | MixedStream:
     """Return the order in which training prompts are asked."""
+    assert recipe.data, "pairs that exist already are not sampled"
     modes, seed = dict(recipe.data.modes), recipe.run.seed
     streams = {name: PromptStream(part.train, modes, seed) for name, part in questions.parts.items()}
     if len(streams) == 1:

@@ -22,30 +22,19 @@ from agapo.chat import trained_turns
 from agapo.curation.dialogues import row_examples
 from agapo.curation.prompts import question_key
 from agapo.curation.report import CurationReport, Dropped, Finding
-from agapo.curation.token_mix import Bound, Stratum, mixed
 from agapo.errors import UserError
-from agapo.learner.trl.packing import Example, flatten, pack, unflatten
-from agapo.learner.trl.token_file import PLAN, TokenWriter
+from agapo.learner.trl.packing import Example, flatten, unflatten
+from agapo.learner.trl.token_file import PLAN, TokenFile, TokenWriter
 from agapo.recipe import SFTRecipe
 from agapo.schema import Prompt
 from agapo.stages.curate import curated
 from agapo.stages.running.dialogues import read_dialogues
+from agapo.stages.sft.plan import Kind, held_out, overlong_warning, plan_rows
 from agapo.tracking.files import json_line, read_json, write_json_atomic
 
 log = logging.getLogger(__name__)
 
 ABOUT = "about.json"
-MANY = 10
-"""Times that a dialogue may be trained on without a warning."""
-
-
-class Kind(NamedTuple):
-    """What trained tokens are counted under."""
-
-    mode: str
-    domain: str
-    source: str
-    language: str
 
 
 @dataclass(frozen=True)
@@ -63,11 +52,13 @@ class TrainingData:
     """[N] each example's place in `kinds`."""
     rows: list[list[int]]
     """The packed rows in order: indices of examples."""
+    held: list[int]
+    """Indices of the examples held out of training."""
     rows_per_step: int
     report: dict[str, Any]
     """Rows read and left out, by source, filter and reason (`CurationReport`)."""
     warnings: list[str]
-    """Where scarce dialogues come again and again, or are held from it."""
+    """What is odd: dialogues that come again and again or are held from it, many that are too long, only warm-up."""
 
     @property
     def steps(self) -> int:
@@ -105,7 +96,31 @@ class TrainingData:
 
     def passes(self) -> float:
         """Return the trained tokens of the run over those of the examples: mean passes over the data."""
-        return float(self.tokens_by_step.sum() / self.trained.sum())
+        return float(self.tokens_by_step.sum() / self.amount)
+
+    @property
+    def amount(self) -> int:
+        """Trained tokens of one pass over the data."""
+        return int(self.trained.sum() - self.trained[self.held].sum())
+
+    def held_out(self) -> list[Example]:
+        """Return the examples held out of training."""
+        tokens = TokenFile(self.folder)
+        return [tokens[index] for index in self.held]
+
+
+class _Tokenised(NamedTuple):
+    """What is known of the examples besides their tokens."""
+
+    kinds: list[Kind]
+    codes: list[int]
+    """[N] each example's place in `kinds`."""
+    lengths: list[int]
+    """[N] tokens."""
+    trained: list[int]
+    """[N] trained tokens."""
+    questions: list[int]
+    """[N] a number for what is asked: the same for other answers to it."""
 
 
 def token_ratio(trained: Mapping[str, int]) -> float | None:
@@ -179,10 +194,11 @@ def _tokenise(
     tested: Set[str],
     announce: Callable[[str], None],
     should_stop: Callable[[], bool],
-) -> tuple[list[Kind], list[int], list[int], list[int], CurationReport]:
-    """Write the examples' tokens; return (kinds, codes, lengths, trained tokens, what was left out)."""
+) -> tuple[_Tokenised, CurationReport]:
+    """Write the examples' tokens; return (what is known of them, what was left out)."""
     kinds: dict[Kind, int] = {}
-    codes, lengths, trained = [], [], []
+    asked: dict[str, int] = {}
+    found = _Tokenised([], [], [], [], [])
     with TokenWriter(folder) as writer, (folder / "dropped.jsonl").open("w", encoding="utf-8") as dropped:
         report = CurationReport(on_drop=partial(_write_dropped, dropped))
         for name, row in curated(
@@ -195,15 +211,24 @@ def _tokenise(
             if _is_tested(row, tested):
                 report.drop(row, row["place"], name, "test", Finding("among the test questions"))
                 continue
+            question = asked.setdefault(_question(row["messages"]), len(asked))
             for example in _examples(name, row, recipe, tokenizer, report):
                 writer.add(example)
                 kind = Kind(row["mode"], row.get("domain") or "general", name, row.get("language") or "en")
-                codes.append(kinds.setdefault(kind, len(kinds)))
-                lengths.append(len(example.token_ids))
-                trained.append(sum(example.mask[1:]))
+                found.codes.append(kinds.setdefault(kind, len(kinds)))
+                found.lengths.append(len(example.token_ids))
+                found.trained.append(sum(example.mask[1:]))
+                found.questions.append(question)
                 if writer.count % 50_000 == 0:
                     announce(f"{writer.count:,} examples tokenised")
-    return list(kinds), codes, lengths, trained, report
+    found.kinds.extend(kinds)
+    return found, report
+
+
+def _question(messages: Sequence[Mapping[str, Any]]) -> str:
+    """What the first question of a dialogue is known by."""
+    first = next((number for number, turn in enumerate(messages) if turn["role"] == "assistant"), len(messages))
+    return _key(messages[:first])
 
 
 def _write_dropped(file: IO[str], dropped: Dropped) -> None:
@@ -249,86 +274,38 @@ def _cut(
 
 def _save(
     folder: Path,
-    kinds: list[Kind],
-    codes: list[int],
-    lengths: list[int],
-    trained: list[int],
+    found: _Tokenised,
     report: CurationReport,
     recipe: SFTRecipe,
 ) -> None:
-    if not codes:
+    if not found.codes:
         why = ", ".join(f"{count} {name} ({reason})" for (_, name, reason), count in report.dropped.items())
-        raise UserError(f"data: no dialogue is left to train on, of {report.seen.total()}: {why or 'there were none'}")
-    rows, warnings = plan_rows(recipe, kinds, codes, lengths, trained)
-    indices, ends = flatten(rows)
-    np.savez(folder / PLAN, codes=codes, lengths=lengths, trained=trained, indices=indices, ends=ends)
+        mend = "; raise training.row_tokens" if any(name == "overlong" for _, name, _ in report.dropped) else ""
+        raise UserError(
+            f"data: no dialogue is left to train on, of {report.seen.total()}: {why or 'there were none'}{mend}"
+        )
+    held = held_out(recipe, found.questions)
+    left = np.delete(np.arange(len(found.codes)), held)
+    codes, lengths, trained = (np.asarray(column) for column in (found.codes, found.lengths, found.trained))
+    places, warnings = plan_rows(
+        recipe, found.kinds, codes[left].tolist(), lengths[left].tolist(), trained[left].tolist()
+    )
+    overlong = sum(count for (_, name, _), count in report.dropped.items() if name == "overlong")
+    warnings += overlong_warning(recipe, overlong, overlong + len(found.codes))
+    indices, ends = flatten(places)
+    np.savez(
+        folder / PLAN,
+        codes=codes,
+        lengths=lengths,
+        trained=trained,
+        indices=left[indices],
+        ends=ends,
+        held=np.asarray(held, dtype=np.int64),
+    )
     curation = {name: value for name, value in report.as_dict().items() if name != "samples"}
     write_json_atomic(
-        folder / ABOUT, {"kinds": kinds, "files": _files(recipe), "curation": curation, "warnings": warnings}
+        folder / ABOUT, {"kinds": found.kinds, "files": _files(recipe), "curation": curation, "warnings": warnings}
     )
-
-
-def plan_rows(
-    recipe: SFTRecipe, kinds: Sequence[Kind], codes: Sequence[int], lengths: Sequence[int], trained: Sequence[int]
-) -> tuple[list[list[int]], list[str]]:
-    """Return the packed rows of the run, whole steps of them, and what there is to warn of."""
-    training = recipe.training
-    warnings: dict[str, None] = {}
-
-    def stream() -> Iterator[tuple[int, int]]:
-        order = mix_order(recipe, [kinds[code] for code in codes], trained, lambda line: warnings.setdefault(line))
-        return ((index, lengths[index]) for index in order)
-
-    steps = recipe.steps or _steps(stream(), trained, recipe)
-    rows = list(pack(stream(), row_tokens=training.row_tokens, rows=steps * training.rows_per_step))
-    return rows, [*warnings, *_repeated(rows, kinds, codes)]
-
-
-def mix_order(
-    recipe: SFTRecipe, kinds: Sequence[Kind], trained: Sequence[int], warn: Callable[[str], object]
-) -> Iterator[int]:
-    """Return the examples' indices as the recipe mixes them, without end; kinds [N], trained [N]."""
-    mix = recipe.data.mix
-    return mixed(
-        [Stratum(*kind[:3]) for kind in kinds],
-        trained,
-        modes=mix.shares_of_modes,
-        domains=mix.domains_of,
-        sources={name: source.weight for name, source in recipe.data.parts.items()},
-        seed=recipe.run.seed,
-        shuffled=recipe.data.order == "shuffled",
-        bound=Bound(mix.max_repeats, modes_as_they_are=mix.modes is None),
-        warn=warn,
-    )
-
-
-def _repeated(rows: Sequence[Sequence[int]], kinds: Sequence[Kind], codes: Sequence[int]) -> Iterator[str]:
-    """Yield a warning where a dialogue is trained on more than `MANY` times."""
-    times = Counter(index for row in rows for index in row)
-    (index, most), *_ = times.most_common(1)
-    if most > MANY:
-        many, where = sum(count > MANY for count in times.values()), kinds[codes[index]]
-        yield (
-            f"data: {many:,} dialogues are trained on more than {MANY} times, up to {most:,} times (of "
-            f"'{where.source}', {where.domain}, {where.mode}); add rows, or train for fewer steps"
-        )
-
-
-def _steps(stream: Iterator[tuple[int, int]], trained: Sequence[int], recipe: SFTRecipe) -> int:
-    """Return the steps in which `epochs` times the data's trained tokens fit, rounded up."""
-    assert recipe.epochs
-    wanted = recipe.epochs * sum(trained)
-
-    def enough() -> Iterator[tuple[int, int]]:
-        taken = 0
-        for index, length in stream:
-            if taken >= wanted:
-                return
-            taken += trained[index]
-            yield index, length
-
-    rows = sum(1 for _ in pack(enough(), row_tokens=recipe.training.row_tokens))
-    return -(-rows // recipe.training.rows_per_step)
 
 
 def _load(folder: Path, rows_per_step: int) -> TrainingData:
@@ -341,6 +318,7 @@ def _load(folder: Path, rows_per_step: int) -> TrainingData:
             kinds=[Kind(*kind) for kind in about["kinds"]],
             codes=plan["codes"],
             rows=unflatten(plan["indices"], plan["ends"]),
+            held=plan["held"].tolist(),
             rows_per_step=rows_per_step,
             report=about["curation"],
             warnings=about.get("warnings", []),

@@ -16,11 +16,13 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from agapo.chat import format_tool_call
+from agapo.cluster import threads_for
 from agapo.curation.report import CurationReport
 from agapo.learner.checkpoint import latest_checkpoint
 from agapo.learner.trl.callbacks import NAMES
 from agapo.learner.trl.fine_tuning import make_trainer
-from agapo.learner.trl.ranks import Kind
+from agapo.learner.trl.held_out import example_nats
+from agapo.learner.trl.ranks import Kind, in_a_process
 from agapo.model.loading import create_model, export_hf, load_tokenizer
 from agapo.model.tokenizer import build_tokenizer, train_tokenizer
 from agapo.recipe import SFTRecipe
@@ -94,6 +96,25 @@ def sft_loop(
         yield loop, data
 
 
+def held_out_loss(recipe: SFTRecipe, folder: str, data: TrainingData, stop: StopRequest) -> float | None:
+    """Return the loss of the model in `folder` on the dialogues held out, in nats a trained token; None without any.
+
+    Raises Interrupted.
+    """
+    if not data.held:
+        return None
+    examples, own = data.held_out(), recipe.training
+    nats = in_a_process(
+        example_nats,
+        *(folder, recipe.model, examples),
+        on_gpu=own.gpus_per_rank > 0,
+        should_stop=stop,
+        gpu=own.gpus_per_rank > 0,
+        threads=threads_for(own.threads, 1),
+    )
+    return sum(nats) / int(data.trained[data.held].sum())
+
+
 def describe(data: TrainingData) -> str:
     """Return one line on the data, for the start of a run."""
     report = data.report
@@ -105,7 +126,8 @@ def describe(data: TrainingData) -> str:
     where = data.folder / "dropped.jsonl"
     return (
         f"{report['seen']:,} dialogues read{f' (left out: {dropped}; see {where})' if dropped else ''}, "
-        f"{int(data.trained.sum()):,} trained tokens, {data.passes():.2f} passes over them"
+        f"{data.amount:,} trained tokens, {data.passes():.2f} passes over them"
+        + (f", {len(data.held)} held out" if data.held else "")
         + (f", reasoning : non-reasoning {ratio:.3f} : 1" if ratio is not None else "")
     )
 

@@ -1,5 +1,6 @@
 """From an SFT recipe to a finished run: make or find the start, measure, train, measure, report."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from agapo.cluster import in_cluster
 from agapo.evaluation.needle import print_needle, refuse_red
+from agapo.evaluation.needle_prompts import NeedlePrompt
 from agapo.evaluation.questions import fitting_test_questions
 from agapo.evaluation.rendering import make_renderer
 from agapo.model.loading import load_config, load_tokenizer
@@ -17,11 +19,17 @@ from agapo.schema import Prompt
 from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.finish import SO_FAR, report_finished, run_to_end
 from agapo.stages.running.interrupt import StopRequest
-from agapo.stages.running.measure import before_and_after, measured, measuring, needle_part, needles_of
+from agapo.stages.running.measure import (
+    before_and_after,
+    measured,
+    measuring,
+    needle_part,
+    needles_of,
+)
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import starting_model
 from agapo.stages.running.system import require_own_gpus
-from agapo.stages.sft.loop import data_summary, sft_loop, start_folder
+from agapo.stages.sft.loop import data_summary, held_out_loss, sft_loop, start_folder
 from agapo.tracking import RunDirectory, learning_curve, make_console, read_json, write_json_atomic
 
 
@@ -52,7 +60,8 @@ def report_sft(run: RunDirectory) -> None:
 
 def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier: dict[str, Any]) -> dict[str, Any]:
     """Measure, train, measure; return the summary's content."""
-    check_rewards(recipe.reward)
+    if recipe.reward:
+        check_rewards(recipe.reward)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         if recipe.cluster.address:
@@ -66,20 +75,39 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
         with sft_loop(recipe, run, start, questions, stop) as (loop, data):
             if not recipe.cluster.address:
                 stack.enter_context(in_cluster(None))
-            before = earlier.get("before")
-            if before is None:
-                with measuring(recipe, start, stop) as evaluator:
-                    before = measured(evaluator.accuracy(questions, recipe.evaluation.modes))
-                write_json_atomic(run.path / SO_FAR, {**earlier, "before": before})
+            if "before" not in earlier:
+                earlier |= {"before": _measured(recipe, run, start, questions, [], stop)[0]}
+                earlier |= {"loss_before": held_out_loss(recipe, start, data, stop)}
+                write_json_atomic(run.path / SO_FAR, earlier)
             loop.train(stop)
-        with measuring(recipe, str(run.hf), stop) as evaluator:
-            after = measured(evaluator.accuracy(questions, recipe.evaluation.modes))
-            needle = needle_part(recipe, needles, run, evaluator.pool)
+        after, needle = _measured(recipe, run, str(run.hf), questions, needles, stop)
+        losses = {"before": earlier.get("loss_before"), "after": held_out_loss(recipe, str(run.hf), data, stop)}
         learning_curve(run.metrics, run.curve)
-        return {**before_and_after(before, after), "steps": data.steps, **data_summary(data), **needle}
+        found = before_and_after(earlier["before"], after) if after else {"before": {}, "after": {}}
+        if data.held:
+            found["held_out"] = {"dialogues": len(data.held), "loss": losses}
+        return {**found, "steps": data.steps, **data_summary(data), **needle}
+
+
+def _measured(
+    recipe: SFTRecipe,
+    run: RunDirectory,
+    folder: str,
+    questions: Sequence[Prompt],
+    needles: Sequence[NeedlePrompt],
+    stop: StopRequest,
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Return (the accuracy on the questions, the needle test's part of the summary); no actor starts for neither."""
+    if not (questions or needles):
+        return None, {}
+    with measuring(recipe, folder, stop) as evaluator:
+        accuracy = measured(evaluator.accuracy(questions, recipe.evaluation.modes)) if questions else None
+        return accuracy, needle_part(recipe, needles, run, evaluator.pool) if needles else {}
 
 
 def _questions(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> list[Prompt]:
+    if not (recipe.prompts and recipe.reward):
+        return []
     return fitting_test_questions(
         recipe.prompts,
         recipe.evaluation.test_size,

@@ -1,0 +1,96 @@
+"""`agapo check` finds what a run would: columns, folders, starts, foreign pairs, GPUs; and what is printed to paste."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from agapo.errors import UserError
+from agapo.model.loading import export_hf
+from agapo.model.tokenizer import build_tokenizer
+from agapo.preflight import machine
+from agapo.preflight.check import check_recipe
+from agapo.preflight.machine import machine_warnings
+from agapo.recipe import RLRecipe, SFTRecipe, load_recipe
+from agapo.stages.curate import run_curate
+from agapo.stages.running.pasted import only_source
+from tests.builders import tiny_exaone
+
+ROOT = Path(__file__).parents[2]
+TINY = {stage: ROOT / f"recipes/{stage}/tiny.yaml" for stage in ("sft", "rl", "dpo", "eval")}
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("COLUMNS", "300")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    export_hf(tiny_exaone(), build_tokenizer(), tmp_path / "hf")
+    return tmp_path / "hf"
+
+
+def test_a_column_that_no_row_has() -> None:
+    term = "reward.terms.0.function=tests.fakes.rewards:needs_gold"
+    with pytest.raises(UserError, match=r"reads the column 'gold', which no question has \(they have answer"):
+        check_recipe(TINY["rl"], [term], schema_only=False)
+
+
+@pytest.mark.parametrize("stage", ["rl", "dpo", "eval"])
+def test_a_model_folder_that_is_not_there(stage: str, tmp_path: Path) -> None:
+    missing = [f"model.path={tmp_path / 'nowhere'}", "model.start=null"]
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        check_recipe(TINY[stage], missing, schema_only=False)
+
+
+def test_of_two_starts_the_path_wins(model: Path) -> None:
+    recipe = load_recipe(RLRecipe, TINY["rl"], [f"model.path={model}", f"model.start={TINY['sft']}"])
+    assert any(line.startswith(f"model.path {model} wins over model.start") for line in machine_warnings(recipe))
+
+
+def test_gpus_that_are_not_there_or_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = ["learner.ranks=1", "learner.gpus_per_rank=1", "rollout.gpus_per_actor=1", "rollout.actors=2"]
+    few = load_recipe(RLRecipe, TINY["rl"], asked)
+    monkeypatch.setattr(machine, "local_gpus", lambda: 2)
+    assert [line.split(": ")[1] for line in machine_warnings(few)] == ["3 GPUs are asked for, and this machine has 2"]
+    assert "this machine's 2 GPUs would have nothing to do" in next(
+        machine_warnings(load_recipe(SFTRecipe, TINY["sft"]))
+    )
+    monkeypatch.setattr(machine, "local_gpus", lambda: 3)
+    assert not list(machine_warnings(few))
+
+
+def test_pairs_of_another_tokenizer(model: Path, tmp_path: Path) -> None:
+    row = {"id": "p", "mode": "non_reasoning", "domain": "math", "language": "en", "kind": "incorrect"}
+    ids = {"prompt_ids": [1, 2], "chosen_ids": [3], "rejected_ids": [4], "chosen_tokens": 1, "rejected_tokens": 1}
+    texts = {"prompt": [{"role": "user", "content": "2?"}], "chosen": "4", "rejected": "5"}
+    path = tmp_path / "pairs.jsonl"
+    path.write_text(json.dumps({**row, **ids, **texts}) + "\n")
+    given = [f"model.path={model}", "model.start=null", f"pairs.reuse.path={path}"]
+    with pytest.raises(UserError, match="made with another tokenizer or chat template"):
+        check_recipe(TINY["dpo"], given, schema_only=False)
+    with pytest.raises(UserError, match=r"gone\.jsonl: no such file"):
+        check_recipe(TINY["dpo"], [*given[:2], f"pairs.reuse.path={tmp_path / 'gone.jsonl'}"], schema_only=False)
+
+
+def test_what_curate_prints_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The tiny recipe's source has arguments that the written file's source does not take."""
+    out = tmp_path / "kept rows" / "train.jsonl"
+    recipe = load_recipe(SFTRecipe, TINY["sft"], ["data.args.phases=[{size: 40}]"])
+    run_curate(recipe, explain=False, out=out, samples=0)
+    (pasted,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("To train on them: "))
+    overrides = shlex.split(pasted.removeprefix("To train on them: "))
+    check_recipe(TINY["sft"], [*overrides, "steps=4"], schema_only=False)
+    assert load_recipe(SFTRecipe, ROOT / "recipes/sft/tiny_domains.yaml", overrides).data.path == out.parent
+
+
+def test_what_filter_prints_can_be_pasted(tmp_path: Path) -> None:
+    """Behind recipes with arguments, and with a mixture."""
+    overrides = shlex.split(only_source("data.files:prompts", tmp_path))
+    for name in ("tiny", "tiny_mixed"):
+        own = load_recipe(RLRecipe, ROOT / f"recipes/rl/{name}.yaml", overrides).data
+        assert (own.args, own.sources, own.path) == ({}, {}, tmp_path)
