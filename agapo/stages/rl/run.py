@@ -26,6 +26,7 @@ from agapo.rollouts.pool import RolloutPool
 from agapo.stages.rl.collector import Collector
 from agapo.stages.rl.loop import RLLoop
 from agapo.stages.rl.progress import Progress, resume, unreached
+from agapo.stages.rl.watching import watch
 from agapo.stages.rl.weight_sync import WeightSync
 from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.export import make_exporter
@@ -38,6 +39,7 @@ from agapo.tracking import (
     MetricsLogger,
     RunDirectory,
     StepProgress,
+    Timeline,
     final_summary,
     learning_curve,
     make_console,
@@ -109,6 +111,10 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     check_rewards(recipe.reward)
     scorer, pool, learner = _start_workers(recipe, model_path, stack)
     progress = resume(run, learner)
+    began = started - progress.wall_s
+    timeline = Timeline(run.timeline, began)
+    stack.callback(timeline.close)
+    judge = watch(timeline, pool, learner, scorer)
     logger = MetricsLogger(run, recipe, progress.wandb_id, run.resumed)
     stack.push(lambda kind, *_: logger.close(1 if kind else 0))
     view = stack.enter_context(StepProgress(recipe.steps, progress.step, name="rl"))
@@ -116,7 +122,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     view.announce(describe_questions(questions, render))
     for warning in rollout_warnings(recipe.rollout):
         view.announce(f"warning: {warning}")
-    evaluator = make_evaluator(pool, scorer, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed)
+    evaluator = make_evaluator(pool, judge, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed)
     return RLLoop(
         recipe=recipe,
         run=run,
@@ -129,7 +135,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
             stream=training_stream(recipe, questions),
             render=render,
             pool=pool,
-            scorer=scorer,
+            scorer=judge,
             weight_sync=WeightSync(recipe.rollout.weight_transport, learner, pool, view.announce),
             logger=logger,
             progress=progress,
@@ -139,7 +145,8 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
         logger=logger,
         view=view,
         progress=progress,
-        began=started - progress.wall_s,
+        timeline=timeline,
+        began=began,
     )
 
 
