@@ -54,7 +54,7 @@ def picture(runs: Sequence[tuple[str, Sequence[dict[str, Any]]]], from_step: int
         parts.append(f'<rect x="{x}" y="{top}" width="10" height="10" rx="2" fill="{COLORS[name]}"/>')
         parts.append(f'<text x="{x + 15}" y="{top + 9}">{name}</text>')
         x += 40 + 7 * len(name)
-    size = f'width="{LEFT + WIDTH + 10}" height="{top + 20}"'
+    size = f'width="{LEFT + WIDTH + 20}" height="{top + 20}"'
     style = "<style>text{font:12px sans-serif;fill:#808790}.t{font-weight:bold;font-size:13px}</style>"
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{style}{"".join(parts)}</svg>\n'
 

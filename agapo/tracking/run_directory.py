@@ -8,7 +8,7 @@
       reward_errors.jsonl   one line an error met in scoring
       timeline.json         what each process did when (RL; opens in Perfetto)
       summary.json          written at the end, with `"finished": true`
-      learning_curve.png
+      learning_curve.png report.html
       checkpoints/ best/    what a resumed run needs; the best weights (with LoRA the best adapter)
       hf/ adapter/          the exported model; with LoRA the adapter that is merged in it
       wandb/
@@ -108,6 +108,11 @@ class RunDirectory:
     def summary(self) -> Path:
         """The result, written at the end."""
         return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The run as a page."""
+        return self.path / "report.html"
 
     @property
     def curve(self) -> Path:

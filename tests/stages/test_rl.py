@@ -66,6 +66,7 @@ def test_a_run_leaves_what_it_promises(whole_run: Path, tiny_model: Path) -> Non
     assert summary["reward_errors"] == 0
     assert summary["wall_s"] > 0
     assert (whole_run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (whole_run / "report.html").read_text().count('id="step-') == 6
     assert list((whole_run / "wandb").glob("offline-run-*"))
 
 

@@ -20,6 +20,7 @@ from agapo.model.loading import load_tokenizer
 from agapo.placement import Placement, divide
 from agapo.recipe import RLRecipe
 from agapo.recipe.rollout import rollout_warnings
+from agapo.reporting import try_report
 from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
@@ -83,6 +84,8 @@ def _train(recipe: RLRecipe, recipe_path: Path, run: RunDirectory, model_path: s
             finish_rl(loop, recipe_path, model_path)
         except Interrupted:
             loop.view.close()
+            loop.timeline.flush()
+            try_report(run.path)
             final_summary(run, steps=loop.progress.step, total_steps=recipe.steps, wall_s=loop.wall_s)
             raise
 
@@ -234,6 +237,7 @@ def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
         "warnings": list(filter(None, [unreached(progress, recipe.reward.correct_at)])),
         "updates": progress.updates,
     }
+    loop.timeline.flush()
     finish(run, recipe, summary, model_path)
     report_finished(run)
 
