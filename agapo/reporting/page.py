@@ -1,4 +1,4 @@
-"""One page, one file: data compressed inside it, drawn by `page.js` without a network.
+"""One page, one file: data compressed inside it, drawn by the scripts beside this file without a network.
 
 Every text of a model is inside base64, and reaches the page as text, never as HTML: nothing of it can run.
 """
@@ -16,6 +16,9 @@ from typing import Any
 from agapo.errors import UserError
 from agapo.reporting.gather import gather, require_run, rollouts_of, sampled_steps, timeline_of
 from agapo.tracking.files import plain, write_text_atomic
+
+SCRIPTS = ("tools.js", "charts.js", "timeline.js", "rollouts.js", "page.js")
+"""In the order in which they need each other."""
 
 log = logging.getLogger("agapo")
 
@@ -55,7 +58,9 @@ def compare_runs(runs: Sequence[Path], out: Path) -> None:
 
 def _page(title: str, data: dict[str, Any], blobs: dict[str, Any]) -> str:
     files = resources.files("agapo.reporting")
-    html, css, js = (files.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+    names = ("page.html", "page.css", *SCRIPTS)
+    html, css, *parts = (files.joinpath(name).read_text(encoding="utf-8") for name in names)
+    js = "\n".join(parts)
     scripts = "\n".join(_blobs({"data": data, **blobs}.items()))
     # Pieces are put together, not replaced one after another: no piece is looked through for the names of others.
     before_title, rest = html.split("{{title}}")
