@@ -151,6 +151,29 @@ def export(
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Runs' folders (outputs/rl/tiny).", metavar="RUN [RUN…]")],
+) -> None:
+    """Make a run's page, report.html in its folder; also of a run that goes on, or ended early."""
+    from agapo.reporting import report_run
+
+    for run in runs:
+        print(report_run(run))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Runs' folders, two or more.", metavar="RUN RUN…")],
+    out: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("compare.html"),
+) -> None:
+    """Lay the curves of several runs over each other, in one page."""
+    from agapo.reporting import compare_runs
+
+    compare_runs(runs, out)
+    print(out)
+
+
+@app.command()
 def curate(
     recipe: RecipePath,
     overrides: Overrides = None,

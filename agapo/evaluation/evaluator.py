@@ -5,10 +5,9 @@ from dataclasses import dataclass, field, replace
 
 from agapo.chat import END_THINK, THINK, split_thinking
 from agapo.evaluation.rendering import Renderer
-from agapo.rewarding.scorer import Scorer
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.pool import RolloutPool
-from agapo.rollouts.sampling import sample_and_score
+from agapo.rollouts.sampling import Judge, sample_and_score
 from agapo.schema import Group, Mode, Prompt
 
 
@@ -43,7 +42,7 @@ class Evaluator:
     """Samples prompts and counts the correct ones."""
 
     pool: RolloutPool
-    scorer: Scorer
+    scorer: Judge
     render: Renderer
     params: SamplingParams
     chunk_prompts: int

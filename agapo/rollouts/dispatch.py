@@ -15,7 +15,7 @@ An answer costs the same with eight actors and with five hundred: nobody looks t
 import heapq
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,6 +42,8 @@ class Actors(Protocol):
 
     settings: EngineSettings
     chunk_timeout_s: float
+    on_slice: Callable[[int, float, float], None]
+    """Told of each slice of work: actor, start and end (`time.monotonic`)."""
 
     @property
     def version(self) -> int:
@@ -198,7 +200,9 @@ class Dispatch:
 
     def _take(self, answer: "Future[list[Piece]]", call: _Call) -> list[tuple[int, Group]]:
         """Return the groups that a slice has made whole, and note what its actor still holds."""
-        self.busy_s += time.monotonic() - call.started
+        ended = time.monotonic()
+        self.busy_s += ended - call.started
+        self._pool.on_slice(call.actor, call.started, ended)
         pieces = self._collect(answer, call)
         whole = [(piece.id.number, group) for piece in pieces if (group := self._assembly.add(piece))]
         self._let_go(call.actor)

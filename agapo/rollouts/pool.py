@@ -69,6 +69,7 @@ class RolloutPool:
         self.chunk_timeout_s = chunk_timeout_s
         self.max_restarts = max_restarts
         self.should_stop = should_stop
+        self.on_slice: Callable[[int, float, float], None] = lambda *_: None
         self.restarts = 0
         self._weights: tuple[Any, int] | None = None
         self._again: Callable[[], Any] | None = None

@@ -17,11 +17,13 @@ from agapo.tracking.ownership import is_finished, stored_fingerprint
 from agapo.tracking.progress import StepProgress, make_console
 from agapo.tracking.report import before_after_table, final_summary, learning_curve, thinking_table
 from agapo.tracking.run_directory import RunDirectory
+from agapo.tracking.timeline import Timeline
 
 __all__ = [
     "MetricsLogger",
     "RunDirectory",
     "StepProgress",
+    "Timeline",
     "before_after_table",
     "final_summary",
     "is_finished",

@@ -205,7 +205,8 @@ def _rollout_rows(
 
 
 def _prompt_row(group: Group) -> dict[str, Any]:
-    return {"prompt_id": group.prompt.id, "mode": group.prompt.mode, "prompt": question(group)}
+    own = group.prompt
+    return {"prompt_id": own.id, "domain": own.domain, "mode": own.mode, "prompt": question(group)}
 
 
 def _response_row(response: Response) -> dict[str, Any]:

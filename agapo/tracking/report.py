@@ -192,6 +192,7 @@ def _places(run: RunDirectory) -> list[tuple[str, Path]]:
         ("metrics", run.metrics),
         ("rollouts", run.rollouts),
         ("curve", run.curve),
+        ("report", run.report),
         ("summary", run.summary),
         ("errors", run.reward_errors),
     ]

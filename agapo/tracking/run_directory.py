@@ -6,8 +6,9 @@
       metrics.jsonl         one line of numbers a step
       rollouts.jsonl        one line a sampled response
       reward_errors.jsonl   one line an error met in scoring
+      timeline.json         what each process did when (RL; opens in Perfetto)
       summary.json          written at the end, with `"finished": true`
-      learning_curve.png
+      learning_curve.png report.html
       checkpoints/ best/    what a resumed run needs; the best weights (with LoRA the best adapter)
       hf/ adapter/          the exported model; with LoRA the adapter that is merged in it
       wandb/
@@ -32,6 +33,7 @@ from agapo.tracking.files import keep_steps_up_to, write_text_atomic
 from agapo.tracking.ownership import describe, is_finished, is_ours, is_over, next_step, stored_recipe, take_over
 from agapo.tracking.progress import make_console
 from agapo.tracking.provenance import append_history, write_provenance
+from agapo.tracking.timeline import keep_timeline_up_to
 
 
 class RunDirectory:
@@ -98,9 +100,19 @@ class RunDirectory:
         return self.path / "reward_errors.jsonl"
 
     @property
+    def timeline(self) -> Path:
+        """What each process did when, in Chrome's trace-event format."""
+        return self.path / "timeline.json"
+
+    @property
     def summary(self) -> Path:
         """The result, written at the end."""
         return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The run as a page."""
+        return self.path / "report.html"
 
     @property
     def curve(self) -> Path:
@@ -139,6 +151,7 @@ class RunDirectory:
         """
         for path in (self.metrics, self.rollouts, self.reward_errors):
             keep_steps_up_to(path, step)
+        keep_timeline_up_to(self.timeline, step)
 
 
 def _refuse_passing(path: Path) -> None:

@@ -14,6 +14,7 @@ from agapo.rollouts.pool import RolloutPool
 from agapo.stages.running.system import training_stream
 from tests.stages.conftest import agapo_here, interrupt_after
 from tests.stages.test_rl import rollouts_of, steps_of
+from tests.timelines import require_timeline, rows_of
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 
@@ -39,11 +40,25 @@ def require_account(run: Path, recipe_file: Path, steps: int) -> None:
     assert all(0 <= row["staleness/mean"] <= row["staleness/max"] <= 2 for row in rows.values())
 
 
+def require_overlap(events: list[dict[str, Any]]) -> None:
+    """Some actor worked while the learner learned."""
+    rows = rows_of(events)
+    assert {(2, 0), (2, 1), (3, 0), (4, 0)} <= rows.keys(), "both actors, the rank and the verifiers"
+    learned = [event for event in rows[1, 0] if event["name"] == "learn"]
+    sampled = [*rows[2, 0], *rows[2, 1]]
+    assert any(
+        one["ts"] < other["ts"] + other["dur"] and other["ts"] < one["ts"] + one["dur"]
+        for one in learned
+        for other in sampled
+    )
+
+
 def test_it_samples_ahead_and_no_staler_than_allowed(recipe_file: Path, tmp_path: Path) -> None:
     done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=a", "steps=8", *AHEAD)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "rl" / "a"
     require_account(run, recipe_file, 8)
+    require_overlap(require_timeline(run, 8))
     rows = list(steps_of(run).values())
     assert max(row["staleness/max"] for row in rows) >= 1, "it did sample ahead"
     for row in map(json.loads, rollouts_of(run)):
@@ -90,6 +105,7 @@ def test_a_rank_that_dies_and_a_stop_close_the_account(
     done = agapo_here(*arguments)
     assert done.returncode == 0, done.stderr
     assert "starting again from step 3" in done.stdout.replace("\n", " ")
+    require_timeline(tmp_path / "rl" / "a", 6)
     require_account(tmp_path / "rl" / "a", recipe_file, 6)
 
 

@@ -70,6 +70,10 @@ def make_stand_ins(outputs: Path) -> None:
         run = finished_run(outputs, stage, name, age=10)
         shutil.copytree(model, run / "hf", dirs_exist_ok=True)
         (run / "responses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sampled(tokenizer.encode)))
+    for name in ("tiny", "calm"):
+        run = outputs / "rl" / name
+        run.mkdir(parents=True, exist_ok=True)
+        shutil.copy("recipes/rl/tiny.yaml", run / "recipe.yaml")
     row = {"completion": "It is \\boxed{4}", "answer": "4", "times": 1, "mode": "non_reasoning"}
     Path("responses.jsonl").write_text(json.dumps(row))
 

@@ -19,6 +19,7 @@ from agapo.stages.rl.loop import RLLoop
 from agapo.stages.running.system import training_stream
 from agapo.tracking import is_finished
 from tests.stages.conftest import agapo, agapo_here, interrupt_after
+from tests.timelines import require_timeline, rows_of
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 
@@ -65,6 +66,7 @@ def test_a_run_leaves_what_it_promises(whole_run: Path, tiny_model: Path) -> Non
     assert summary["reward_errors"] == 0
     assert summary["wall_s"] > 0
     assert (whole_run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (whole_run / "report.html").read_text().count('id="step-') == 6
     assert list((whole_run / "wandb").glob("offline-run-*"))
 
 
@@ -76,6 +78,16 @@ def test_every_step_is_logged(whole_run: Path) -> None:
     assert steps[6]["kl/sequence"] != 0
     assert any(row["group/mixed"] > 0 for row in steps.values())
     assert all(row["policy/ratio_max"] == pytest.approx(1, abs=1e-3) for row in steps.values())
+
+
+def test_the_timeline_has_the_phases_of_every_process(whole_run: Path) -> None:
+    rows = rows_of(require_timeline(whole_run, 6))
+    assert {event["name"] for event in rows[1, 0]} == {
+        *("generate", "score", "learn", "reference", "update", "sync", "evaluate", "checkpoint")
+    }
+    assert [event["name"] for event in rows[3, 0]] == ["forward and backward", "optimizer"] * 6
+    assert all(event["name"] == "sample" for event in rows[2, 0])
+    assert rows[4, 0]
 
 
 def test_dropped_groups_are_refilled_and_no_prompt_is_lost_or_asked_twice(whole_run: Path, recipe_file: Path) -> None:
@@ -169,6 +181,7 @@ def test_interrupted_and_resumed_equals_undisturbed(whole_run: Path, recipe_file
         assert torch.equal(weight, weights_of(run)[name]), name
     directories = [path.name for path in (run / "wandb").glob("offline-run-*")]
     assert len(directories) == 2
+    require_timeline(run, 6)
     assert all(name.endswith(state["wandb_id"]) for name in directories)
 
 

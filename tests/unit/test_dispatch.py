@@ -77,6 +77,8 @@ class Pool:
     def __init__(self, engine: Any, lives: list[int], seed: int = 0, in_flight: int = 8, replacements: int = 1000):
         self.settings = EngineSettings("m", engine=engine, vllm=VLLMConfig(in_flight=in_flight))
         self.draw = random.Random(seed)
+        self.slices: list[tuple[int, float, float]] = []
+        self.on_slice = lambda *slice_: self.slices.append(slice_)
         self.replacements, self.given, self.most_held, self.stopped = replacements, [], 0, False
         self.actors = [Actor(self, life) for life in lives]
         self.looks_until_ready = [0 for _ in lives]

@@ -12,7 +12,7 @@ LEVELS = [
     {"errors", "signals", "hub", "schema", "resolve", "forking"},
     {"recipe", "chat", "sandbox", "algorithm", "model", "cluster", "placement"},
     {"curation", "tracking"},
-    {"rewarding", "rollouts", "learner"},
+    {"rewarding", "rollouts", "learner", "reporting"},
     {"evaluation"},
     {"stages"},
     {"preflight"},

@@ -257,6 +257,7 @@ class TestMetricsLogger:
         assert rows[0] == {
             "step": 4,
             "prompt_id": "p0",
+            "domain": "math",
             "mode": "reasoning",
             "prompt": "1+1=",
             "visit": 0,

@@ -1,5 +1,6 @@
 """The learner's ranks as Ray actors, driven as one."""
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -55,9 +56,12 @@ class RankActor:
         """See the rank's."""
         return self.rank.reference_logprobs(examples)
 
-    def update(self, examples: Sequence[Example], denominator: float, learning_rate: float) -> dict[str, float]:
-        """See the rank's."""
-        return self.rank.update(examples, denominator=denominator, learning_rate=learning_rate)
+    def update(
+        self, examples: Sequence[Example], denominator: float, learning_rate: float
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """See the rank's; the second answer is the seconds of its phases, in their order."""
+        sums = self.rank.update(examples, denominator=denominator, learning_rate=learning_rate)
+        return sums, self.rank.seconds
 
     def weights(self) -> tuple[PackedWeights | None, bool]:
         """See the rank's; the second answer says that it has ended, for who does not want them himself."""
@@ -109,6 +113,8 @@ class LearnerGroup:
         `folder` is the run's, where they save. Raises UserError where a rank's host does not see it.
         """
         self._settings = settings
+        self.on_phase: Callable[[int, str, float, float], None] = lambda *_: None
+        """Told of each phase of a rank's update: rank, name, start and end (`time.monotonic`)."""
         ranks = settings.learner.ranks
         environment = {"DS_ACCELERATOR": "cpu"} if settings.device == "cpu" else {}
         own = {"runtime_env": {"env_vars": environment}}
@@ -163,9 +169,19 @@ class LearnerGroup:
 
     def update(self, examples: Sequence[Example], *, denominator: float, learning_rate: float) -> dict[str, float]:
         """Make one optimizer update, and return sums over all ranks."""
+        started = time.monotonic()
         whole = ray.put(list(examples))
         work = [actor.update.remote(whole, denominator, learning_rate) for actor in self._ranks]
-        return merge_sums(self._fetch("make its update", work))
+        found = self._fetch("make its update", work)
+        for rank, (_, seconds) in enumerate(found):
+            self._note_phases(rank, started, seconds)
+        return merge_sums([sums for sums, _ in found])
+
+    def _note_phases(self, rank: int, started: float, seconds: dict[str, float]) -> None:
+        """Hosts' clocks differ: durations are the rank's own, laid end to end from when the driver asked."""
+        for name, duration in seconds.items():
+            self.on_phase(rank, name, started, started + duration)
+            started += duration
 
     def weights(self) -> Any:
         """Return a reference to the policy's `PackedWeights`."""

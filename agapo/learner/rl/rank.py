@@ -9,6 +9,7 @@ Deliberately not here: Ray (`group.py` makes actors of this class), schedules, a
 import logging
 import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -163,10 +164,13 @@ class LearnerRank:
         """Make one optimizer update from the batch's examples (all ranks get all of them), and return sums.
 
         The sums are this rank's share; `ratio_max`, `grad_norm` and the like are made whole by the caller.
-        Raises UserError when the loss is not a number, before any weight has changed.
+        Raises UserError when the loss is not a number, before any weight has changed. `seconds` has the phases of it.
         """
+        started = time.monotonic()
         sums = self.accumulate(examples, denominator=denominator)
+        accumulated = time.monotonic()
         sums["grad_norm"] = self.step(learning_rate)
+        self.seconds = {"forward and backward": accumulated - started, "optimizer": time.monotonic() - accumulated}
         if self.settings.device == "cuda":
             sums["gpu_gib_max"] = torch.cuda.max_memory_allocated() / (1 << 30)
             torch.cuda.reset_peak_memory_stats()

@@ -31,10 +31,9 @@ from agapo.errors import UserError
 from agapo.evaluation.rendering import Renderer
 from agapo.recipe import DPORecipe
 from agapo.recipe.pairs import PairsConfig
-from agapo.rewarding.scorer import Scorer
 from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.pool import RolloutPool
-from agapo.rollouts.sampling import sample_and_score
+from agapo.rollouts.sampling import Judge, sample_and_score
 from agapo.schema import Group, Prompt, Response, Segment
 from agapo.stages.running.start import start_recipe
 from agapo.stages.running.system import sampling_params
@@ -58,7 +57,7 @@ def pairs_file(folder: Path) -> Path:
 
 
 def sample_responses(
-    recipe: DPORecipe, run: RunDirectory, taken: Taken, render: Renderer, pool: RolloutPool, scorer: Scorer
+    recipe: DPORecipe, run: RunDirectory, taken: Taken, render: Renderer, pool: RolloutPool, scorer: Judge
 ) -> list[Group]:
     """Return the judged groups of the prompts, in order; what an earlier process has written is not sampled again."""
     path, own = responses_file(run.path), recipe.rollout

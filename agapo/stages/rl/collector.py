@@ -13,11 +13,10 @@ from agapo.curation.prompts import PromptStream
 from agapo.errors import UserError
 from agapo.evaluation.rendering import Renderer
 from agapo.recipe import RLRecipe
-from agapo.rewarding.scorer import Scorer
 from agapo.rollouts.ahead import Ahead
 from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.pool import RolloutPool
-from agapo.rollouts.sampling import JudgingError, sample_and_score
+from agapo.rollouts.sampling import Judge, JudgingError, sample_and_score
 from agapo.schema import Batch, Group, Prompt
 from agapo.stages.rl.metrics import Clock, Collected, staleness_metrics
 from agapo.stages.rl.progress import Progress
@@ -35,7 +34,7 @@ class Collector:
     stream: PromptStream | MixedStream
     render: Renderer
     pool: RolloutPool
-    scorer: Scorer
+    scorer: Judge
     weight_sync: WeightSync
     logger: MetricsLogger
     progress: Progress

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import cast
 
 from agapo.algorithm.kl import SequenceEstimator
@@ -41,8 +42,9 @@ from agapo.stages.rl.metrics import (
 from agapo.stages.rl.mismatch import mismatch_metrics, require_same_policy
 from agapo.stages.rl.progress import Progress, unreached
 from agapo.stages.running.export import Exporter
-from agapo.tracking import MetricsLogger, RunDirectory, StepProgress
+from agapo.tracking import MetricsLogger, RunDirectory, StepProgress, Timeline
 from agapo.tracking.logger import question
+from agapo.tracking.timeline import DRIVER
 
 UNREACHED_AFTER = 5
 """Steps after which a verdict that nothing has reached is pointed out."""
@@ -63,6 +65,7 @@ class RLLoop:
     logger: MetricsLogger
     view: StepProgress
     progress: Progress
+    timeline: Timeline
     began: float
     """When the clock would have started (`time.monotonic`), had the run never been stopped."""
     clipping: ClipWatch = field(default_factory=ClipWatch)
@@ -77,7 +80,8 @@ class RLLoop:
         self.begin()
         with self.collector.at_work():
             while self.progress.step < self.recipe.steps:
-                self._make_step(Clock())
+                self.timeline.begin_step(self.progress.step + 1)
+                self._make_step(Clock(partial(self.timeline.add, (DRIVER, 0))))
 
     def _make_step(self, clock: Clock) -> None:
         with self.saving_on_stop():
@@ -92,11 +96,14 @@ class RLLoop:
 
     def begin(self) -> None:
         """Measure the model that RL starts from (once), or put the weights of a resumed run in place."""
+        self.timeline.begin_step(self.progress.step)
         if self.progress.step:
-            self.collector.bring_weights()
+            with self.timeline.phase("resume"):
+                self.collector.bring_weights()
             self.evaluate_now_and_then()
             return
-        evaluation = self.evaluator.accuracy(self.questions.test, self.recipe.evaluation.modes)
+        with self.timeline.phase("evaluate"):
+            evaluation = self.evaluator.accuracy(self.questions.test, self.recipe.evaluation.modes)
         self.progress.before = evaluation.accuracy
         self.view.announce("before RL, greedy on the test questions: " + _percentages(evaluation.accuracy))
         self._measure_start()
@@ -108,7 +115,8 @@ class RLLoop:
         if not k:
             return
         for mode in self.recipe.data.modes:
-            found = self.evaluator.pass_at(self.questions.validation, mode, k)
+            with self.timeline.phase("evaluate"):
+                found = self.evaluator.pass_at(self.questions.validation, mode, k)
             figures = found.accuracy | term_means(found.groups)
             self.progress.start |= {f"{mode}/{name}": value for name, value in figures.items()}
             self.view.announce(f"before RL, sampled on the validation questions ({mode}): {_percentages(figures)}")
@@ -151,12 +159,14 @@ class RLLoop:
         examples = [item for item in found if item.advantage or (kl.coefficient and item.kl_weight)]
         if not kl.coefficient or not examples:
             return examples
-        reference = self.learner.reference_logprobs(examples)
+        with self.timeline.phase("reference"):
+            reference = self.learner.reference_logprobs(examples)
         per_sequence = kl.estimator in ("sequence", "reward_to_go")
         return with_reference(examples, reference, cast(SequenceEstimator, kl.estimator) if per_sequence else None)
 
     def _update(self, examples: list[Example], denominator: float) -> dict[str, float]:
-        sums = self.learner.update(examples, denominator=denominator, learning_rate=self.learning_rate)
+        with self.timeline.phase("update"):
+            sums = self.learner.update(examples, denominator=denominator, learning_rate=self.learning_rate)
         self.progress.updates += 1
         self.progress.clipped_updates += sums["grad_norm"] > self.recipe.max_grad_norm
         if warning := self.clipping.warning(sums["grad_norm"], self.recipe.max_grad_norm):
@@ -252,7 +262,9 @@ class RLLoop:
             if self.recipe.evaluation.keep == "best":
                 self.exporter.keep(fetch(self.learner.weights()), self.run.best)
         metrics = {f"eval/{mode}": value for mode, value in found.accuracy.items()} | {"eval/reward": reward}
-        self.logger.log(step, metrics | {"time/evaluate": time.monotonic() - started})
+        ended = time.monotonic()
+        self.timeline.add((DRIVER, 0), "evaluate", started, ended)
+        self.logger.log(step, metrics | {"time/evaluate": ended - started})
         self.view.evaluation(step, found.accuracy, best=best)
 
     def save_now_and_then(self) -> None:
@@ -265,13 +277,14 @@ class RLLoop:
         """Write a checkpoint of the last finished step."""
         self.progress.wandb_id = self.logger.wandb_id
         self.progress.wall_s = self.wall_s
-        save_checkpoint(
-            self.run.checkpoints,
-            self.progress.step,
-            asdict(self.progress),
-            self.learner.save,
-            keep=self.recipe.checkpoint.keep,
-        )
+        with self.timeline.phase("checkpoint"):
+            save_checkpoint(
+                self.run.checkpoints,
+                self.progress.step,
+                asdict(self.progress),
+                self.learner.save,
+                keep=self.recipe.checkpoint.keep,
+            )
 
     @contextmanager
     def saving_on_stop(self) -> Iterator[None]:

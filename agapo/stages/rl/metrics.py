@@ -14,7 +14,9 @@ from agapo.schema import Batch, Group, Prompt, Response
 class Clock:
     """Seconds of a step by phase."""
 
-    def __init__(self) -> None:
+    def __init__(self, note: Callable[[str, float, float], None] = lambda *_: None) -> None:
+        """`note` is told of each interval: phase, start and end (`time.monotonic`)."""
+        self._note = note
         self.started = time.monotonic()
         self.seconds: dict[str, float] = {}
 
@@ -25,7 +27,7 @@ class Clock:
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+            self._spent(name, started, time.monotonic())
 
     def laps(self) -> Callable[[str], None]:
         """Return a function that adds the time since its last call (or now) to the phase of a name."""
@@ -34,10 +36,14 @@ class Clock:
         def lap(name: str) -> None:
             nonlocal last
             now = time.monotonic()
-            self.seconds[name] = self.seconds.get(name, 0.0) + now - last
+            self._spent(name, last, now)
             last = now
 
         return lap
+
+    def _spent(self, name: str, start: float, end: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + end - start
+        self._note(name, start, end)
 
     def metrics(self, tokens: float) -> dict[str, float]:
         """Return `time/<phase>`, `time/step`, and the sampling speed."""

@@ -20,12 +20,14 @@ from agapo.model.loading import load_tokenizer
 from agapo.placement import Placement, divide
 from agapo.recipe import RLRecipe
 from agapo.recipe.rollout import rollout_warnings
+from agapo.reporting import try_report
 from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
 from agapo.stages.rl.collector import Collector
 from agapo.stages.rl.loop import RLLoop
 from agapo.stages.rl.progress import Progress, resume, unreached
+from agapo.stages.rl.watching import watch
 from agapo.stages.rl.weight_sync import WeightSync
 from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.export import make_exporter
@@ -38,6 +40,7 @@ from agapo.tracking import (
     MetricsLogger,
     RunDirectory,
     StepProgress,
+    Timeline,
     final_summary,
     learning_curve,
     make_console,
@@ -81,6 +84,8 @@ def _train(recipe: RLRecipe, recipe_path: Path, run: RunDirectory, model_path: s
             finish_rl(loop, recipe_path, model_path)
         except Interrupted:
             loop.view.close()
+            loop.timeline.flush()
+            try_report(run.path)
             final_summary(run, steps=loop.progress.step, total_steps=recipe.steps, wall_s=loop.wall_s)
             raise
 
@@ -109,6 +114,10 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     check_rewards(recipe.reward)
     scorer, pool, learner = _start_workers(recipe, model_path, stack)
     progress = resume(run, learner)
+    began = started - progress.wall_s
+    timeline = Timeline(run.timeline, began)
+    stack.callback(timeline.close)
+    judge = watch(timeline, pool, learner, scorer)
     logger = MetricsLogger(run, recipe, progress.wandb_id, run.resumed)
     stack.push(lambda kind, *_: logger.close(1 if kind else 0))
     view = stack.enter_context(StepProgress(recipe.steps, progress.step, name="rl"))
@@ -116,7 +125,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     view.announce(describe_questions(questions, render))
     for warning in rollout_warnings(recipe.rollout):
         view.announce(f"warning: {warning}")
-    evaluator = make_evaluator(pool, scorer, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed)
+    evaluator = make_evaluator(pool, judge, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed)
     return RLLoop(
         recipe=recipe,
         run=run,
@@ -129,7 +138,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
             stream=training_stream(recipe, questions),
             render=render,
             pool=pool,
-            scorer=scorer,
+            scorer=judge,
             weight_sync=WeightSync(recipe.rollout.weight_transport, learner, pool, view.announce),
             logger=logger,
             progress=progress,
@@ -139,7 +148,8 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
         logger=logger,
         view=view,
         progress=progress,
-        began=started - progress.wall_s,
+        timeline=timeline,
+        began=began,
     )
 
 
@@ -227,6 +237,7 @@ def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
         "warnings": list(filter(None, [unreached(progress, recipe.reward.correct_at)])),
         "updates": progress.updates,
     }
+    loop.timeline.flush()
     finish(run, recipe, summary, model_path)
     report_finished(run)
 

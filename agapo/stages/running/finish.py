@@ -9,6 +9,7 @@ from typing import Any
 
 from agapo.errors import UserError
 from agapo.recipe import DPORecipe, Recipe, SFTRecipe
+from agapo.reporting import try_report
 from agapo.tracking import (
     RunDirectory,
     before_after_table,
@@ -70,10 +71,11 @@ def spending(run: RunDirectory) -> Iterator[Callable[[], float]]:
 
 
 def finish(run: RunDirectory, recipe: Recipe, summary: Mapping[str, Any], parent: str | None) -> None:
-    """Write a run's summary, with where its model came from, and the model's card."""
+    """Write a run's summary, with where its model came from, the model's card, and the run's page."""
     summary = {**summary, "parent": parent, "lineage": lineage_of(parent)}
     write_model_card(run, recipe, summary)
     write_json_atomic(run.summary, summary)
+    try_report(run.path)
 
 
 def common_summary(

@@ -15,11 +15,11 @@ from agapo.recipe.model import ModelConfig
 from agapo.recipe.rl import RLRecipe
 from agapo.recipe.rollout import RolloutConfig
 from agapo.recipe.sft import SFTRecipe
-from agapo.rewarding.scorer import Scorer
 from agapo.rollouts.actor import EngineSettings
 from agapo.rollouts.engine import SamplingParams
 from agapo.rollouts.engines.vllm.version import require_vllm
 from agapo.rollouts.pool import RolloutPool
+from agapo.rollouts.sampling import Judge
 from agapo.tracking import make_console
 
 NOT_REPEATABLE = (
@@ -90,7 +90,7 @@ def sampling_params(rollout: RolloutConfig, seed: int) -> SamplingParams:
 
 
 def make_evaluator(
-    pool: RolloutPool, scorer: Scorer, render: Renderer, recipe_rollout: RolloutConfig, chunk_prompts: int, seed: int
+    pool: RolloutPool, scorer: Judge, render: Renderer, recipe_rollout: RolloutConfig, chunk_prompts: int, seed: int
 ) -> Evaluator:
     """Return the evaluator that samples through `pool`."""
     return Evaluator(pool, scorer, render, sampling_params(recipe_rollout, seed), chunk_prompts)
