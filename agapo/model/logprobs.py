@@ -4,6 +4,8 @@ Shared by the learner (with gradient) and the reference policy (without). Logits
 computed: the head runs on just the positions that predict a response token.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from agapo.errors import UserError
+from agapo.model.shared_prompts import NO_MASK, SharedPrompts
 
 CHUNK_ELEMENTS = 2**25
 """Logits held at once (128 MiB in fp32); above it the head runs in chunks that are recomputed in the backward."""
@@ -81,15 +84,21 @@ class LogProbModel(nn.Module):
         targets: Tensor,
         temperature: float,
         entropy: bool = True,
+        shared_prompts: SharedPrompts | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return (log-probabilities [T], entropies [T], or [0] where not asked for) of `targets` [T].
 
         input_ids, position_ids [R, L]; attention_mask [R, L] or None where position ids mark packed sequences;
-        predictors [T] index, in the flattened [R·L] rows, of the position that predicts each target.
+        predictors [T] index, in the flattened [R·L] rows, of the position that predicts each target. shared_prompts:
+        of a row whose responses share prompts; the model's attention is then `shared_prompts.ATTENTION`.
         """
+        more: dict[str, Any] = {}
+        if shared_prompts is not None:
+            more["shared_prompts"] = shared_prompts
+            attention_mask = torch.empty(NO_MASK, device=input_ids.device)
         # Without use_cache=False, packed rows are silently wrong in eval mode: the mask ignores position ids.
         states = self.model.base_model(
-            input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask, use_cache=False
+            input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask, use_cache=False, **more
         ).last_hidden_state
         hidden = states.reshape(-1, states.shape[-1])[predictors]
         return self.head_logprobs(output_head(self.model), hidden, targets, temperature, entropy)
