@@ -4,16 +4,18 @@ Shared by the learner (with gradient) and the reference policy (without). Logits
 computed: the head runs on just the positions that predict a response token.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from agapo.errors import UserError
+from agapo.model.shared_prompts import NO_MASK, SharedPrompts
 
 CHUNK_ELEMENTS = 2**25
-"""Logits held at once (128 MiB in fp32); above it the head runs in chunks that are recomputed in the backward."""
+"""Logits of a chunk of tokens (128 MiB in fp32), which is what the head holds at once."""
 
 
 class HeadLogProbs(nn.Module):
@@ -39,26 +41,74 @@ def logprobs_and_entropy(
     second pass over the vocabulary, its tensor is empty [0].
     """
     weight, bias = head.get_parameter("weight"), getattr(head, "bias", None)
+    return _HeadLogProbs.apply(weight, bias, hidden, targets, temperature, entropy)  # pyright: ignore[reportReturnType]
+
+
+class _HeadLogProbs(torch.autograd.Function):
+    """log π(target) and the entropy, a chunk of tokens after another, of which no logits are kept.
+
+    d log π(y) / d logit_v = (1[v = y] − π(v)) / temperature, so the backward computes a chunk's logits anew: four
+    products with the head where keeping them takes three, and no [tokens, vocabulary] matrix. The gradient cannot be
+    made in the forward already: what a token weighs is known once all of its response's log-probabilities are.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weight: Tensor,
+        bias: Tensor | None,
+        hidden: Tensor,
+        targets: Tensor,
+        temperature: float,
+        entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(weight, bias, hidden, targets)
+        ctx.temperature = temperature
+        chosen, entropies = [], []
+        for part in _chunks(weight, targets):
+            logprobs = _logits(weight, bias, hidden[part], temperature).log_softmax(dim=-1)
+            chosen.append(logprobs.gather(-1, targets[part, None]).squeeze(-1))
+            if entropy:
+                entropies.append(-torch.linalg.vecdot(logprobs.exp(), logprobs))
+        found = torch.cat(entropies) if entropies else chosen[0].new_empty(0)
+        ctx.mark_non_differentiable(found)
+        return torch.cat(chosen), found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        weight, bias, hidden, targets = ctx.saved_tensors
+        for_weight, for_bias, for_hidden = ctx.needs_input_grad[:3]
+        weight_gradient = torch.zeros_like(weight) if for_weight else None
+        bias_gradient = torch.zeros_like(bias) if for_bias else None
+        hidden_gradient = torch.empty_like(hidden) if for_hidden else None
+        for part in _chunks(weight, targets):
+            upstream = gradients[0][part] / ctx.temperature
+            logits = _logits(weight, bias, hidden[part], ctx.temperature).softmax(dim=-1).mul_(-upstream[:, None])
+            logits.scatter_add_(-1, targets[part, None], upstream[:, None])
+            if bias_gradient is not None:
+                bias_gradient += logits.sum(dim=0)
+            logits = logits.to(weight.dtype)
+            if hidden_gradient is not None:
+                hidden_gradient[part] = logits @ weight
+            if weight_gradient is not None:
+                weight_gradient.addmm_(logits.T, hidden[part])
+        return (
+            weight_gradient,
+            bias_gradient,
+            hidden_gradient,
+            None,
+            None,
+            None,
+        )
+
+
+def _chunks(weight: Tensor, targets: Tensor) -> list[slice]:
     rows = max(1, CHUNK_ELEMENTS // weight.shape[0])
-    if len(targets) <= rows:
-        return _dense(weight, bias, hidden, targets, temperature, entropy)
-    pieces = [
-        checkpoint(_dense, weight, bias, states, chosen, temperature, entropy, use_reentrant=False)
-        for states, chosen in zip(hidden.split(rows), targets.split(rows), strict=True)
-    ]
-    return torch.cat([piece[0] for piece in pieces]), torch.cat([piece[1] for piece in pieces])
+    return [slice(start, start + rows) for start in range(0, max(1, len(targets)), rows)]
 
 
-def _dense(
-    weight: Tensor, bias: Tensor | None, hidden: Tensor, targets: Tensor, temperature: float, entropy: bool
-) -> tuple[Tensor, Tensor]:
-    logits = F.linear(hidden, weight, bias).float() / temperature
-    normaliser = logits.logsumexp(dim=-1)
-    chosen = logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser
-    if not entropy:
-        return chosen, chosen.new_empty(0)
-    with torch.no_grad():
-        return chosen, normaliser - ((logits - normaliser[:, None]).exp() * logits).sum(dim=-1)
+def _logits(weight: Tensor, bias: Tensor | None, hidden: Tensor, temperature: float) -> Tensor:
+    return F.linear(hidden, weight, bias).float() / temperature
 
 
 class LogProbModel(nn.Module):
@@ -81,15 +131,21 @@ class LogProbModel(nn.Module):
         targets: Tensor,
         temperature: float,
         entropy: bool = True,
+        shared_prompts: SharedPrompts | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return (log-probabilities [T], entropies [T], or [0] where not asked for) of `targets` [T].
 
         input_ids, position_ids [R, L]; attention_mask [R, L] or None where position ids mark packed sequences;
-        predictors [T] index, in the flattened [R·L] rows, of the position that predicts each target.
+        predictors [T] index, in the flattened [R·L] rows, of the position that predicts each target. shared_prompts:
+        of a row whose responses share prompts; the model's attention is then `shared_prompts.ATTENTION`.
         """
+        more: dict[str, Any] = {}
+        if shared_prompts is not None:
+            more["shared_prompts"] = shared_prompts
+            attention_mask = torch.empty(NO_MASK, device=input_ids.device)
         # Without use_cache=False, packed rows are silently wrong in eval mode: the mask ignores position ids.
         states = self.model.base_model(
-            input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask, use_cache=False
+            input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask, use_cache=False, **more
         ).last_hidden_state
         hidden = states.reshape(-1, states.shape[-1])[predictors]
         return self.head_logprobs(output_head(self.model), hidden, targets, temperature, entropy)

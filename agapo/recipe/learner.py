@@ -37,6 +37,9 @@ class LearnerConfig(Strict):
     """Tokens a rank puts through the model at once."""
     layout: Literal["packed", "right", "left"] = "packed"
     """How sequences become rows: several a row without padding, or one a row padded on a side."""
+    shared_prompts: bool = True
+    """Put a prompt through the model once for all responses of its group, instead of once each, where the layout is
+    `packed` and `model.attention` is `sdpa`; other rows repeat it. The gradient is the same."""
     threads: int = Field(default=0, ge=0)
     """CPU threads a rank; 0 shares this machine's cores among the ranks."""
     gpus_per_rank: float = Field(default=0.0, ge=0)

@@ -16,8 +16,9 @@ import torch
 from torch import multiprocessing
 
 from agapo.algorithm.objective import Objective
-from agapo.learner.rl.batching import Example, plan_ranks, with_reference
+from agapo.learner.rl.batching import Example, Layout, plan_ranks, with_reference
 from agapo.learner.rl.settings import LearnerSettings
+from agapo.learner.rl.shared_rows import plan_shared
 from agapo.model.loading import export_hf, load_model
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe.learner import LearnerConfig
@@ -28,14 +29,21 @@ OBJECTIVE = Objective(kl_coefficient=BETA, kl_estimator="reward_to_go", importan
 STAGES = {1: (0, 3), 2: (0, 1, 2, 3)}
 """By the number of ranks: the ZeRO stages."""
 ROWS = (
+    ("shared", 10**6, "sdpa"),
+    ("shared", 70, "sdpa"),
     ("packed", 10**6, "sdpa"),
-    ("packed", 60, "sdpa"),
+    ("packed", 70, "sdpa"),
     ("packed", 150, "flash_attention_2"),
     ("left", 90, "sdpa"),
     ("right", 300, "sdpa"),
     ("left", 10**6, "sdpa"),
 )
-"""Layout, budget in tokens, and the attention whose rows are planned (the model's own is SDPA in any case)."""
+"""Layout (`shared`: packed, with `shared_prompts`), budget in tokens, and the attention whose rows are planned.
+
+The model's own is the one that shares prompts, which is SDPA in all other rows.
+"""
+UNEVEN: dict[Layout, int] = {"packed": 70, "left": 90}
+"""Budgets that give ranks different numbers of micro-batches."""
 SETTINGS = [(ranks, stage, *row) for ranks in STAGES for stage in STAGES[ranks] for row in ROWS]
 
 
@@ -54,7 +62,9 @@ def make_examples(policy: torch.nn.Module) -> list[Example]:
     random = np.random.default_rng(0)
     examples = []
     for index in range(24):
-        prompt, tokens = (random.integers(3, 200, random.integers(*size)).tolist() for size in ((3, 12), (3, 30)))
+        if index % 4 == 0:
+            prompt = random.integers(3, 200, random.integers(3, 12)).tolist()
+        tokens = random.integers(3, 200, random.integers(3, 30)).tolist()
         trained = random.random(len(tokens)) > (0.3 if index % 5 == 0 else 0)
         with torch.no_grad():
             sampler = token_logprobs(policy, prompt, tokens, TEMPERATURE).numpy()
@@ -127,7 +137,8 @@ def run_rank(rank: int, ranks: int, port: int, folder: Path) -> None:
         for row in ROWS:
             layout, budget, attention = row
             own = learner.settings
-            section = own.learner.model_copy(update={"layout": layout, "micro_batch_tokens": budget})
+            rows = {"layout": "packed" if layout == "shared" else layout, "shared_prompts": layout == "shared"}
+            section = own.learner.model_copy(update={**rows, "micro_batch_tokens": budget})
             model = own.model.model_copy(update={"attention": attention})
             learner.settings = replace(own, learner=section, model=model)
             found[ranks, stage, *row] = accumulate(learner, examples)
@@ -230,9 +241,10 @@ def test_all_settings_ran(found):
 
 def test_some_ranks_had_fewer_micro_batches_than_others(examples):
     sizes = [item.length for item in examples]
-    for layout, budget in (("packed", 60), ("left", 90)):
-        plans = plan_ranks(sizes, ranks=2, budget=budget, layout=layout)
-        assert any(plan.dummy for rank in plans for plan in rank), (layout, budget)
+    planned = {layout: plan_ranks(sizes, ranks=2, budget=budget, layout=layout) for layout, budget in UNEVEN.items()}
+    planned["shared"] = plan_shared(examples, ranks=2, budget=70)
+    for layout, plans in planned.items():
+        assert any(plan.dummy for rank in plans for plan in rank), layout
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: "-".join(map(str, setting)))

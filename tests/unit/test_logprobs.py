@@ -195,3 +195,18 @@ class TestCheckHead:
         model = tiny_gpt2(dropout=rate).train()
         with pytest.raises(UserError, match="has dropout") if rate else nullcontext():
             check_head(model)
+
+
+@pytest.mark.parametrize("dtype, within", [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_gradients_of_many_chunks_are_those_of_float64(dtype, within, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK_ELEMENTS", 4 * 500)
+    torch.manual_seed(0)
+    head, hidden = nn.Linear(32, 500, bias=True).to(dtype), torch.randn(256, 32).to(dtype).requires_grad_()
+    targets, upstream = torch.randint(500, (256,)), torch.randn(256)
+    wanted = [hidden, *head.parameters()]
+    found = torch.autograd.grad(logprobs_and_entropy(head, hidden, targets, 0.7)[0] @ upstream, wanted)
+    exact = [item.detach().double().requires_grad_() for item in wanted]
+    logits = functional.linear(*exact) / 0.7
+    expected = torch.autograd.grad(logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0] @ upstream.double(), exact)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert float((ours - theirs).norm() / theirs.norm()) < within

@@ -7,7 +7,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from agapo.errors import UserError
 from agapo.learner.rl.batching import needs_one_row
-from agapo.learner.rl.row_check import check_packed_rows
+from agapo.learner.rl.row_check import check_packed_rows, check_shared_prompts
+from agapo.model.shared_prompts import ATTENTION, shared_prompt_attention
 from tests.builders import tiny_exaone, tiny_gpt2, tiny_qwen
 
 
@@ -67,3 +68,33 @@ def test_numbers_that_are_none_are_refused():
         model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(UserError):
         check_packed_rows(model, "sdpa")
+
+
+@pytest.mark.parametrize("build", MODELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_shared_prompts_pass(build, dtype):
+    check_shared_prompts(with_attention(build().to(dtype), ATTENTION))
+
+
+def narrower(module, query, key, value, attention_mask, **options):
+    """Sees fewer tokens where prompts are shared, as with a window of which our attention is not told."""
+    window = {"sliding_window": 3} if options.get("shared_prompts") else {}
+    return shared_prompt_attention(module, query, key, value, attention_mask, **options | window)
+
+
+def hands_nothing_on(module, query, key, value, attention_mask, **options):
+    if options.get("shared_prompts"):
+        raise TypeError("forward() got an unexpected keyword argument 'shared_prompts'")
+    return shared_prompt_attention(module, query, key, value, attention_mask, **options)
+
+
+AttentionInterface.register("narrower", narrower)
+AttentionInterface.register("hands_nothing_on", hands_nothing_on)
+
+
+@pytest.mark.parametrize("attention, reason", [("narrower", "are off by"), ("hands_nothing_on", "unexpected keyword")])
+def test_architectures_that_cannot_share_prompts_are_refused(attention, reason):
+    with pytest.raises(UserError, match=reason) as caught:
+        check_shared_prompts(with_attention(tiny_qwen(), attention))
+    assert str(caught.value).startswith("learner.shared_prompts: the attention of Qwen3ForCausalLM")
+    assert str(caught.value).endswith("set learner.shared_prompts=false")

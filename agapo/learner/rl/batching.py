@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agapo.algorithm.kl import SequenceEstimator, kl_baseline
 from agapo.algorithm.objective import TokenBatch
+from agapo.model.shared_prompts import SharedPrompts
 from agapo.schema import Batch, Response
 
 Layout = Literal["packed", "right", "left"]
@@ -63,6 +64,8 @@ class MicroBatch:
     """Indices of the examples, in the order of their tokens."""
     dummy: bool
     """True when it only keeps this rank in step with the others: its tokens count nowhere."""
+    shared_prompts: SharedPrompts | None = None
+    """How the one row is laid out, where responses share their prompts (`shared_rows.py`)."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,7 @@ def collate(examples: Sequence[Example], plan: MicroPlan, layout: Layout, device
         attention_mask=None if layout == "packed" else mask.to(device),
         predictors=torch.from_numpy(predictors).to(device),
         targets=torch.from_numpy(targets).to(device),
-        tokens=_token_batch(chosen, plan.dummy, device),
+        tokens=token_batch(chosen, plan.dummy, device),
         examples=order,
         dummy=plan.dummy,
     )
@@ -266,7 +269,8 @@ def _count_padding(positions: Tensor, mask: Tensor, rows: int, width: int) -> Te
     return torch.where(mask == 1, positions, padding.clamp_min(0))
 
 
-def _token_batch(chosen: Sequence[Example], dummy: bool, device: str) -> TokenBatch:
+def token_batch(chosen: Sequence[Example], dummy: bool, device: str) -> TokenBatch:
+    """Return the examples' numbers, token by token; of a dummy no token counts."""
     counts = torch.tensor([len(item.token_ids) for item in chosen])
 
     def spread(values: list[float]) -> Tensor:

@@ -24,8 +24,9 @@ from agapo.errors import UserError
 from agapo.learner.deepspeed_config import deepspeed_config, sharded_loading, skip_compiled_extension
 from agapo.learner.process_group import group_variables
 from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, needs_one_row, plan_ranks
-from agapo.learner.rl.row_check import check_packed_rows
+from agapo.learner.rl.row_check import check_packed_rows, check_shared_prompts
 from agapo.learner.rl.settings import TAG, LearnerSettings
+from agapo.learner.rl.shared_rows import collate_shared, plan_shared
 from agapo.learner.universal import UNIVERSAL
 from agapo.model.adapters import adapters_off, add_adapters
 from agapo.model.loading import load_config, load_model, small_twin
@@ -83,13 +84,15 @@ class LearnerRank:
     def _check(self, model: Any) -> None:
         """Raise UserError where the architecture does what our log-probabilities leave out."""
         check_head(model)
-        if self.settings.learner.layout == "packed":
+        if self.settings.shares_prompts:
+            check_shared_prompts(model)
+        elif self.settings.learner.layout == "packed":
             check_packed_rows(model, self.settings.model.attention)
 
     def _twin(self) -> Any:
         own = self.settings.model
         config = load_config(self.settings.model_path, own.rope_fields)
-        return small_twin(config, dtype=own.dtype, attention=own.attention, device=self.settings.device)
+        return small_twin(config, dtype=own.dtype, attention=self.settings.attention, device=self.settings.device)
 
     def _stop_if_damaged(self, model: Any) -> None:
         """Raise UserError, on all ranks, where a share of the weights is no numbers."""
@@ -106,7 +109,7 @@ class LearnerRank:
             model = load_model(
                 self.settings.model_path,
                 dtype=own.dtype,
-                attention=own.attention,
+                attention=self.settings.attention,
                 gradient_checkpointing=own.gradient_checkpointing,
                 rope=own.rope_fields,
                 mapped=self._sharded,
@@ -183,7 +186,7 @@ class LearnerRank:
         plans = self._plans(examples)
         for number, plan in enumerate(plans):
             self.engine.set_gradient_accumulation_boundary(number == len(plans) - 1)
-            micro = collate(examples, plan, self.settings.learner.layout, self.settings.device)
+            micro = self._collate(examples, plan)
             loss, sums = self._loss(micro, denominator)
             # DeepSpeed averages gradients over ranks; ours are shares of one sum.
             self.engine.backward(loss * self.ranks, scale_wrt_gas=False)
@@ -205,6 +208,7 @@ class LearnerRank:
             micro.targets,
             self.settings.temperature,
             entropy,
+            micro.shared_prompts,
         )
 
     def _stop_if_not_finite(self, loss: Tensor) -> None:
@@ -258,7 +262,7 @@ class LearnerRank:
 
     def _share_logprobs(self, model: Any, examples: Sequence[Example]) -> Iterator[tuple[int, np.ndarray]]:
         for plan in self._plans(examples):
-            micro = collate(examples, plan, self.settings.learner.layout, self.settings.device)
+            micro = self._collate(examples, plan)
             logprobs, _ = self._logprobs(model, micro, entropy=False)
             if micro.dummy:
                 continue
@@ -268,10 +272,17 @@ class LearnerRank:
 
     def _plans(self, examples: Sequence[Example]) -> list[MicroPlan]:
         own = self.settings.learner
+        if self.settings.shares_prompts:
+            return plan_shared(examples, ranks=self.ranks, budget=own.micro_batch_tokens)[self.rank]
         lengths = [item.length for item in examples]
         one_row = needs_one_row(self.settings.model.attention)
         budget, layout = own.micro_batch_tokens, own.layout
         return plan_ranks(lengths, ranks=self.ranks, budget=budget, layout=layout, one_row=one_row)[self.rank]
+
+    def _collate(self, examples: Sequence[Example], plan: MicroPlan) -> MicroBatch:
+        if self.settings.shares_prompts:
+            return collate_shared(examples, plan, self.settings.device)
+        return collate(examples, plan, self.settings.learner.layout, self.settings.device)
 
     def weights(self) -> PackedWeights | None:
         """Return the policy's weights, or its adapters, on rank 0, None elsewhere. Collective under ZeRO-3.

@@ -1,18 +1,21 @@
 """Whether a packed micro-batch gives what each of its sequences gives alone, tried on the loaded model.
 
 Sequences of a row are told apart by their position ids alone. An attention that does not look at them, or looks only
-in a single row, lets them see each other, and every gradient is silently wrong.
+in a single row, lets them see each other, and every gradient is silently wrong. Responses behind a shared prompt are
+told apart by an attention of ours, which an architecture may not call, or want to do more.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from agapo.errors import UserError
-from agapo.learner.rl.batching import Example, MicroPlan, collate, needs_one_row
+from agapo.errors import UserError, first_line
+from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, needs_one_row
+from agapo.learner.rl.shared_rows import collate_shared
 from agapo.model.logprobs import LogProbModel
 
 LENGTHS = (24, 21, 20, 17)
@@ -31,19 +34,47 @@ def check_packed_rows(model: PreTrainedModel, attention: str) -> None:
     """
     examples = made_up_examples(model.config.get_text_config().vocab_size)
     rows = ONE_ROW if needs_one_row(attention) else ROWS
-    alone = [_logprobs(model, examples, ((index,),))[0] for index in range(len(examples))]
-    together = _logprobs(model, examples, rows)
+    alone = _alone(model, examples)
+    together = _logprobs(model, examples, collate(examples, MicroPlan(rows), "packed", str(model.device)))
     order = [index for row in rows for index in row]
     off = {index: float((found - alone[index]).abs().mean()) for index, found in zip(order, together, strict=True)}
     first = max(off[row[0]] for row in rows)
     others = max(off[index] for row in rows for index in row[1:])
-    precision = torch.finfo(model.dtype).eps * float(torch.cat(alone).abs().mean())
+    precision = _precision(model, alone)
     if not (first <= max(SLACK, 4 * precision) and others <= max(SLACK, precision, 4 * first)):
         raise UserError(
             f"model.attention: '{attention}' with {type(model).__name__} lets the sequences of a packed row see each "
             f"other (log-probabilities are off by {max(first, others):.2g} nats); set learner.layout=right, which "
             "packs nothing, or model.attention=sdpa"
         )
+
+
+@torch.no_grad()
+def check_shared_prompts(model: PreTrainedModel) -> None:
+    """Raise UserError when responses behind a prompt that they share do not give what they give alone.
+
+    The model's attention is that of `shared_prompts.py`.
+    """
+    examples = made_up_examples(model.config.get_text_config().vocab_size)
+    # Two groups: the second example takes the first one's prompt, the fourth the third one's.
+    examples = [replace(item, prompt_ids=examples[number // 2 * 2].prompt_ids) for number, item in enumerate(examples)]
+    alone = _alone(model, examples)
+    try:
+        micro = collate_shared(examples, MicroPlan(((0, 1), (2, 3))), str(model.device))
+        together = _logprobs(model, examples, micro)
+    except TypeError as error:
+        # Raised by an architecture that hands nothing on to its attention.
+        raise _not_shared(model, first_line(error)) from error
+    off = max(float((found - own).abs().mean()) for found, own in zip(together, alone, strict=True))
+    if not off <= max(SLACK, 4 * _precision(model, alone)):
+        raise _not_shared(model, f"log-probabilities are off by {off:.2g} nats")
+
+
+def _not_shared(model: PreTrainedModel, reason: str) -> UserError:
+    return UserError(
+        f"learner.shared_prompts: the attention of {type(model).__name__} cannot share a prompt between responses "
+        f"({reason}); set learner.shared_prompts=false"
+    )
 
 
 def made_up_examples(vocabulary: int) -> list[Example]:
@@ -57,9 +88,18 @@ def _made_up(ids: np.ndarray) -> Example:
     return Example(prompt, tokens, np.zeros(len(tokens), np.float32), np.ones(len(tokens), np.bool_), 0.0, 0.0, 0)
 
 
-def _logprobs(model: PreTrainedModel, examples: Sequence[Example], rows: tuple[tuple[int, ...], ...]) -> list[Tensor]:
+def _alone(model: PreTrainedModel, examples: Sequence[Example]) -> list[Tensor]:
+    plans = [MicroPlan(((index,),)) for index in range(len(examples))]
+    return [_logprobs(model, examples, collate(examples, plan, "packed", str(model.device)))[0] for plan in plans]
+
+
+def _precision(model: PreTrainedModel, alone: Sequence[Tensor]) -> float:
+    """The nats that the model's dtype is good for."""
+    return torch.finfo(model.dtype).eps * float(torch.cat(list(alone)).abs().mean())
+
+
+def _logprobs(model: PreTrainedModel, examples: Sequence[Example], micro: MicroBatch) -> list[Tensor]:
     """Return log π [T] of each example of a micro-batch, in its order."""
-    micro = collate(examples, MicroPlan(rows), "packed", str(model.device))
     inputs = (micro.input_ids, micro.position_ids, micro.attention_mask, micro.predictors, micro.targets)
-    found, _ = LogProbModel(model)(*inputs, 1.0, entropy=False)
+    found, _ = LogProbModel(model)(*inputs, 1.0, entropy=False, shared_prompts=micro.shared_prompts)
     return list(found.split([len(examples[index].token_ids) for index in micro.examples]))

@@ -6,6 +6,7 @@ from typing import Literal
 
 from agapo.algorithm.objective import Objective
 from agapo.learner.deepspeed_config import stage_run
+from agapo.model.shared_prompts import ATTENTION
 from agapo.recipe.learner import LearnerConfig
 from agapo.recipe.model import ModelConfig
 
@@ -33,6 +34,17 @@ class LearnerSettings:
     def device(self) -> Literal["cpu", "cuda"]:
         """Where the ranks run."""
         return "cuda" if self.learner.gpus_per_rank else "cpu"
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether a prompt lies once before all responses of its group."""
+        own = self.learner
+        return own.shared_prompts and own.layout == "packed" and self.model.attention == "sdpa"
+
+    @property
+    def attention(self) -> str:
+        """What the models compute attention with, as transformers names it."""
+        return ATTENTION if self.shares_prompts else self.model.attention
 
     @property
     def max_grad_norm(self) -> float:
