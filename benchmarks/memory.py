@@ -227,7 +227,7 @@ def _examples(sizes: ModelSizes, count: int, tokens: int) -> Iterator[Example]:
 
 
 def _engine(options: argparse.Namespace, case: Case) -> Measured:
-    engine = make_engine(EngineSettings(options.model, dtype=case.dtype))
+    engine: Any = make_engine(EngineSettings(options.model, dtype=case.dtype))
     sizes = config_sizes(load_config(options.model, None))
     half = options.row // 2
     prompt = tuple(np.random.default_rng(0).integers(5, sizes.vocabulary - 1, options.row - half).tolist())

@@ -8,12 +8,14 @@ policy. A rank holds the most in one of these phases:
     backward        what one layer keeps, and the layers' inputs (with gradient checkpointing; else all that they keep)
     update          the optimizer's
 
-Measured on an H200 (docs/gpu.md), eight micro-batches of two models: the estimate is 2 to 7 % off.
+Measured on an H200 (docs/gpu.md), micro-batches of two models whose backward takes most: the estimate is 2 to 7 % off.
+The output layer's part is counted on CPU (`python -m benchmarks.memory`); it has been on no GPU in its present form.
 """
 
 from agapo.model.logprobs import CHUNK_ELEMENTS
 from agapo.model.memory import (
     CONTEXT_BYTES,
+    LIVE,
     FineTuningSetup,
     Memory,
     Part,
@@ -25,8 +27,8 @@ from agapo.model.memory import (
 from agapo.model.operations import cache_bytes
 from agapo.model.sizes import ModelSizes
 
-CHUNK_COPIES = 6
-"""Of a chunk's logits in float32: themselves, divided by the temperature, their softmax, and the gradients of these."""
+CHUNK_COPIES = 3
+"""Of a chunk's logits in float32: themselves, divided by the temperature, and their softmax."""
 CACHE_SLACK = 1.05
 """Keys and values as they are held, beside what they have to take: caches grow in steps."""
 SAMPLING_COPIES = 4
@@ -63,7 +65,12 @@ def _head_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
 def _reference_parts(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
     whole = setup.number * sizes.parameters
     if setup.zero_stage == 3:
-        return [Part("reference", whole // setup.ranks, host=setup.offload)]
+        # What it has gathered stays: DeepSpeed gives back what is not needed again soon, and it ends with its forward.
+        gathered = setup.number * min(sizes.parameters, LIVE)
+        return [
+            Part("reference", whole // setup.ranks, host=setup.offload),
+            Part("gathered reference", gathered),
+        ]
     if setup.offload:
         return [Part("reference", whole, host=True), Part("reference", whole, "reference")]
     return [Part("reference", whole)]
