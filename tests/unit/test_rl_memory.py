@@ -93,7 +93,7 @@ def test_what_does_not_fit_says_what_would():
     )
     assert "fits, with" in verdict("rollout.chunk_prompts=5", "rollout.sleep_while_learning=true")
     # With ipc the weights (1.1 GiB) are there once more.
-    assert "2.3 GiB too much" in verdict("rollout.chunk_prompts=5", "rollout.weight_transport=ipc")
+    assert "1.9 GiB too much" in verdict("rollout.chunk_prompts=5", "rollout.weight_transport=ipc")
     assert "learner.offload=true, learner.lora={}" in text
     # Each on a GPU of its own.
     assert verdict("rollout.chunk_prompts=8", "learner.gpus_per_rank=1", "rollout.gpus_per_actor=1").startswith("fits")
