@@ -11,7 +11,7 @@ again before a run goes on.
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,21 +113,25 @@ def read_checkpoint(path: Path, pointer: Path | None = None) -> Checkpoint:
     return Checkpoint(path, state, written)
 
 
-def divided_alike(checkpoint: Checkpoint, *, ranks: int, zero_stage: int, section: str) -> bool:
+def divided_alike(
+    checkpoint: Checkpoint, *, ranks: int, zero_stage: int, section: str, anew: Collection[int] = (1, 2, 3)
+) -> bool:
     """Return whether the learner that goes on is divided as the one that wrote the checkpoint, so that it can read it.
 
     Shards of weights and optimizer fit only as many ranks under the same ZeRO stage; without ZeRO any number of ranks
     reads the whole. Other shards have to be divided anew (`agapo.learner.universal`). Raises UserError where that is
-    not possible either: between ZeRO 3, ZeRO 1 or 2, and none. `section`: the recipe's that holds `zero_stage`.
+    not possible either: between ZeRO 3, ZeRO 1 or 2, and none, and under stages that are not in `anew`. `section`: the
+    recipe's that holds `ranks` and `zero_stage`.
     """
     then = checkpoint.written
     if (then.ranks, then.zero_stage) == (ranks, zero_stage) or then.zero_stage == zero_stage == 0:
         return True
-    if _kind(then.zero_stage) == _kind(zero_stage):
+    if zero_stage in anew and _kind(then.zero_stage) == _kind(zero_stage):
         return False
     raise UserError(
         f"{checkpoint.path}: written by {_described(then.ranks, then.zero_stage)}, and cannot be read by "
-        f"{_described(ranks, zero_stage)}; go on with {section}.zero_stage={then.zero_stage}"
+        f"{_described(ranks, zero_stage)}; go on with {section}.ranks={then.ranks} {section}.zero_stage="
+        f"{then.zero_stage}"
     )
 
 

@@ -37,7 +37,7 @@ class LearnerConfig(Strict):
     """Tokens a rank puts through the model at once."""
     layout: Literal["packed", "right", "left"] = "packed"
     """How sequences become rows: several a row without padding, or one a row padded on a side."""
-    shared_prompts: bool = True
+    shared_prompts: bool = False
     """Put a prompt through the model once for all responses of its group, instead of once each, where the layout is
     `packed` and `model.attention` is `sdpa`; other rows repeat it. The gradient is the same."""
     threads: int = Field(default=0, ge=0)

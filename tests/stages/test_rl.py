@@ -231,7 +231,13 @@ def test_a_finished_run_that_goes_on_and_is_stopped_is_not_finished(
         raise Interrupted
 
     progress = SimpleNamespace(step=6)
-    loop = SimpleNamespace(train=train, view=SimpleNamespace(close=lambda: None), progress=progress, wall_s=1.0)
+    loop = SimpleNamespace(
+        train=train,
+        view=SimpleNamespace(close=lambda: None),
+        timeline=SimpleNamespace(flush=lambda: None),
+        progress=progress,
+        wall_s=1.0,
+    )
     monkeypatch.setattr("agapo.stages.rl.run.build_rl", lambda *_: loop)
     shutil.copytree(whole_run.parents[1], tmp_path / "copy")
     stopped = agapo_here("rl", recipe_file, f"run.output={tmp_path / 'copy'}", "run.name=whole", "steps=9", *WHOLE)

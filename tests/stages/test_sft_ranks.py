@@ -122,6 +122,28 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("zero_stage", "then", "now"), [(2, 2, 1), (1, 1, 2)])
+def test_a_run_goes_on_with_another_number_of_ranks(
+    whole_run: Callable[[int, int, int], Run],
+    settings: FineTuning,
+    tmp_path: Path,
+    zero_stage: int,
+    then: int,
+    now: int,
+) -> None:
+    """The steps are of the same rows, and their sums the same but for rounding."""
+    undisturbed, _ = whole_run(then, zero_stage, 1)
+    first = train(
+        divided(settings, then, zero_stage, 1), tmp_path, should_stop=lambda losses: len(losses) >= STEPS // 2
+    )
+    stopped = max(first)
+    rest = train(divided(settings, now, zero_stage, 1), tmp_path, done=stopped)
+    assert list(rest) == list(range(stopped + 1, STEPS + 1))
+    assert list(rest.values()) == pytest.approx([undisturbed[step] for step in rest], rel=1e-3)
+    assert not list(tmp_path.rglob("universal")), "gone when it has been read"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("ranks", "zero_stage", "micro_rows"), [(1, 0, 4), (2, 2, 1)])
 def test_a_run_goes_on_with_another_learning_rate(
     shared_ray: None,

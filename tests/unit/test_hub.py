@@ -56,7 +56,7 @@ def test_no_way_is_one_line_with_the_model_and_the_mend(monkeypatch: pytest.Monk
 def test_no_way_to_a_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("nothing is tried again"))
     with pytest.raises(UserError, match=r"cannot load 'nobody/none' from the hub \(there is no way to 127.0.0.1, and"):
-        list(_from_hub("nobody/none", None, "train"))
+        list(_from_hub("nobody/none", None, "train", False))
 
 
 def test_a_hub_that_answers_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

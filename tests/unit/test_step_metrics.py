@@ -1,5 +1,6 @@
 """A step's figures and warnings: the largest advantage, and a bound on the gradient that every update meets."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -61,6 +62,7 @@ def test_run_says_once_that_its_updates_are_clipped():
         progress=Progress(),
         clipping=ClipWatch(),
         view=SimpleNamespace(announce=said.append),
+        timeline=SimpleNamespace(phase=lambda name: nullcontext()),
         learning_rate=1e-6,
     )
     for _ in range(30):
