@@ -291,7 +291,6 @@ def _from_hub(name: str, config: str | None, split: str, streaming: bool) -> Ite
     except Exception as error:
         reason = first_line(error)
         reason = f"{why}, and it is not in the cache" if why else reason
-        raise UserError(
-            f"data.source: cannot load '{name}' from the hub ({reason}); set data.path to a file"
-        ) from error
+        mend = "name its own in data.args.splits" if "split" in reason else "set data.path to a file"
+        raise UserError(f"data.source: cannot load '{name}' from the hub ({reason}); {mend}") from error
     yield from enumerate(rows, start=1)

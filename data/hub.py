@@ -67,8 +67,6 @@ def _question(
         there = ", ".join(f"'{name}'" for name in content) or "none"
         raise UserError(f"{row.place}: no column '{missing[0]}' (data.args.{key}); the row has {there}")
     asked = content[prompt]
-    if isinstance(asked, str) and instruction:
-        asked = f"{asked.strip()}\n\n{instruction}"
     try:
         messages = (chat_of({"prompt": asked, "completion": "…"}) or [])[:-1]
         messages = with_system(messages, {"system": system})
@@ -76,5 +74,7 @@ def _question(
         raise UserError(f"{row.place}: {reason}") from None
     if not messages or not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in messages):
         raise UserError(f"{row.place}: column '{prompt}' is {str(asked)[:40]!r}; should be a text or a list of turns")
+    if instruction:
+        messages[-1] = {**messages[-1], "content": f"{messages[-1]['content'].strip()}\n\n{instruction}"}
     others = {renamed.get(name, name): value for name, value in content.items() if name != prompt and value is not None}
     return {**about, **others, "messages": messages}

@@ -169,13 +169,19 @@ def _downloaded(path: str) -> Path:
     return Path(snapshot_download(path, allow_patterns=["*.json", "model*.safetensors"]))
 
 
-def small_twin(config: PreTrainedConfig, *, dtype: str, attention: str, device: str) -> PreTrainedModel:
+def small_twin(
+    config: PreTrainedConfig, *, dtype: str, attention: str, device: str, window: int | None = None
+) -> PreTrainedModel:
     """Return a model of the same kind with random weights, few layers and a small vocabulary.
 
     To try on it what the architecture does, where the model itself is in shards. It has layers of each kind, and its
-    logits are large enough for a cap on them to be seen.
+    logits are large enough for a cap on them to be seen. `window`: of layers that have one, so that short sequences
+    reach it.
     """
     config = copy.deepcopy(config.get_text_config())
+    for name in ("sliding_window", "attention_chunk_size"):
+        if window and getattr(config, name, None):
+            setattr(config, name, window)
     kinds = getattr(config, "layer_types", None) or [""] * config.num_hidden_layers
     config.num_hidden_layers = max(2, 1 + max(kinds.index(kind) for kind in kinds))
     if getattr(config, "layer_types", None):

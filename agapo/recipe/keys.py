@@ -130,7 +130,7 @@ SHARDED = (
     *("learner.ranks", "learner.zero_stage", "learner.offload"),
     *("training.ranks", "training.zero_stage", "training.offload"),
 )
-"""Free keys that say how a checkpoint's state is dealt out to the ranks: a saved one fits no others."""
+"""Free keys that say how a checkpoint's state is dealt out to the ranks: others cannot read it as it is."""
 
 BEFORE_TRAINING = {"dpo": ("pairs", "training", "guards", "rollout.group_size")}
 """By stage: what may still change while nothing is trained. The sampled responses stay, and are paired anew."""

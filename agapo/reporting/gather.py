@@ -55,7 +55,7 @@ def gather(run: Path) -> dict[str, Any]:
 
 def timeline_of(run: Path) -> dict[str, Any]:
     """Return the rows' names, and [row, phase, start in µs, duration in µs, step] of each interval."""
-    events = [event for event in read_timeline(run / "timeline.json") if event.get("ph") == "X"][:MOST_EVENTS]
+    events = [event for event in read_timeline(run / "timeline.json") if event.get("ph") == "X"][-MOST_EVENTS:]
     rows = sorted({(event["pid"], event["tid"]) for event in events})
     names = [KINDS[pid] if pid in (1, 4) else f"{KINDS[pid].removesuffix('s')} {tid}" for pid, tid in rows]
     place = {row: number for number, row in enumerate(rows)}
@@ -103,7 +103,10 @@ def shortened(text: str) -> str:
 
 
 def _recipe(path: Path) -> dict[str, Any]:
-    content = yaml.safe_load(path.read_text())
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0]}); bring the run's own back") from None
     return content if isinstance(content, dict) else {}
 
 

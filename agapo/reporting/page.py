@@ -53,6 +53,9 @@ def compare_runs(runs: Sequence[Path], out: Path) -> None:
     found = [gather(run) for run in runs]
     if len({item["name"] for item in found}) < len(found):
         found = [item | {"name": str(run)} for item, run in zip(found, runs, strict=True)]
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a folder; name a file in it, as {out / 'compare.html'}")
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomic(out, _page(" · ".join(item["name"] for item in found), {"runs": found}, {}))
 
 

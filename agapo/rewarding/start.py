@@ -13,7 +13,7 @@ from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.worker import made_reward, makes_reward, require_arguments
 from agapo.schema import Prompt
 
-GIVEN = {"prompts", "completions", "prompt", "scores", "completion_ids", "mode", "domain", "language"}
+GIVEN = {"prompts", "completions", "prompt", "scores", "correct", "completion_ids", "mode", "domain", "language"}
 """What every reward is handed, whatever columns the rows have."""
 
 

@@ -1,7 +1,7 @@
 """Whose run a directory holds, and with which changed keys it may go on (`agapo.recipe.keys` has their classes)."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +128,9 @@ def _refuse_other_recipe(path: Path, recipe: Recipe, found: dict[KeyClass, list[
 
 
 def _refuse_other_shards(path: Path, recipe: Recipe, free: Sequence[Change]) -> None:
-    """DeepSpeed deals the optimizer's state out to as many ranks as there are, and reads it only as it was dealt."""
+    """Refuse ranks that cannot read the checkpoint's shards, as they are or divided anew, before anything is loaded."""
     step, dealt = next_step(path), [change for change in free if change[0] in SHARDED]
-    if step is None or not dealt or _is_whole(recipe, dealt):
+    if step is None or not dealt or _is_readable(recipe, {key.rpartition(".")[2]: old for key, old, _ in dealt}):
         return
     back = ", ".join(f"{key}={_short(old)}" for key, old, _ in dealt)
     raise UserError(
@@ -139,11 +139,15 @@ def _refuse_other_shards(path: Path, recipe: Recipe, free: Sequence[Change]) -> 
     )
 
 
-def _is_whole(recipe: Recipe, dealt: Sequence[Change]) -> bool:
-    """Whether every rank has the whole state, so that their number does not matter."""
+def _is_readable(recipe: Recipe, before: Mapping[str, Any]) -> bool:
+    """Whether the recipe's ranks read what was written with other values; see `agapo.learner.checkpoint`."""
     section: Any = getattr(recipe, "learner" if recipe.stage == "rl" else "training")
-    bfloat16 = recipe.stage == "rl" and recipe.model.dtype == "bfloat16"
-    return not section.zero_stage and not bfloat16 and all(key.endswith(".ranks") for key, _, _ in dealt)
+    # What is not sharded runs as ZeRO 1 there.
+    least = 1 if recipe.stage == "rl" and recipe.model.dtype == "bfloat16" else 0
+    now, then = (max(least, stage) for stage in (section.zero_stage, before.get("zero_stage", section.zero_stage)))
+    if "offload" in before or (now == 3) != (then == 3) or bool(now) != bool(then):
+        return False
+    return now < 3 or recipe.stage == "rl"
 
 
 def describe(found: Sequence[Change], most: int = 3) -> str:

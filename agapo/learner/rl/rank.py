@@ -45,6 +45,9 @@ from agapo.model.weights import (
     whole,
 )
 
+TWIN_WINDOW = 6
+"""Of a small model on which windows are tried: less than its sequences."""
+
 
 class LearnerRank:
     """The policy's share on one rank, and how it learns."""
@@ -86,13 +89,17 @@ class LearnerRank:
         check_head(model)
         if self.settings.shares_prompts:
             check_shared_prompts(model)
+            # A window is longer than what can be tried on the model itself.
+            check_shared_prompts(self._twin(window=TWIN_WINDOW))
         elif self.settings.learner.layout == "packed":
             check_packed_rows(model, self.settings.model.attention)
 
-    def _twin(self) -> Any:
+    def _twin(self, window: int | None = None) -> Any:
         own = self.settings.model
         config = load_config(self.settings.model_path, own.rope_fields)
-        return small_twin(config, dtype=own.dtype, attention=self.settings.attention, device=self.settings.device)
+        return small_twin(
+            config, dtype=own.dtype, attention=self.settings.attention, device=self.settings.device, window=window
+        )
 
     def _stop_if_damaged(self, model: Any) -> None:
         """Raise UserError, on all ranks, where a share of the weights is no numbers."""

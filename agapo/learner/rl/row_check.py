@@ -62,8 +62,8 @@ def check_shared_prompts(model: PreTrainedModel) -> None:
     try:
         micro = collate_shared(examples, MicroPlan(((0, 1), (2, 3))), str(model.device))
         together = _logprobs(model, examples, micro)
-    except TypeError as error:
-        # Raised by an architecture that hands nothing on to its attention.
+    except (TypeError, RuntimeError, ValueError, KeyError) as error:
+        # Of an architecture that hands nothing on to its attention, or wants a mask.
         raise _not_shared(model, first_line(error)) from error
     off = max(float((found - own).abs().mean()) for found, own in zip(together, alone, strict=True))
     if not off <= max(SLACK, 4 * _precision(model, alone)):

@@ -67,8 +67,10 @@ def pair_tokens(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, plac
         raise UserError(f"{place}: {row['malformed']}")
     if missing := [name for name in ("prompt", "chosen", "rejected") if not row.get(name)]:
         raise UserError(f"{place}: column '{missing[0]}' is missing; rows need 'prompt', 'chosen' and 'rejected'")
+    if odd := next((turn for turn in row["prompt"] if not isinstance(turn, Mapping)), None):
+        raise UserError(f"{place}: 'prompt' has {str(odd)[:40]!r} for a turn; should be a text or a list of turns")
     # Earlier turns of the assistant are what both responses follow: neither is preferred.
-    prompt = [{**turn, "train": False} if turn["role"] == "assistant" else turn for turn in row["prompt"]]
+    prompt = [{**turn, "train": False} if turn.get("role") == "assistant" else turn for turn in row["prompt"]]
     about = {name: row[name] for name in ("mode", "domain", "language", "tools") if name in row}
     columns: dict[str, Any] = {}
     for name in ("chosen", "rejected"):

@@ -107,8 +107,9 @@ def _print_losses(held_out: Mapping[str, Any]) -> None:
     """Print the loss on held-out dialogues before and after."""
     losses = [held_out["loss"][when] for when in ("before", "after")]
     rows = [
-        ("nats a token", *(f"{loss:.4f}" for loss in losses)),
-        ("perplexity", *(f"{math.exp(min(loss, 700)):.2f}" for loss in losses)),
+        # None: it was no number, and JSON has none for that.
+        ("nats a token", *("–" if loss is None else f"{loss:.4f}" for loss in losses)),
+        ("perplexity", *("–" if loss is None else f"{math.exp(min(loss, 700)):.2f}" for loss in losses)),
     ]
     title = f"Held-out loss ({held_out['dialogues']} dialogues)"
     print_table(title, ("", "before", "after"), rows, make_console())

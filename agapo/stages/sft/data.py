@@ -226,9 +226,9 @@ def _tokenise(
 
 
 def _question(messages: Sequence[Mapping[str, Any]]) -> str:
-    """What the first question of a dialogue is known by."""
+    """What the first question of a dialogue is known by, its system turn included: the task may stand there."""
     first = next((number for number, turn in enumerate(messages) if turn["role"] == "assistant"), len(messages))
-    return _key(messages[:first])
+    return question_key(messages[:first])
 
 
 def _write_dropped(file: IO[str], dropped: Dropped) -> None:
@@ -318,7 +318,7 @@ def _load(folder: Path, rows_per_step: int) -> TrainingData:
             kinds=[Kind(*kind) for kind in about["kinds"]],
             codes=plan["codes"],
             rows=unflatten(plan["indices"], plan["ends"]),
-            held=plan["held"].tolist(),
+            held=plan["held"].tolist() if "held" in plan else [],
             rows_per_step=rows_per_step,
             report=about["curation"],
             warnings=about.get("warnings", []),

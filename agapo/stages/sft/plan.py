@@ -45,8 +45,8 @@ def overlong_warning(recipe: SFTRecipe, overlong: int, examples: int, longest: i
 def held_out(recipe: SFTRecipe, questions: Sequence[int]) -> list[int]:
     """Return the indices of the examples held out of training, in order; questions [N]: what each one answers.
 
-    All examples to a question are held out together, so a few more may be than the recipe wants. Raises UserError where
-    nothing would be left to train on.
+    All examples to a question are held out together, so a few fewer may be than the recipe wants: of questions that
+    all have more, the one with fewest. Raises UserError where nothing would be left to train on.
     """
     wanted = recipe.evaluation.held_out
     if wanted is None:
@@ -58,9 +58,10 @@ def held_out(recipe: SFTRecipe, questions: Sequence[int]) -> list[int]:
     Random(f"{recipe.run.seed}/held out").shuffle(order)
     chosen: list[int] = []
     for question in order:
-        if len(chosen) >= wanted:
-            break
-        chosen += members[question]
+        if len(chosen) + len(members[question]) <= wanted:
+            chosen += members[question]
+    if wanted and not chosen and members:
+        chosen = min(members.values(), key=len)
     if len(chosen) == len(questions):
         raise UserError(
             f"evaluation.held_out: {wanted} of {len(questions)} dialogues (to {len(members)} questions) leave none to "
