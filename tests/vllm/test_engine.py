@@ -123,8 +123,10 @@ def test_responses_of_a_group_visits_and_seeds_differ(engine):
     first = sample_groups(engine, REQUESTS[3:], PARAMS)[0]
     again = sample_groups(engine, [replace(REQUESTS[3], visit=1)], PARAMS)[0]
     other = sample_groups(engine, REQUESTS[3:], replace(PARAMS, seed=4))[0]
-    texts = [response.token_ids.tobytes() for group in (first, again, other) for response in group.responses]
-    assert len(set(texts)) == len(texts)
+    every = [tuple(response.token_ids) for group in (first, again, other) for response in group.responses]
+    # Two that end at once may well be the same.
+    long = [tokens for tokens in every if len(tokens) > 3]
+    assert len(set(long)) == len(long) > len(every) / 2
 
 
 def test_end_token_is_kept_in_the_tokens_and_out_of_the_text(engine):
