@@ -151,7 +151,10 @@ def start(rank: int, ranks: int, stage: int, port: int, folder: Path):
     from agapo.learner.rl.rank import LearnerRank
 
     settings = LearnerSettings(
-        str(folder / "policy"), OBJECTIVE, temperature=TEMPERATURE, learner=LearnerConfig(zero_stage=stage)
+        str(folder / "policy"),
+        OBJECTIVE,
+        temperature=TEMPERATURE,
+        learner=LearnerConfig(zero_stage=stage, shared_prompts=True),
     )
     learner = LearnerRank(settings, rank=rank, ranks=ranks, address="127.0.0.1", port=port)
     # A reference that differs from the policy, or every log-ratio would be 0.
