@@ -17,6 +17,7 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from agapo.errors import UserError
+from agapo.recipe import DPORecipe, RLRecipe, SFTRecipe
 
 CPUS = 0.1
 """Of a process, as Ray counts them: small, so that they do not decide what fits."""
@@ -58,6 +59,23 @@ def divide(ranks: int, gpus_per_rank: float, actors: int, gpus_per_actor: float)
         else:
             found.append(opened(gpus_per_actor))
     return Bundles(tuple(gpus), tuple(places), tuple(found))
+
+
+def gpus_needed(recipe: RLRecipe | SFTRecipe | DPORecipe) -> list[tuple[float, str]]:
+    """Return the GPUs that a run reserves at a time, each count with the keys that say so.
+
+    In RL ranks and actors are there together; in the other stages they take turns.
+    """
+    rollout = recipe.rollout
+    if isinstance(recipe, RLRecipe):
+        own = recipe.learner
+        gpus = sum(divide(own.ranks, own.gpus_per_rank, rollout.actors, rollout.gpus_per_actor).gpus)
+        return [(gpus, "learner.gpus_per_rank, rollout.gpus_per_actor")]
+    own = recipe.training
+    return [
+        (own.ranks * own.gpus_per_rank, "training.ranks × gpus_per_rank"),
+        (rollout.actors * rollout.gpus_per_actor, "rollout.actors × gpus_per_actor"),
+    ]
 
 
 def anywhere(gpus: float = 0) -> dict[str, Any]:

@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -180,7 +179,7 @@ def _learner(options: argparse.Namespace, case: Case) -> Measured:
     learner = LearnerRank(settings, rank=options.rank, ranks=case.ranks, address="127.0.0.1", port=options.port)
     learner.load_reference()
     sizes = config_sizes(load_config(options.model, None))
-    examples = list(_examples(sizes, 2 * options.rows * case.ranks, options.row))
+    examples = _examples(sizes, 2 * options.rows * case.ranks, options.row)
     how = {"denominator": float(len(examples)), "learning_rate": 1e-4}
     # The first makes what stays: the optimizer's moments.
     learner.update(examples, **how)
@@ -213,8 +212,8 @@ def _make_buckets_small() -> None:
     rank_module.deepspeed_config = small
 
 
-def _examples(sizes: ModelSizes, count: int, tokens: int) -> Iterator[Example]:
-    """Yield sequences that are all response but for a token, with a reference: the most that the head has to do."""
+def _examples(sizes: ModelSizes, count: int, tokens: int) -> list[Example]:
+    """Return sequences that are all response but for a token, with a reference: the most that the head has to do."""
     draw = np.random.default_rng(0)
     known = np.full(tokens - 1, -5, np.float32)
     examples = [
@@ -223,7 +222,7 @@ def _examples(sizes: ModelSizes, count: int, tokens: int) -> Iterator[Example]:
         for ids in [draw.integers(5, sizes.vocabulary - 1, tokens).astype(np.int32)]
     ]
     reference = [known] * count
-    return iter(with_reference(examples, reference, "sequence"))
+    return with_reference(examples, reference, "sequence")
 
 
 def _engine(options: argparse.Namespace, case: Case) -> Measured:

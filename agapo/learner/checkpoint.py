@@ -11,12 +11,13 @@ again before a run goes on.
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agapo.errors import UserError
+from agapo.recipe.sharding import can_be_divided_anew
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,30 +115,24 @@ def read_checkpoint(path: Path, pointer: Path | None = None) -> Checkpoint:
 
 
 def divided_alike(
-    checkpoint: Checkpoint, *, ranks: int, zero_stage: int, section: str, anew: Collection[int] = (1, 2, 3)
+    checkpoint: Checkpoint, *, ranks: int, zero_stage: int, section: Literal["learner", "training"]
 ) -> bool:
     """Return whether the learner that goes on is divided as the one that wrote the checkpoint, so that it can read it.
 
     Shards of weights and optimizer fit only as many ranks under the same ZeRO stage; without ZeRO any number of ranks
     reads the whole. Other shards have to be divided anew (`agapo.learner.universal`). Raises UserError where that is
-    not possible either: between ZeRO 3, ZeRO 1 or 2, and none, and under stages that are not in `anew`. `section`: the
-    recipe's that holds `ranks` and `zero_stage`.
+    not possible either. `section`: the recipe's that holds `ranks` and `zero_stage`.
     """
     then = checkpoint.written
     if (then.ranks, then.zero_stage) == (ranks, zero_stage) or then.zero_stage == zero_stage == 0:
         return True
-    if zero_stage in anew and _kind(then.zero_stage) == _kind(zero_stage):
+    if can_be_divided_anew(then.zero_stage, zero_stage, section):
         return False
     raise UserError(
         f"{checkpoint.path}: written by {_described(then.ranks, then.zero_stage)}, and cannot be read by "
         f"{_described(ranks, zero_stage)}; go on with {section}.ranks={then.ranks} {section}.zero_stage="
         f"{then.zero_stage}"
     )
-
-
-def _kind(zero_stage: int) -> int:
-    """Of the files that are written: ZeRO 1 and 2 share theirs."""
-    return min(zero_stage, 1) if zero_stage < 3 else 3
 
 
 def deepspeed_files(zero_stage: int, ranks: int, *, bfloat16: bool) -> list[str]:

@@ -2,8 +2,8 @@
 
 Gradients are summed over micro-batches in float32, whatever the weights' type: a sum of like-signed bfloat16 numbers
 stops growing at 256 of them. Without ZeRO DeepSpeed can do that for float32 weights only, and is told ZeRO 1 instead
-(`stage_run`). Under ZeRO 1 the ranks' sums are also added up in float32, once a step; under 2 and 3 each micro-batch's
-gradients are, in the weights' type, before they join the float32 sum.
+(`agapo.recipe.sharding`). Under ZeRO 1 the ranks' sums are also added up in float32, once a step; under 2 and 3 each
+micro-batch's gradients are, in the weights' type, before they join the float32 sum.
 """
 
 import ctypes
@@ -11,14 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from agapo.recipe.sharding import stage_run
+
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
 """glibc's M_MMAP_THRESHOLD, the size from which memory comes from the system and goes back to it, and
 M_TRIM_THRESHOLD, how much of its heap may be free at the top."""
-
-
-def stage_run(zero_stage: int, *, bfloat16: bool) -> int:
-    """Return the ZeRO stage that DeepSpeed is told: 1 for bfloat16 weights of which nothing should be sharded."""
-    return max(zero_stage, 1) if bfloat16 else zero_stage
 
 
 def deepspeed_config(

@@ -18,7 +18,6 @@ from agapo.errors import UserError
 
 UNIVERSAL = "universal"
 """Its folder, beside the shards', while it is read."""
-_POINTER = "latest_universal"
 
 
 @contextmanager
@@ -33,12 +32,7 @@ def universal_form(shards: Path) -> Iterator[str]:
         yield UNIVERSAL
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        (shards.parent / _POINTER).unlink(missing_ok=True)
-
-
-def is_universal(folder: Path) -> bool:
-    """Whether a folder's shards are there in the universal form too."""
-    return (folder / _POINTER).exists()
+        (shards.parent / "latest_universal").unlink(missing_ok=True)
 
 
 def _convert(shards: Path, folder: Path) -> None:

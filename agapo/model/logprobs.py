@@ -92,14 +92,7 @@ class _HeadLogProbs(torch.autograd.Function):
                 hidden_gradient[part] = logits @ weight
             if weight_gradient is not None:
                 weight_gradient.addmm_(logits.T, hidden[part])
-        return (
-            weight_gradient,
-            bias_gradient,
-            hidden_gradient,
-            None,
-            None,
-            None,
-        )
+        return weight_gradient, bias_gradient, hidden_gradient, None, None, None
 
 
 def _chunks(weight: Tensor, targets: Tensor) -> list[slice]:

@@ -13,12 +13,12 @@ from rich.table import Table
 from agapo.curation.pairs import reused_count
 from agapo.errors import UserError
 from agapo.hub import missing_way
-from agapo.preflight.machine import machine_warnings
 from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.pairs import PairRowsConfig, PairsConfig
 from agapo.recipe.read import recipe_stage
 from agapo.recipe.reward import require_terms
 from agapo.recipe.rollout import RolloutConfig, rollout_warnings
+from agapo.recipe.trainer import PreferenceTrainingConfig
 from agapo.resolve import resolve
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None
         rows += check_evaluation(recipe)
     elif not schema_only:
         assert isinstance(recipe, RLRecipe | SFTRecipe | DPORecipe)
+        from agapo.preflight.machine import machine_warnings  # with Ray, which takes a second
+
         rows += _names(recipe)
         rows += [("warning", text) for text in machine_warnings(recipe)]
         rows += _arithmetic(recipe) if isinstance(recipe, RLRecipe) else []
@@ -120,11 +122,10 @@ def _preferences(recipe: DPORecipe) -> Rows:
     size = recipe.rollout.group_size
     if own.rows:
         return _given(recipe, own.rows)
-    split = f"{training.ranks} × {training.micro_rows} × {training.accumulation}"
     rows = [
         ("responses", f"{own.prompts:,} prompts × {size} = {own.prompts * size:,}"),
         ("pairs", f"{own.policy}: {most:,} at most{_again(own, most)}; {training.loss}"),
-        ("a step", f"{training.pairs_per_step} pairs; ranks × pairs × micro-batches: {split}"),
+        ("a step", _step(training)),
     ]
     if recipe.rollout.top_p < 1:
         rows.append(("warning", "rollout.top_p < 1 leaves unlikely responses out, which pairs have most to learn from"))
@@ -133,14 +134,18 @@ def _preferences(recipe: DPORecipe) -> Rows:
     return rows
 
 
+def _step(training: PreferenceTrainingConfig) -> str:
+    split = f"{training.ranks} × {training.micro_rows} × {training.accumulation}"
+    return f"{training.pairs_per_step} pairs; ranks × pairs × micro-batches: {split}"
+
+
 def _given(recipe: DPORecipe, own: PairRowsConfig) -> Rows:
     """Look at the first rows of pairs that exist already. Raises UserError for those that are no pairs."""
     from agapo.preflight.model import base_recipe, base_tokenizer
     from agapo.stages.dpo.given import given_pairs
 
     training = recipe.training
-    split = f"{training.ranks} × {training.micro_rows} × {training.accumulation}"
-    rows = [("a step", f"{training.pairs_per_step} pairs; ranks × pairs × micro-batches: {split}; {training.loss}")]
+    rows = [("a step", f"{_step(training)}; {training.loss}")]
     tokenizer = base_tokenizer(base_recipe(recipe))
     if tokenizer is None:
         return [*rows, ("pairs", "not looked at: the model's tokenizer is not there")]

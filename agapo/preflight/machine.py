@@ -6,6 +6,7 @@ A recipe may be looked at where it is not run, so these are warnings.
 from collections.abc import Iterator
 
 from agapo.cluster import local_gpus
+from agapo.placement import gpus_needed
 from agapo.recipe import DPORecipe, RLRecipe, SFTRecipe
 
 
@@ -16,20 +17,9 @@ def machine_warnings(recipe: RLRecipe | SFTRecipe | DPORecipe) -> Iterator[str]:
     if recipe.cluster.address is not None:
         return
     there = local_gpus()
-    for gpus, keys in gpus_asked_for(recipe):
+    for gpus, keys in gpus_needed(recipe):
         if gpus > there:
             yield f"{keys}: {gpus:g} GPUs are asked for, and this machine has {there:g}: a run here would be refused"
-    if there and not any(gpus for gpus, _ in gpus_asked_for(recipe)):
+    if there and not any(gpus for gpus, _ in gpus_needed(recipe)):
         ranks = "learner" if isinstance(recipe, RLRecipe) else "training"
         yield f"{ranks}.gpus_per_rank is 0: this machine's {there:g} GPUs would have nothing to do"
-
-
-def gpus_asked_for(recipe: RLRecipe | SFTRecipe | DPORecipe) -> list[tuple[float, str]]:
-    """Return the GPUs that ranks and actors take, each with the keys that say so; in RL they are there together."""
-    rollout = recipe.rollout
-    own = recipe.learner if isinstance(recipe, RLRecipe) else recipe.training
-    name = "learner" if isinstance(recipe, RLRecipe) else "training"
-    ranks, actors = own.ranks * own.gpus_per_rank, rollout.actors * rollout.gpus_per_actor
-    if isinstance(recipe, RLRecipe):
-        return [(ranks + actors, "learner.ranks × gpus_per_rank + rollout.actors × gpus_per_actor")]
-    return [(ranks, f"{name}.ranks × gpus_per_rank"), (actors, "rollout.actors × gpus_per_actor")]

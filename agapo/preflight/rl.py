@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 from agapo.errors import UserError
-from agapo.learner.deepspeed_config import stage_run
 from agapo.model.memory import CONTEXT_BYTES, GIB, FineTuningSetup, Memory, Part
 from agapo.model.rl_memory import handed_over, learner_memory
 from agapo.model.sizes import ModelSizes
@@ -19,6 +18,7 @@ from agapo.preflight.sampling import (
     vllm_verdict,
 )
 from agapo.recipe import RLRecipe
+from agapo.recipe.sharding import stage_run
 
 SMALLEST_MICRO = 1
 """Rows of the smallest micro-batch."""

@@ -12,7 +12,7 @@ from agapo.errors import UserError
 from agapo.recipe import DPORecipe, EvalRecipe, Recipe, RLRecipe, SFTRecipe
 from agapo.tracking.files import read_json, read_json_lines
 from agapo.tracking.report import read_curves
-from agapo.tracking.timeline import KINDS, read_timeline
+from agapo.tracking.timeline import read_timeline, row_name
 
 RECIPES: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe, "eval": EvalRecipe}
 
@@ -57,10 +57,9 @@ def timeline_of(run: Path) -> dict[str, Any]:
     """Return the rows' names, and [row, phase, start in µs, duration in µs, step] of each interval."""
     events = [event for event in read_timeline(run / "timeline.json") if event.get("ph") == "X"][-MOST_EVENTS:]
     rows = sorted({(event["pid"], event["tid"]) for event in events})
-    names = [KINDS[pid] if pid in (1, 4) else f"{KINDS[pid].removesuffix('s')} {tid}" for pid, tid in rows]
     place = {row: number for number, row in enumerate(rows)}
     spans = [[place[e["pid"], e["tid"]], e["name"], e["ts"], e["dur"], e["args"]["step"]] for e in events]
-    return {"rows": names, "spans": spans}
+    return {"rows": list(map(row_name, rows)), "spans": spans}
 
 
 def sampled_steps(path: Path, most: int = MOST_TEXT) -> tuple[list[int], int]:

@@ -10,6 +10,7 @@ import yaml
 from agapo.errors import UserError
 from agapo.recipe import Recipe, RLRecipe, fingerprint
 from agapo.recipe.keys import BEFORE_TRAINING, SHARDED, Change, KeyClass, changes
+from agapo.recipe.sharding import can_be_divided_anew, stage_run
 from agapo.tracking.files import read_json
 
 MADE_ANEW = ("start", "data")
@@ -140,14 +141,14 @@ def _refuse_other_shards(path: Path, recipe: Recipe, free: Sequence[Change]) -> 
 
 
 def _is_readable(recipe: Recipe, before: Mapping[str, Any]) -> bool:
-    """Whether the recipe's ranks read what was written with other values; see `agapo.learner.checkpoint`."""
-    section: Any = getattr(recipe, "learner" if recipe.stage == "rl" else "training")
-    # What is not sharded runs as ZeRO 1 there.
-    least = 1 if recipe.stage == "rl" and recipe.model.dtype == "bfloat16" else 0
-    now, then = (max(least, stage) for stage in (section.zero_stage, before.get("zero_stage", section.zero_stage)))
-    if "offload" in before or (now == 3) != (then == 3) or bool(now) != bool(then):
-        return False
-    return now < 3 or recipe.stage == "rl"
+    """Whether the recipe's ranks read what was written with other values, `before`."""
+    name = "learner" if recipe.stage == "rl" else "training"
+    own: Any = getattr(recipe, name)
+    # The trainers keep float32 weights instead, and run the stage that they are told.
+    bfloat16 = recipe.stage == "rl" and recipe.model.dtype == "bfloat16"
+    then = stage_run(before.get("zero_stage", own.zero_stage), bfloat16=bfloat16)
+    now = stage_run(own.zero_stage, bfloat16=bfloat16)
+    return "offload" not in before and can_be_divided_anew(then, now, name)
 
 
 def describe(found: Sequence[Change], most: int = 3) -> str:

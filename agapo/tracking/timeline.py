@@ -41,6 +41,12 @@ JOIN_S = 0.05
 log = logging.getLogger("agapo")
 
 
+def row_name(row: Row) -> str:
+    """Return what to call a row where its process has no heading."""
+    kind, number = row
+    return KINDS[kind] if kind in (DRIVER, VERIFIERS) else f"{KINDS[kind].removesuffix('s')} {number}"
+
+
 class Timeline:
     """The timeline of one run. Methods take `time.monotonic()` seconds, and may be called from any thread."""
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from agapo.algorithm.objective import Objective
-from agapo.learner.deepspeed_config import stage_run
 from agapo.model.shared_prompts import ATTENTION
 from agapo.recipe.learner import LearnerConfig
 from agapo.recipe.model import ModelConfig
+from agapo.recipe.sharding import stage_run
 
 TAG = "state"
 """Folder of the ranks' files, inside a checkpoint."""

@@ -21,14 +21,13 @@ from transformers import TrainerCallback
 
 from agapo.cluster import fetch, how_it_died, number_of, require_shared
 from agapo.errors import Interrupted, ProcessDied, UserError
-from agapo.learner.checkpoint import Checkpoint, divided_alike, latest_checkpoint
+from agapo.learner.checkpoint import divided_alike, latest_checkpoint
 from agapo.learner.process_group import group_variables
 from agapo.learner.trl.callbacks import STATE, CheckpointCallback, LearningRateCallback, ReportCallback
 from agapo.learner.trl.fine_tuning import FineTuning, fine_tune
 from agapo.learner.trl.rank_actor import Mailbox, TrainerRank
-from agapo.learner.universal import is_universal, universal_form
+from agapo.learner.universal import universal_form
 from agapo.placement import Placement
-from agapo.recipe.trainer import TrainerConfig
 
 POLL_S = 0.2
 """How often the driver looks for news."""
@@ -86,30 +85,19 @@ def _finished(settings: FineTuning, kind: Kind, mailbox: Any, look: Callable[[],
 
     In the `last` try, that is raised. Raises UserError for what a new start would not mend.
     """
-    with _readable_checkpoint(settings):
+    with _readable_checkpoint(settings) as settings:
         return _have_run(settings, kind, mailbox, look, last=last)
 
 
-def trainer_reads(checkpoint: Checkpoint, training: TrainerConfig) -> bool:
-    """Return whether a trainer's ranks read a checkpoint as it is; False: in its universal form.
-
-    Raises UserError where they read neither: under ZeRO 3 DeepSpeed 0.19 brings back a trainer's optimizer a little
-    wrong from the universal form (losses 0.2 % off after seven steps, tests/stages/test_sft_ranks.py).
-    """
-    return divided_alike(
-        checkpoint, ranks=training.ranks, zero_stage=training.zero_stage, section="training", anew=(1, 2)
-    )
-
-
 @contextmanager
-def _readable_checkpoint(settings: FineTuning) -> Iterator[None]:
-    """See to it that the ranks can read the newest checkpoint: of another number of them, in its universal form."""
-    newest = latest_checkpoint(settings.checkpoints)
-    if not newest or trainer_reads(newest, settings.training):
-        yield
+def _readable_checkpoint(settings: FineTuning) -> Iterator[FineTuning]:
+    """Yield what the ranks are told to read the newest checkpoint: that of others, in its universal form."""
+    own, newest = settings.training, latest_checkpoint(settings.checkpoints)
+    if not newest or divided_alike(newest, ranks=own.ranks, zero_stage=own.zero_stage, section="training"):
+        yield settings
         return
     with universal_form(newest.path / STATE / f"global_step{newest.state['step']}"):
-        yield
+        yield replace(settings, universal=True)
 
 
 def _have_run(settings: FineTuning, kind: Kind, mailbox: Any, look: Callable[[], None], *, last: bool) -> bool:
@@ -177,15 +165,13 @@ def rank_main(settings: FineTuning, kind: Kind, mailbox: Any) -> str:
         LearningRateCallback(),
         ReportCallback(lambda step, metrics: ray.get(mailbox.post.remote(step, metrics)), kind.names),
     ]
-    newest = latest_checkpoint(settings.checkpoints)
-    if newest and is_universal(newest.path / STATE):
-        settings = replace(settings, universal=True)
     try:
         torch.distributed.init_process_group("nccl" if settings.on_gpu else "gloo", timeout=MEETING)
         trainer = kind.make_trainer(settings, callbacks)
     except Exception as error:
         return _one_line(error, kind.relief)
     try:
+        newest = latest_checkpoint(settings.checkpoints)
         fine_tune(trainer, settings, newest.path / STATE if newest else None)
     except Exception as error:
         if not isinstance(error, UserError) and type(error).__name__ != "OutOfMemoryError":

@@ -61,16 +61,20 @@ def _unfit(row: Mapping[str, Any], own: PairRowsConfig) -> str:
     return f"longer than pairs.rows.max_tokens {own.max_tokens}" if longest > own.max_tokens else ""
 
 
+def _followed(turn: Any) -> Any:
+    """Earlier turns of the assistant are what both responses follow: neither is preferred. What is no turn is said of
+    the dialogue.
+    """
+    return {**turn, "train": False} if isinstance(turn, Mapping) and turn.get("role") == "assistant" else turn
+
+
 def pair_tokens(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, place: str, number: int) -> dict[str, Any]:
     """Return a row of `pairs.jsonl` for a source's row. Raises UserError where it is no pair."""
     if row.get("malformed"):
         raise UserError(f"{place}: {row['malformed']}")
     if missing := [name for name in ("prompt", "chosen", "rejected") if not row.get(name)]:
         raise UserError(f"{place}: column '{missing[0]}' is missing; rows need 'prompt', 'chosen' and 'rejected'")
-    if odd := next((turn for turn in row["prompt"] if not isinstance(turn, Mapping)), None):
-        raise UserError(f"{place}: 'prompt' has {str(odd)[:40]!r} for a turn; should be a text or a list of turns")
-    # Earlier turns of the assistant are what both responses follow: neither is preferred.
-    prompt = [{**turn, "train": False} if turn.get("role") == "assistant" else turn for turn in row["prompt"]]
+    prompt = [_followed(turn) for turn in row["prompt"]]
     about = {name: row[name] for name in ("mode", "domain", "language", "tools") if name in row}
     columns: dict[str, Any] = {}
     for name in ("chosen", "rejected"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agapo.algorithm.objective import Objective
-from agapo.cluster import fetch, in_cluster, require_gpus, threads_for
+from agapo.cluster import fetch, in_cluster, threads_for
 from agapo.errors import Interrupted, ProcessDied
 from agapo.evaluation.evaluator import Evaluator
 from agapo.evaluation.figures import measures
@@ -17,7 +17,7 @@ from agapo.evaluation.rendering import make_renderer
 from agapo.learner.rl.group import LearnerGroup
 from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import load_tokenizer
-from agapo.placement import Placement, divide
+from agapo.placement import Placement
 from agapo.recipe import RLRecipe
 from agapo.recipe.rollout import rollout_warnings
 from agapo.reporting import try_report
@@ -35,7 +35,7 @@ from agapo.stages.running.finish import common_summary, finish, report_finished,
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
-from agapo.stages.running.system import make_evaluator, start_rollouts, training_stream
+from agapo.stages.running.system import make_evaluator, require_own_gpus, start_rollouts, training_stream
 from agapo.tracking import (
     MetricsLogger,
     RunDirectory,
@@ -158,8 +158,7 @@ def _start_workers(recipe: RLRecipe, model_path: str, stack: ExitStack) -> tuple
     stop = stack.enter_context(StopRequest())
     stack.enter_context(in_cluster(recipe.cluster.address))
     own, rollout = recipe.learner, recipe.rollout
-    gpus = sum(divide(own.ranks, own.gpus_per_rank, rollout.actors, rollout.gpus_per_actor).gpus)
-    require_gpus(gpus, "learner.gpus_per_rank, rollout.gpus_per_actor", recipe.cluster.address)
+    require_own_gpus(recipe)
     scorer = start_scorer(recipe.reward)
     stack.callback(scorer.close)
     placement = Placement(

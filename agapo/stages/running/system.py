@@ -8,7 +8,7 @@ from agapo.curation.prompts import PromptStream
 from agapo.evaluation.evaluator import Evaluator
 from agapo.evaluation.questions import Questions
 from agapo.evaluation.rendering import Renderer
-from agapo.placement import Placement
+from agapo.placement import Placement, gpus_needed
 from agapo.recipe.dpo import DPORecipe
 from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.model import ModelConfig
@@ -96,11 +96,7 @@ def make_evaluator(
     return Evaluator(pool, scorer, render, sampling_params(recipe_rollout, seed), chunk_prompts)
 
 
-def require_own_gpus(recipe: SFTRecipe | DPORecipe) -> None:
-    """Training and measuring take turns."""
-    training, rollout = recipe.training, recipe.rollout
-    for gpus, keys in (
-        (training.ranks * training.gpus_per_rank, "training.ranks × gpus_per_rank"),
-        (rollout.actors * rollout.gpus_per_actor, "rollout.actors × gpus_per_actor"),
-    ):
+def require_own_gpus(recipe: RLRecipe | SFTRecipe | DPORecipe) -> None:
+    """Raise UserError where the recipe asks for more GPUs than there are."""
+    for gpus, keys in gpus_needed(recipe):
         require_gpus(gpus, keys, recipe.cluster.address)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from agapo.cluster import threads_for
-from agapo.learner.checkpoint import latest_checkpoint
+from agapo.learner.checkpoint import divided_alike, latest_checkpoint
 from agapo.learner.trl.callbacks import STATE
 from agapo.learner.trl.fine_tuning import UNFINISHED, FineTuning
-from agapo.learner.trl.ranks import Kind, run_ranks, trainer_reads
+from agapo.learner.trl.ranks import Kind, run_ranks
 from agapo.model.adapters import merged_model
 from agapo.model.loading import export_hf, load_tokenizer
 from agapo.recipe import DPORecipe, SFTRecipe
@@ -92,7 +92,8 @@ def trainer_loop(
     checkpoint = latest_checkpoint(run.checkpoints)
     if checkpoint:
         # What cannot be read is said before anything is cut off.
-        trainer_reads(checkpoint, recipe.training)
+        own = recipe.training
+        divided_alike(checkpoint, ranks=own.ranks, zero_stage=own.zero_stage, section="training")
     done = int(checkpoint.state["step"]) if checkpoint else 0
     run.truncate_after(done if checkpoint else -1)
     logger = MetricsLogger(run, recipe, checkpoint.state["wandb_id"] if checkpoint else None, run.resumed)
