@@ -62,29 +62,33 @@ class _HeadLogProbs(torch.autograd.Function):
         temperature: float,
         entropy: bool,
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(weight, bias, hidden, targets)
-        ctx.temperature = temperature
-        chosen, entropies = [], []
+        chosen, entropies, normalisers = [], [], []
         for part in _chunks(weight, targets):
-            logprobs = _logits(weight, bias, hidden[part], temperature).log_softmax(dim=-1)
-            chosen.append(logprobs.gather(-1, targets[part, None]).squeeze(-1))
+            logits = _logits(weight, bias, hidden[part], temperature)
+            normaliser = logits.logsumexp(dim=-1)
+            chosen.append(logits.gather(-1, targets[part, None]).squeeze(-1) - normaliser)
+            normalisers.append(normaliser)
             if entropy:
-                entropies.append(-torch.linalg.vecdot(logprobs.exp(), logprobs))
+                entropies.append(normaliser - torch.linalg.vecdot((logits - normaliser[:, None]).exp_(), logits))
+        ctx.save_for_backward(weight, bias, hidden, targets, torch.cat(normalisers))
+        ctx.temperature = temperature
         found = torch.cat(entropies) if entropies else chosen[0].new_empty(0)
         ctx.mark_non_differentiable(found)
         return torch.cat(chosen), found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        weight, bias, hidden, targets = ctx.saved_tensors
+        weight, bias, hidden, targets, normaliser = ctx.saved_tensors
         for_weight, for_bias, for_hidden = ctx.needs_input_grad[:3]
         weight_gradient = torch.zeros_like(weight) if for_weight else None
         bias_gradient = torch.zeros_like(bias) if for_bias else None
         hidden_gradient = torch.empty_like(hidden) if for_hidden else None
         for part in _chunks(weight, targets):
-            upstream = gradients[0][part] / ctx.temperature
-            logits = _logits(weight, bias, hidden[part], ctx.temperature).softmax(dim=-1).mul_(-upstream[:, None])
-            logits.scatter_add_(-1, targets[part, None], upstream[:, None])
+            upstream = gradients[0][part, None]
+            logits = _logits(weight, bias, hidden[part], ctx.temperature)
+            # In place, from here on the gradient of the logits.
+            logits.sub_(normaliser[part, None]).exp_().mul_(-upstream)
+            logits.scatter_add_(-1, targets[part, None], upstream).div_(ctx.temperature)
             if bias_gradient is not None:
                 bias_gradient += logits.sum(dim=0)
             logits = logits.to(weight.dtype)

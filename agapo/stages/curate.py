@@ -22,8 +22,8 @@ from agapo.recipe.curation import CurationConfig
 from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import start_scorer
 from agapo.schema import Group, Prompt, Response
+from agapo.stages.pasted import only_source
 from agapo.stages.running.dialogues import Named, read_dialogues
-from agapo.stages.running.pasted import only_source
 from agapo.tracking.files import json_line, write_json_atomic
 from agapo.tracking.progress import make_console, print_table, printable
 

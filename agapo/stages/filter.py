@@ -28,10 +28,10 @@ from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.pool import RolloutPool
 from agapo.rollouts.sampling import sample_and_score
 from agapo.schema import Group, Prompt
+from agapo.stages.pasted import only_source
 from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.modes import fit_modes
-from agapo.stages.running.pasted import only_source
 from agapo.stages.running.start import keep_start, starting_model
 from agapo.stages.running.system import sampling_params, start_rollouts
 from agapo.tracking import RunDirectory, StepProgress, make_console, read_json, write_json_atomic

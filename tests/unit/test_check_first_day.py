@@ -14,7 +14,7 @@ from agapo.preflight.check import check_recipe
 from agapo.preflight.machine import machine_warnings
 from agapo.recipe import RLRecipe, SFTRecipe, load_recipe
 from agapo.stages.curate import run_curate
-from agapo.stages.running.pasted import only_source
+from agapo.stages.pasted import only_source
 from tests.builders import tiny_exaone
 
 ROOT = Path(__file__).parents[2]
