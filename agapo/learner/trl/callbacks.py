@@ -9,15 +9,17 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from agapo.errors import UserError
-from agapo.learner.background import BackgroundWriter
 from agapo.learner.checkpoint import Saved, deepspeed_files, save_checkpoint
 from agapo.learner.trl.fine_tuning import UNFINISHED, FineTuning
+
+if TYPE_CHECKING:
+    from agapo.learner.background import BackgroundWriter
 
 NAMES = {
     "loss": "train/loss",
@@ -40,13 +42,15 @@ class CheckpointCallback(TrainerCallback):
 
     def __init__(self, settings: FineTuning) -> None:
         self._settings = settings
-        self._writer = BackgroundWriter() if settings.sharded and settings.checkpoint.background else None
+        self._writer: BackgroundWriter | None = None
         self._unfinished: int | None = None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Let DeepSpeed write through the background, if the recipe says so."""
-        if self._writer:
-            self.trainer.deepspeed.checkpoint_engine = self._writer
+        if self._settings.sharded and self._settings.checkpoint.background:
+            from agapo.learner.background import BackgroundWriter  # imports DeepSpeed, which the driver does without
+
+            self._writer = self.trainer.deepspeed.checkpoint_engine = BackgroundWriter()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Complete the checkpoint; in the background, the one before it."""
