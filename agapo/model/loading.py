@@ -179,7 +179,7 @@ def local_files(path: str) -> Path:
 def small_twin(
     config: PreTrainedConfig, *, dtype: str, attention: str, device: str, window: int | None = None
 ) -> PreTrainedModel:
-    """Return a model of the same kind with random weights, few layers and a small vocabulary.
+    """Return a model of the same kind with random weights (the same ones), few layers and a small vocabulary.
 
     To try on it what the architecture does, where the model itself is in shards. It has layers of each kind, and its
     logits are large enough for a cap on them to be seen. `window`: of layers that have one, so that short sequences
@@ -196,6 +196,7 @@ def small_twin(
     config.vocab_size = min(config.vocab_size, TWIN_VOCABULARY)
     config.pad_token_id = None
     with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(0)
         twin = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), attn_implementation=attention)
     with torch.no_grad():
         twin.get_output_embeddings().weight.mul_(TWIN_SPREAD)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from agapo.errors import UserError
+from agapo.model.sequence_parallel import DividedRows, SequenceGroup, own_part, put_together
 from agapo.model.shared_prompts import NO_MASK, SharedPrompts
 
 CHUNK_ELEMENTS = 2**25
@@ -114,9 +115,11 @@ class LogProbModel(nn.Module):
     DeepSpeed wraps this module, so that the backbone and the head both run inside its forward.
     """
 
-    def __init__(self, model: PreTrainedModel):
+    def __init__(self, model: PreTrainedModel, sequence_group: SequenceGroup | None = None):
+        """`sequence_group`: the ranks that share rows, all given the same ones, which all get the same answer."""
         super().__init__()
         self.model = model
+        self.sequence_group = sequence_group
         self.head_logprobs = HeadLogProbs()
 
     def forward(
@@ -140,12 +143,49 @@ class LogProbModel(nn.Module):
         if shared_prompts is not None:
             more["shared_prompts"] = shared_prompts
             attention_mask = torch.empty(NO_MASK, device=input_ids.device)
+        if self.sequence_group:
+            rows = (input_ids, position_ids, predictors, targets)
+            return self._in_parts(self.sequence_group, *rows, temperature, entropy)
+        hidden = self._hidden(input_ids, position_ids, attention_mask, predictors, more)
+        return self.head_logprobs(output_head(self.model), hidden, targets, temperature, entropy)
+
+    def _hidden(
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        attention_mask: Tensor | None,
+        predictors: Tensor,
+        more: dict[str, Any],
+    ) -> Tensor:
         # Without use_cache=False, packed rows are silently wrong in eval mode: the mask ignores position ids.
         states = self.model.base_model(
             input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask, use_cache=False, **more
         ).last_hidden_state
-        hidden = states.reshape(-1, states.shape[-1])[predictors]
-        return self.head_logprobs(output_head(self.model), hidden, targets, temperature, entropy)
+        return states.reshape(-1, states.shape[-1])[predictors]
+
+    def _in_parts(
+        self,
+        group: SequenceGroup,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        predictors: Tensor,
+        targets: Tensor,
+        temperature: float,
+        entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """As `forward`, each rank with its columns of the rows; position ids alone mark what sees what."""
+        single = not bool((position_ids[:, 1:] == 0).any())
+        ids, positions = group.padded(input_ids), group.padded(position_ids)
+        columns = group.columns(input_ids.shape[1])
+        places, own = own_part(predictors, input_ids.shape[1], group)
+        # One more than there are: a rank with none would leave the head out, where others wait for it.
+        own, own_targets = torch.cat([own, own.new_zeros(1)]), torch.cat([targets[places], targets[:1]])
+        more = {"divided_rows": DividedRows(group, positions, single)}
+        mask = torch.empty(NO_MASK, device=ids.device)
+        hidden = self._hidden(ids[:, columns], positions[:, columns], mask, own, more)
+        logprobs, entropies = self.head_logprobs(output_head(self.model), hidden, own_targets, temperature, entropy)
+        whole = put_together(logprobs[:-1], places, len(targets), group)
+        return whole, put_together(entropies[:-1], places, len(targets), group) if entropy else entropies
 
 
 def output_head(model: PreTrainedModel) -> nn.Module:

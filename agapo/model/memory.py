@@ -66,6 +66,8 @@ class FineTuningSetup:
     """Parameters of the LoRA adapters; None trains all weights."""
     quantized: bool = False
     """Whether frozen linear maps are held in 4 bits (`quantized.py`)."""
+    sequence_parallel: int = 1
+    """Ranks that share each row; `row_tokens` are a rank's."""
     background: bool = False
     """Whether checkpoints are copied to the host's memory, and written from there."""
     gpu: bool = True
@@ -84,6 +86,11 @@ class FineTuningSetup:
     def residual(self) -> int:
         """Bytes of a number of the residual stream (`r`)."""
         return 4 if self.autocast else self.number
+
+    @property
+    def squares(self) -> int:
+        """Pairs of tokens of all rows of a micro-batch: whole ones, in attention."""
+        return self.micro_rows * (self.row_tokens * self.sequence_parallel) ** 2
 
     @property
     def tokens(self) -> int:
@@ -247,11 +254,10 @@ def _score_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
     attention keeps the scores of all heads, and their softmax in float32 before it is rounded.
     """
     c, repeated = setup.number, setup.number * setup.tokens * 2 * (sizes.queries - sizes.keys)
-    squares = setup.micro_rows * setup.row_tokens**2
     if setup.attention == "sdpa":
-        return repeated + c * squares
+        return repeated + c * setup.squares
     if setup.attention == "eager":
-        return repeated + (4 + c) * sizes.heads * squares
+        return repeated + (4 + c) * sizes.heads * setup.squares
     return 0
 
 
@@ -265,7 +271,7 @@ def mask_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
         return 0
     kinds = (sizes.local_layers > 0) + (sizes.local_layers < sizes.layers)
     pair = 1 if setup.attention == "sdpa" else setup.number
-    return kinds * pair * setup.micro_rows * setup.row_tokens**2
+    return kinds * pair * setup.squares
 
 
 def activation_parts(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:

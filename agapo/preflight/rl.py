@@ -54,9 +54,10 @@ def learner_setup(recipe: RLRecipe, sizes: ModelSizes) -> FineTuningSetup:
     longest = longest_sequence(recipe)
     bfloat16 = recipe.model.dtype == "bfloat16"
     return FineTuningSetup(
-        row_tokens=longest,
+        row_tokens=-(-longest // own.sequence_parallel),
         # One sequence longer than the budget is a micro-batch all the same.
-        micro_rows=max(SMALLEST_MICRO, own.micro_batch_tokens // longest),
+        micro_rows=max(SMALLEST_MICRO, own.micro_batch_tokens * own.sequence_parallel // longest),
+        sequence_parallel=own.sequence_parallel,
         ranks=own.ranks,
         zero_stage=stage_run(own.zero_stage, bfloat16=bfloat16),
         offload=own.offload,

@@ -40,6 +40,9 @@ class LearnerConfig(Strict):
     shared_prompts: bool = False
     """Put a prompt through the model once for all responses of its group, instead of once each, where the layout is
     `packed` and `model.attention` is `sdpa`; other rows repeat it. The gradient is the same."""
+    sequence_parallel: int = Field(default=1, ge=1)
+    """Ranks that share each sequence, for those too long for one (DeepSpeed Ulysses): each has its part of the tokens,
+    and in attention its part of the heads. With `model.attention: sdpa`."""
     threads: int = Field(default=0, ge=0)
     """CPU threads a rank; 0 shares this machine's cores among the ranks."""
     gpus_per_rank: float = Field(default=0.0, ge=0)
@@ -55,6 +58,14 @@ class LearnerConfig(Strict):
     def _sharding_can_be(self) -> "LearnerConfig":
         check_offload(self.offload, self.zero_stage)
         check_quantize(bool(self.lora and self.lora.quantize), self.zero_stage)
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_can_share_sequences(self) -> "LearnerConfig":
+        if self.ranks % self.sequence_parallel:
+            raise ValueError(f"sequence_parallel: {self.sequence_parallel} ranks a sequence do not divide {self.ranks}")
+        if self.sequence_parallel > 1 and self.shared_prompts:
+            raise ValueError("sequence_parallel: not with shared_prompts, whose rows are laid out otherwise")
         return self
 
     @field_validator("lora")

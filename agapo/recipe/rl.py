@@ -43,6 +43,15 @@ class RLRecipe(Recipe):
         return self
 
     @model_validator(mode="after")
+    def _attention_can_be_divided(self) -> "RLRecipe":
+        if self.learner.sequence_parallel > 1 and self.model.attention != "sdpa":
+            raise ValueError(
+                f"learner.sequence_parallel: ranks share sequences with model.attention=sdpa, not "
+                f"{self.model.attention}; change one of them"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _vllm_takes_the_adapters(self) -> "RLRecipe":
         lora, own = self.learner.lora, self.rollout
         if lora is None or own.engine != "vllm":

@@ -261,6 +261,21 @@ def test_two_ranks_learn_the_same(whole_run: Path, recipe_file: Path, tmp_path: 
     assert all(torch.equal(exported[name], weight) for name, weight in weights_of(run).items())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "zero_stage"), [(2, 0), (2, 3), (4, 2)])
+def test_ranks_that_share_sequences_learn_the_same(
+    ranks: int, zero_stage: int, whole_run: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    sharing = (f"learner.ranks={ranks}", f"learner.zero_stage={zero_stage}", "learner.sequence_parallel=2")
+    small = ("steps=2", "evaluation.every=0", "learner.micro_batch_tokens=100")
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=shared", *sharing, *small)
+    assert done.returncode == 0, done.stderr
+    one, shared = steps_of(whole_run), steps_of(tmp_path / "rl" / "shared")
+    for step in (1, 2):
+        for name in ("policy/grad_norm", "policy/loss", "policy/entropy", "kl/sequence", "mismatch/mean"):
+            assert shared[step][name] == pytest.approx(one[step][name], rel=1e-3, abs=1e-5), (step, name)
+
+
 def test_a_shaped_reward_exports_what_it_trained_and_says_that_nothing_was_correct(
     recipe_file: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

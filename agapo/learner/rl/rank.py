@@ -25,13 +25,14 @@ from agapo.learner.background import BackgroundWriter
 from agapo.learner.deepspeed_config import deepspeed_config, sharded_loading, skip_compiled_extension
 from agapo.learner.process_group import group_variables
 from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, needs_one_row, plan_ranks
-from agapo.learner.rl.row_check import check_packed_rows, check_shared_prompts
+from agapo.learner.rl.row_check import check_model, twin_of
 from agapo.learner.rl.settings import TAG, LearnerSettings
 from agapo.learner.rl.shared_rows import collate_shared, plan_shared
 from agapo.learner.universal import UNIVERSAL
 from agapo.model.adapters import adapters_off, add_adapters, load_trained, save_trained_alone
-from agapo.model.loading import load_config, load_model, small_twin
-from agapo.model.logprobs import LogProbModel, check_head
+from agapo.model.loading import load_model
+from agapo.model.logprobs import LogProbModel
+from agapo.model.sequence_parallel import make_sequence_group
 from agapo.model.transports import MeetingPlace, SharedBuffer, SharedWeights, broadcast_weights, meet, place
 from agapo.model.weights import (
     Gather,
@@ -45,9 +46,6 @@ from agapo.model.weights import (
     weight_layout,
     whole,
 )
-
-TWIN_WINDOW = 6
-"""Of a small model on which windows are tried: less than its sequences."""
 
 
 class LearnerRank:
@@ -64,18 +62,19 @@ class LearnerRank:
         import deepspeed
 
         self.deepspeed: Any = deepspeed
+        self.sequence_group = make_sequence_group(rank, ranks, settings.learner.sequence_parallel)
         if self._sharded:
             # The model is nowhere whole then.
-            self._check(self._twin())
+            check_model(twin_of(settings), settings, self.sequence_group)
             model = self._load_model()
             self._stop_if_damaged(model)
         else:
             model = self._load_model()
-            self._check(model)
+            check_model(model, settings, self.sequence_group)
         if settings.learner.lora:
             add_adapters(model, settings.learner.lora, settings.seed)
         self.policy = model
-        wrapped = LogProbModel(model)
+        wrapped = LogProbModel(model, self.sequence_group)
         if settings.learner.lora:
             save_trained_alone(wrapped)
         self.engine, _, _, _ = self.deepspeed.initialize(
@@ -90,23 +89,6 @@ class LearnerRank:
         self.reference: nn.Module | None = None
         self._packed: Tensor | None = None
         self._shared: SharedBuffer | None = None
-
-    def _check(self, model: Any) -> None:
-        """Raise UserError where the architecture does what our log-probabilities leave out."""
-        check_head(model)
-        if self.settings.shares_prompts:
-            check_shared_prompts(model)
-            # A window is longer than what can be tried on the model itself.
-            check_shared_prompts(self._twin(window=TWIN_WINDOW))
-        elif self.settings.learner.layout == "packed":
-            check_packed_rows(model, self.settings.model.attention)
-
-    def _twin(self, window: int | None = None) -> Any:
-        own = self.settings.model
-        config = load_config(self.settings.model_path, own.rope_fields)
-        return small_twin(
-            config, dtype=own.dtype, attention=self.settings.attention, device=self.settings.device, window=window
-        )
 
     def _stop_if_damaged(self, model: Any) -> None:
         """Raise UserError, on all ranks, where a share of the weights is no numbers."""
@@ -140,7 +122,7 @@ class LearnerRank:
         """
         if self.settings.learner.lora:
             return
-        reference = LogProbModel(self._load_model().eval().requires_grad_(False))
+        reference = LogProbModel(self._load_model().eval().requires_grad_(False), self.sequence_group)
         if self._sharded:
             reference, _, _, _ = self.deepspeed.initialize(model=reference, config=self._deepspeed_config(0.0))
         elif self.settings.learner.offload:
@@ -203,6 +185,9 @@ class LearnerRank:
             self.engine.set_gradient_accumulation_boundary(number == len(plans) - 1)
             micro = self._collate(examples, plan)
             loss, sums = self._loss(micro, denominator)
+            if self.sequence_group and self.sequence_group.rank:
+                # All that share rows have the same sums, which count once.
+                sums = {name: value if name.endswith("_max") else 0 * value for name, value in sums.items()}
             # DeepSpeed averages gradients over ranks; ours are shares of one sum.
             self.engine.backward(loss * self.ranks, scale_wrt_gas=False)
             _add(totals, sums)
@@ -279,7 +264,7 @@ class LearnerRank:
         for plan in self._plans(examples):
             micro = self._collate(examples, plan)
             logprobs, _ = self._logprobs(model, micro, entropy=False)
-            if micro.dummy:
+            if micro.dummy or (self.sequence_group and self.sequence_group.rank):
                 continue
             counts = [len(examples[index].token_ids) for index in micro.examples]
             pieces = logprobs.float().cpu().split(counts)
@@ -291,8 +276,10 @@ class LearnerRank:
             return plan_shared(examples, ranks=self.ranks, budget=own.micro_batch_tokens)[self.rank]
         lengths = [item.length for item in examples]
         one_row = needs_one_row(self.settings.model.attention)
-        budget, layout = own.micro_batch_tokens, own.layout
-        return plan_ranks(lengths, ranks=self.ranks, budget=budget, layout=layout, one_row=one_row)[self.rank]
+        together, layout = own.sequence_parallel, own.layout
+        budget, groups = own.micro_batch_tokens * together, self.ranks // together
+        plans = plan_ranks(lengths, ranks=groups, budget=budget, layout=layout, one_row=one_row)
+        return plans[self.rank // together]
 
     def _collate(self, examples: Sequence[Example], plan: MicroPlan) -> MicroBatch:
         if self.settings.shares_prompts:

@@ -15,14 +15,42 @@ from transformers import PreTrainedModel
 
 from agapo.errors import UserError, first_line
 from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, needs_one_row
+from agapo.learner.rl.settings import LearnerSettings
 from agapo.learner.rl.shared_rows import collate_shared
-from agapo.model.logprobs import LogProbModel
+from agapo.model.loading import load_config, small_twin
+from agapo.model.logprobs import LogProbModel, check_head
+from agapo.model.sequence_parallel import SequenceGroup
 
 LENGTHS = (24, 21, 20, 17)
 """Tokens of the made-up sequences."""
 ROWS, ONE_ROW = ((0, 3), (1, 2)), ((0, 1, 2, 3),)
 SLACK = 1e-3
 """Nats that are nobody's fault, even in float32."""
+TWIN_WINDOW = 6
+"""Of a small model on which windows are tried: less than its sequences."""
+
+
+def check_model(model: PreTrainedModel, settings: LearnerSettings, group: SequenceGroup | None) -> None:
+    """Raise UserError where the model, or its `twin_of`, does more than our log-probabilities or rows take in.
+
+    With a `group` of ranks that share rows: collective over them.
+    """
+    check_head(model)
+    if group:
+        # A window is longer than what can be tried on the model itself, here as with shared prompts.
+        check_divided_rows(twin_of(settings, TWIN_WINDOW), group)
+    elif settings.shares_prompts:
+        check_shared_prompts(model)
+        check_shared_prompts(twin_of(settings, TWIN_WINDOW))
+    elif settings.learner.layout == "packed":
+        check_packed_rows(model, settings.model.attention)
+
+
+def twin_of(settings: LearnerSettings, window: int | None = None) -> PreTrainedModel:
+    """Return a small model of the same kind, the same on each rank."""
+    own = settings.model
+    config = load_config(settings.model_path, own.rope_fields)
+    return small_twin(config, dtype=own.dtype, attention=settings.attention, device=settings.device, window=window)
 
 
 @torch.no_grad()
@@ -70,6 +98,34 @@ def check_shared_prompts(model: PreTrainedModel) -> None:
         raise _not_shared(model, f"log-probabilities are off by {off:.2g} nats")
 
 
+@torch.no_grad()
+def check_divided_rows(model: PreTrainedModel, group: SequenceGroup) -> None:
+    """Raise UserError when ranks that share rows do not compute what one computes alone. Collective over them.
+
+    The model's attention is that of `sequence_parallel.py`.
+    """
+    config = model.config.get_text_config()
+    if config.num_attention_heads % group.ranks:
+        raise _not_divided(model, f"its {config.num_attention_heads} heads are not to be divided by {group.ranks}")
+    examples = made_up_examples(config.vocab_size)
+    micro = collate(examples, MicroPlan(ROWS), "packed", str(model.device))
+    alone = _alone(model, examples)
+    try:
+        together = _logprobs(model, examples, micro, group)
+    except (TypeError, RuntimeError, ValueError, KeyError) as error:
+        raise _not_divided(model, first_line(error)) from error
+    off = max(float((found - alone[index]).abs().mean()) for found, index in zip(together, micro.examples, strict=True))
+    if not off <= max(SLACK, 4 * _precision(model, alone)):
+        raise _not_divided(model, f"log-probabilities are off by {off:.2g} nats")
+
+
+def _not_divided(model: PreTrainedModel, reason: str) -> UserError:
+    return UserError(
+        f"learner.sequence_parallel: ranks cannot share the sequences of {type(model).__name__} ({reason}); set "
+        "learner.sequence_parallel=1"
+    )
+
+
 def _not_shared(model: PreTrainedModel, reason: str) -> UserError:
     return UserError(
         f"learner.shared_prompts: the attention of {type(model).__name__} cannot share a prompt between responses "
@@ -98,8 +154,10 @@ def _precision(model: PreTrainedModel, alone: Sequence[Tensor]) -> float:
     return torch.finfo(model.dtype).eps * float(torch.cat(list(alone)).abs().mean())
 
 
-def _logprobs(model: PreTrainedModel, examples: Sequence[Example], micro: MicroBatch) -> list[Tensor]:
+def _logprobs(
+    model: PreTrainedModel, examples: Sequence[Example], micro: MicroBatch, group: SequenceGroup | None = None
+) -> list[Tensor]:
     """Return log π [T] of each example of a micro-batch, in its order."""
     inputs = (micro.input_ids, micro.position_ids, micro.attention_mask, micro.predictors, micro.targets)
-    found, _ = LogProbModel(model)(*inputs, 1.0, entropy=False, shared_prompts=micro.shared_prompts)
+    found, _ = LogProbModel(model, group)(*inputs, 1.0, entropy=False, shared_prompts=micro.shared_prompts)
     return list(found.split([len(examples[index].token_ids) for index in micro.examples]))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from agapo.algorithm.objective import Objective
-from agapo.model.shared_prompts import ATTENTION
+from agapo.model import sequence_parallel, shared_prompts
 from agapo.recipe.learner import LearnerConfig
 from agapo.recipe.model import ModelConfig
 from agapo.recipe.sharding import stage_run
@@ -46,7 +46,9 @@ class LearnerSettings:
     @property
     def attention(self) -> str:
         """What the models compute attention with, as transformers names it."""
-        return ATTENTION if self.shares_prompts else self.model.attention
+        if self.learner.sequence_parallel > 1:
+            return sequence_parallel.ATTENTION
+        return shared_prompts.ATTENTION if self.shares_prompts else self.model.attention
 
     @property
     def max_grad_norm(self) -> float:
