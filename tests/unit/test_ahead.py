@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -88,7 +89,7 @@ class Actor:
         wanted = self.world.lengths[request.id.prompt, request.id.index]
         made = sum(len(segment.token_ids) for segment in segments)
         count = min(wanted - made, self.world.draw.randrange(1, 6))
-        segments.append(Segment([0] * count, [0.0] * count, weights_version=version))
+        segments.append(Segment(np.zeros(count), np.zeros(count), weights_version=version))
         if made + count < wanted:
             return None
         del self.held[request.id]
@@ -283,4 +284,4 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def piece(version: int) -> Piece:
-    return Piece(ResponseId("p", 0, 0), (Segment([1], [0.0], weights_version=version),), "", "paused")
+    return Piece(ResponseId("p", 0, 0), (Segment(np.zeros(1), np.zeros(1), weights_version=version),), "", "paused")
