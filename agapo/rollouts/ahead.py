@@ -12,10 +12,9 @@ The learner takes groups **in the order of the stream**, so a step's prompts are
 is lost, seen twice, or passed over because its responses are long. A group stays here until the step that learns from
 it is over: what a checkpoint holds (`left`) is all that was begun and not learned from, as far as it has come.
 
-The horizon is what bounds staleness. While the
-learner works on step v, whose last prompt is at e, prompts before e + k · prompts_per_step may be begun. A step takes
-prompts_per_step prompts or more, so such a prompt is learned from in step v + k at the latest: no token is ever staler
-than k steps, whatever was dropped.
+The horizon is what bounds staleness. While the learner works on step v, whose last prompt is at e, prompts before
+e + k · prompts_per_step may be begun. A step takes prompts_per_step prompts or more, so such a prompt is learned from
+in step v + k at the latest: no token is ever staler than k steps, whatever was dropped.
 """
 
 import threading
@@ -130,7 +129,7 @@ class Ahead:
         found: list[Waiting] = []
         try:
             self.call(lambda: found.extend(self._left(start)))
-        except BaseException:
+        except Exception:
             if not self.has_failed:
                 raise
             # The thread has ended, and has taken everything out of flight first.
