@@ -26,7 +26,7 @@ from agapo.rollouts.dispatch import Dispatch
 from agapo.rollouts.engine import Piece, PromptRequest, Request, ResponseId, SamplingParams
 from agapo.rollouts.waiting import Waiting, load_waiting, save_waiting
 from agapo.schema import Group, Prompt, Segment
-from agapo.stages.rl.progress import WAITING, Progress, _fresh_enough, begun_before
+from agapo.stages.rl.progress import WAITING, Progress, begun_before, fresh_enough
 from agapo.tracking import RunDirectory
 
 GROUP, A_STEP, STEPS = 2, 3, 5
@@ -168,7 +168,7 @@ class Run:
         self.forget_what_was_begun_after(waiting)
         recipe = recipe_of(self.bound)
         progress = Progress(step=self.step, cursor=self.cursor, updates=self.step)
-        assert all(_fresh_enough(item, recipe, progress) for item in waiting), "the bound allows all of it"
+        assert all(fresh_enough(item, recipe, progress) for item in waiting), "the bound allows all of it"
         pool = Pool(self.world, self.step, self.actors)
         ahead = Ahead(pool, LateJudge(), requests, PARAMS, chunk_prompts=1, start=self.cursor, waiting=waiting)
         try:

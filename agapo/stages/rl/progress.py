@@ -68,7 +68,7 @@ def begun_before(
         return []
     params, waiting = load_waiting(checkpoint.path / WAITING)
     same = params == sampling_params(recipe.rollout, recipe.run.seed)
-    kept = [item for item in waiting if same and _fresh_enough(item, recipe, progress)]
+    kept = [item for item in waiting if same and fresh_enough(item, recipe, progress)]
     if again := len(waiting) - len(kept):
         announce(
             f"{again} of {len(waiting)} prompts that the checkpoint holds responses of are sampled again: "
@@ -77,8 +77,8 @@ def begun_before(
     return kept
 
 
-def _fresh_enough(item: Waiting, recipe: RLRecipe, progress: Progress) -> bool:
-    """Whether no token will be staler than the bound where it is learned from.
+def fresh_enough(item: Waiting, recipe: RLRecipe, progress: Progress) -> bool:
+    """Return whether no token of a prompt will be staler than the bound where it is learned from.
 
     A step takes `prompts_per_step` prompts or more: so the prompt is learned from after so many steps at the latest.
     """
