@@ -41,6 +41,9 @@ class Crowd:
     async def load(self, number: int) -> None:
         self._held[number] = []
 
+    async def update_weights(self, number: int, weights: Any, version: int) -> None:
+        """Take weights, which nothing here is sampled with."""
+
     async def work(self, number: int, requests: Sequence[Request], params: SamplingParams, version: int) -> list[Piece]:
         self._held[number] += requests
         await asyncio.sleep(self._slice_s)
@@ -83,15 +86,16 @@ class _Method:
 class CrowdPool(RolloutPool):
     """The pool as it is, but for who its actors are. Engines like vLLM's: each has a window of responses in flight."""
 
-    def __init__(self, settings: EngineSettings, *, actors: int, slice_s: float):
+    def __init__(self, settings: EngineSettings, crowd: type[Crowd], *given: Any, actors: int):
+        """`crowd`, made of what is `given`, is a process of actors."""
         self._crowds: list[Any] = []
-        self._slice_s, self._count = slice_s, 0
+        self._crowd, self._given, self._count = crowd, given, 0
         super().__init__(settings, actors=actors)
 
     def _start(self, number: int, node: str | None) -> Handle:
         if self._count % A_PROCESS == 0:
             options = {"num_cpus": 0.1, "max_concurrency": 4 * A_PROCESS}
-            self._crowds.append(ray.remote(Crowd).options(**options).remote(self._slice_s))
+            self._crowds.append(ray.remote(self._crowd).options(**options).remote(*self._given))
         self._count += 1
         return Handle(self._crowds[-1], self._count)
 

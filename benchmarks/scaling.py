@@ -31,7 +31,7 @@ from agapo.rollouts.actor import EngineSettings
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.sampling import sample_and_score
 from agapo.schema import Prompt
-from benchmarks.crowd import A_SLICE, CrowdPool
+from benchmarks.crowd import A_SLICE, Crowd, CrowdPool
 
 GROUP, IN_FLIGHT = 8, 16
 REWARD = {"terms": [{"name": "answer", "function": "rewards.math_answer:score"}], "workers": 2}
@@ -73,7 +73,7 @@ def _parse() -> argparse.Namespace:
 def measure(actors: int, responses: int, rate: float) -> Figures:
     """Return microseconds of CPU a response by part, and what there is to say of the size."""
     settings = EngineSettings("none", engine="vllm", vllm=VLLMConfig(in_flight=IN_FLIGHT))
-    pool = CrowdPool(settings, actors=actors, slice_s=actors * A_SLICE / rate)
+    pool = CrowdPool(settings, Crowd, actors * A_SLICE / rate, actors=actors)
     scorer = start_scorer(RewardConfig.model_validate(REWARD))
     try:
         pool.wait_ready()

@@ -9,26 +9,48 @@ between two slices of the actors' work (`call`), and steps aside while somebody 
 slices (half a second at most), or, when it has nothing to do, for the learner to move the horizon.
 
 The learner takes groups **in the order of the stream**, so a step's prompts are what they would be without this: none
-is lost, seen twice, or passed over because its responses are long. The horizon is what bounds staleness. While the
-learner works on step v, whose last prompt is at e, prompts before e + k · prompts_per_step may be begun. A step takes
-prompts_per_step prompts or more, so such a prompt is learned from in step v + k at the latest: no token is ever staler
-than k steps, whatever was dropped.
+is lost, seen twice, or passed over because its responses are long. A group stays here until the step that learns from
+it is over: what a checkpoint holds (`left`) is all that was begun and not learned from, as far as it has come.
+
+The horizon is what bounds staleness. While the learner works on step v, whose last prompt is at e, prompts before
+e + k · prompts_per_step may be begun. A step takes prompts_per_step prompts or more, so such a prompt is learned from
+in step v + k at the latest: no token is ever staler than k steps, whatever was dropped.
 """
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from agapo.rollouts.dispatch import Dispatch
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.sampling import ErrorWatch, Judge
+from agapo.rollouts.waiting import Waiting
 from agapo.schema import Group
 
 T = TypeVar("T")
 LOOK_S = 0.5
 """How often who waits looks whether the thread has failed."""
+LAST_S = 10.0
+"""How long a run that ends waits for the actors' last slices."""
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """A whole group, until it is learned from."""
+
+    group: Group
+    judging: Future[Future[Group]]
+
+    @property
+    def judged(self) -> Group | None:
+        """The group with its verdicts; None where there are none yet, or judging has failed."""
+        if not self.judging.done() or self.judging.exception():
+            return None
+        judged = self.judging.result()
+        return judged.result() if judged.done() and not judged.exception() else None
 
 
 class AheadPool(Protocol):
@@ -51,13 +73,22 @@ class Ahead:
         *,
         chunk_prompts: int,
         start: int,
+        waiting: Iterable[Waiting] = (),
     ):
-        """`requests(position, count)`: prompts of the stream, rendered; `start`: the first position to sample."""
+        """`requests(position, count)`: prompts of the stream, rendered; `start`: the first position to sample.
+
+        `waiting`: what there is already of prompts from `start` on (`left` of the run that goes on here).
+        """
         self._pool, self._judge, self._requests = pool, judge, requests
         self._dispatch = pool.dispatch_ahead(params, chunk_prompts=chunk_prompts)
         self._watch = ErrorWatch(judge)
-        self._start = self._fed = self._horizon = start
-        self._judging: dict[int, Future[Future[Group]]] = {}
+        self._fed = self._horizon = self._taken = start
+        self._positions: dict[int, int] = {}
+        """Of the prompts that are fed and not whole, by their places in the dispatch."""
+        self._begun = {item.position: item for item in waiting}
+        """Of what was begun by the run before: what is not fed yet."""
+        self._sampled: dict[int, _Sampled] = {}
+        """By their positions."""
         # Judging may hold back who submits; that must not hold back the dealing out.
         self._submitting = ThreadPoolExecutor(1, thread_name_prefix="judge")
         self._changed = threading.Condition()
@@ -71,7 +102,7 @@ class Ahead:
     # --- for the learner's thread ---
 
     def groups(self, start: int, count: int, horizon: int) -> list[Group]:
-        """Return the judged groups of the prompts from position `start` on, in order, once.
+        """Return the judged groups of the prompts from position `start` on, in order.
 
         Prompts before `horizon` may be begun from now on. Waits for the slowest of the `count`; raises what sampling or
         judging raised.
@@ -79,9 +110,31 @@ class Ahead:
         self.move_horizon(horizon)
         found: list[Group] = []
         for position in range(start, start + count):
-            self._wait_for(lambda position=position: position in self._judging)
-            found.append(self._result(self._result(self._judging.pop(position))))
+            self._wait_for(lambda position=position: position in self._sampled)
+            found.append(self._result(self._result(self._sampled[position].judging)))
+        self._taken = start + count
         return self._watch.seen(found)
+
+    def learned(self, end: int) -> None:
+        """Let go of the prompts before position `end`: they have been learned from, or dropped."""
+        with self._changed:
+            for position in [position for position in self._sampled if position < end]:
+                del self._sampled[position]
+
+    def left(self, start: int) -> list[Waiting]:
+        """Return what was begun of the prompts from position `start` on, in order; sampling goes on afterwards.
+
+        After a failure (a stop that the user asked for, say) as well, before `close`.
+        """
+        found: list[Waiting] = []
+        try:
+            self.call(lambda: found.extend(self._left(start)))
+        except Exception:
+            if not self.has_failed:
+                raise
+            # The thread has ended, and has taken everything out of flight first.
+            return self._now(start)
+        return found
 
     def move_horizon(self, horizon: int) -> None:
         """Let prompts before it be begun."""
@@ -97,7 +150,8 @@ class Ahead:
     @property
     def waiting(self) -> int:
         """Groups that are sampled and not taken yet."""
-        return len(self._judging)
+        with self._changed:
+            return sum(position >= self._taken for position in self._sampled)
 
     @property
     def busy_s(self) -> float:
@@ -133,9 +187,11 @@ class Ahead:
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
         with self._changed:
-            while not condition():
+            while True:
                 if self._failure:
                     raise self._failure
+                if condition():
+                    return
                 self._changed.wait(LOOK_S)
 
     def _result(self, future: "Future[T]") -> T:
@@ -161,6 +217,8 @@ class Ahead:
                 else:
                     self._take(self._dispatch.poll())
         except BaseException as error:
+            with suppress(Exception):
+                self._take(self._dispatch.pause(LAST_S))
             with self._changed:
                 self._failure = error
                 self._changed.notify_all()
@@ -169,9 +227,22 @@ class Ahead:
 
     def _feed(self) -> None:
         horizon = self._horizon
-        if horizon > self._fed:
-            self._dispatch.feed(self._requests(self._fed, horizon - self._fed))
-            self._fed = horizon
+        if horizon <= self._fed:
+            return
+        positions = range(self._fed, horizon)
+        requests = dict(zip(positions, self._requests(self._fed, len(positions)), strict=True))
+        begun = [self._begun.pop(position) for position in positions if position in self._begun]
+        for item in begun:
+            if item.group:
+                del requests[item.position]
+                self._note(item.position, item.group, judged=item.judged)
+        places = self._dispatch.feed(list(requests.values()))
+        self._positions |= zip(places, requests, strict=True)
+        place_of = dict(zip(requests, places, strict=True))
+        for item in begun:
+            for piece in item.pieces:
+                self._dispatch.keep(replace(piece, id=replace(piece.id, number=place_of[item.position])))
+        self._fed = horizon
 
     def _do_what_was_asked(self) -> None:
         with self._changed:
@@ -188,9 +259,35 @@ class Ahead:
         self._take(self._dispatch.pause())
         self._pauses += 1
 
+    def _left(self, start: int) -> list[Waiting]:
+        self._take(self._dispatch.pause())
+        return self._now(start)
+
+    def _now(self, start: int) -> list[Waiting]:
+        """Return what there is while nothing is in flight."""
+        found = [item for position, item in self._begun.items() if position >= start]
+        for position, sampled in self._sampled.items():
+            if position >= start:
+                judged = sampled.judged
+                found.append(Waiting(position, judged or sampled.group, judged=judged is not None))
+        for place, position in self._positions.items():
+            if pieces := self._dispatch.pieces(place):
+                found.append(Waiting(position, pieces=tuple(pieces)))
+        return sorted(found, key=lambda item: item.position)
+
     def _take(self, found: Iterable[tuple[int, Group]]) -> None:
-        for number, group in found:
+        for place, group in found:
+            self._note(self._positions.pop(place), group, judged=False)
+
+    def _note(self, position: int, group: Group, *, judged: bool) -> None:
+        """Have a whole group judged, where it is not, and tell the learner's thread that it is there."""
+        judging: Future[Future[Group]] = Future()
+        if judged:
+            known: Future[Group] = Future()
+            known.set_result(group)
+            judging.set_result(known)
+        else:
             judging = self._submitting.submit(self._judge.submit, group)
-            with self._changed:
-                self._judging[self._start + number] = judging
-                self._changed.notify_all()
+        with self._changed:
+            self._sampled[position] = _Sampled(group, judging)
+            self._changed.notify_all()

@@ -13,6 +13,7 @@ An answer costs the same with eight actors and with five hundred: nobody looks t
 """
 
 import heapq
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -130,12 +131,21 @@ class Dispatch:
         """Seconds that actors have worked, all of them together."""
         self.feed(requests)
 
-    def feed(self, requests: Sequence[PromptRequest]) -> None:
-        """Take more prompts; their places go on from those before."""
+    def feed(self, requests: Sequence[PromptRequest]) -> range:
+        """Take more prompts; return their places, which go on from those before."""
         places = self._assembly.expect(requests)
         starts = range(0, len(places), self._chunk_prompts)
         self._waiting.extend(_Chunk(places[start : start + self._chunk_prompts]) for start in starts)
         self._unfinished += len(starts)
+        return places
+
+    def keep(self, piece: Piece) -> None:
+        """Take what there is already of a response of a prompt that was just fed."""
+        self._assembly.keep(piece)
+
+    def pieces(self, place: int) -> list[Piece]:
+        """Return what there is of a prompt's responses while nothing is in flight, that is after `pause`."""
+        return self._assembly.pieces(place)
 
     @property
     def idle(self) -> bool:
@@ -164,15 +174,18 @@ class Dispatch:
         yield from groups
         self._look_up()
 
-    def pause(self) -> Iterator[tuple[int, Group]]:
+    def pause(self, within_s: float = math.inf) -> Iterator[tuple[int, Group]]:
         """Take everything out of flight; what there is of it goes on from there with the next poll.
 
-        Yields what has become whole meanwhile.
+        Yields what has become whole meanwhile. A stop that the user asks for waits till this is done: what is in
+        flight belongs into the checkpoint. `within_s`: who has not answered by then is left as he is, in flight.
         """
-        while self._calls:
+        until = time.monotonic() + within_s
+        while self._calls and time.monotonic() < until:
             yield from self._take_answer()
-            self._look_up()
-        for number in [number for number, held in enumerate(self._held) if held]:
+            self._supervise()
+        silent = {call.actor for call in self._calls.values()}
+        for number in [number for number, held in enumerate(self._held) if held and number not in silent]:
             for piece in self._paused(number):
                 self._assembly.keep(piece)
             self._take_back(number)
@@ -295,12 +308,16 @@ class Dispatch:
         self._idle.add(number)
 
     def _look_up(self) -> None:
+        if self._pool.should_stop():
+            raise Interrupted
+        self._supervise()
+
+    def _supervise(self) -> None:
+        """Now and then, see who has come further and who hangs."""
         now = time.monotonic()
         if now < self._look_again:
             return
         self._look_again = now + POLL_S
-        if self._pool.should_stop():
-            raise Interrupted
         self._pool.look()
         for reference, call in list(self._calls.items()):
             if now - call.started > self._pool.chunk_timeout_s:

@@ -43,9 +43,14 @@ class GroupAssembly:
         ]
 
     def keep(self, piece: Piece) -> None:
-        """Take as much as there is of a paused response."""
+        """Take as much as there is of a response, paused, or finished in a group that is not whole yet."""
         if piece.id.number not in self._whole:
-            self._paused.setdefault(piece.id.number, {})[piece.id.index] = piece
+            kept = self._paused if piece.finish == "paused" else self._found
+            kept.setdefault(piece.id.number, {})[piece.id.index] = piece
+
+    def pieces(self, number: int) -> list[Piece]:
+        """Return what there is of a prompt's responses: finished ones, and as much as is kept of paused ones."""
+        return list((self._paused.get(number, {}) | self._found.get(number, {})).values())
 
     def add(self, piece: Piece) -> Group | None:
         """Take a finished response; return its group where that has become whole, once."""

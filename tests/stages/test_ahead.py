@@ -1,6 +1,7 @@
 """Runs that sample ahead of the learner: the same prompts, bounded staleness, and nothing lost over kills and stops."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import pytest
 import ray
 
 from agapo.evaluation.questions import load_questions
+from agapo.learner.checkpoint import latest_checkpoint
 from agapo.learner.rl.group import LearnerGroup
 from agapo.recipe import RLRecipe, load_recipe
 from agapo.rollouts.pool import RolloutPool
+from agapo.rollouts.waiting import Waiting, load_waiting
+from agapo.stages.rl.progress import WAITING
 from agapo.stages.running.system import training_stream
 from tests.stages.conftest import agapo_here, interrupt_after
 from tests.stages.test_rl import rollouts_of, steps_of
@@ -38,6 +42,17 @@ def require_account(run: Path, recipe_file: Path, steps: int) -> None:
     stream = training_stream(recipe, load_questions(recipe.data, recipe.evaluation))
     assert asked(run) == [(prompt.id, visit) for prompt, visit in stream.take(0, taken)]
     assert all(0 <= row["staleness/mean"] <= row["staleness/max"] <= 2 for row in rows.values())
+
+
+def require_learned_from(waiting: Sequence[Waiting], run: Path) -> None:
+    """What a checkpoint held was learned from as it was: whole responses by their texts, others with more behind."""
+    rows = list(map(json.loads, rollouts_of(run)))
+    for item in waiting:
+        texts = [row["text"] for row in rows[4 * item.position : 4 * item.position + 4]]
+        if item.group:
+            assert texts == [response.text for response in item.group.responses]
+        for piece in item.pieces:
+            assert texts[piece.id.index].startswith(piece.text)
 
 
 def require_overlap(events: list[dict[str, Any]]) -> None:
@@ -115,9 +130,14 @@ def test_a_stopped_run_goes_on_with_the_same_account(recipe_file: Path, tmp_path
     run = tmp_path / "rl" / "a"
     stopped = interrupt_after(3, run / "metrics.jsonl", *arguments)
     assert stopped.returncode == 130, stopped.stdout
+    checkpoint = latest_checkpoint(run / "checkpoints")
+    assert checkpoint
+    _, waiting = load_waiting(checkpoint.path / WAITING)
+    assert [item.position for item in waiting][:1] == [checkpoint.state["cursor"]]
     done = agapo_here(*arguments)
     assert done.returncode == 0, done.stderr
     require_account(run, recipe_file, 6)
+    require_learned_from(waiting, run)
 
 
 @pytest.mark.parametrize(

@@ -4,22 +4,24 @@ Which prompts a step takes is the same either way: those that follow in the stre
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from agapo.algorithm.sampling import select_groups, shuffle_rewards
 from agapo.curation.mixing import MixedStream
 from agapo.curation.prompts import PromptStream
-from agapo.errors import UserError
+from agapo.errors import Interrupted, UserError
 from agapo.evaluation.rendering import Renderer
 from agapo.recipe import RLRecipe
 from agapo.rollouts.ahead import Ahead
-from agapo.rollouts.engine import PromptRequest
+from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.pool import RolloutPool
 from agapo.rollouts.sampling import Judge, JudgingError, sample_and_score
+from agapo.rollouts.waiting import Waiting, save_waiting
 from agapo.schema import Batch, Group, Prompt
 from agapo.stages.rl.metrics import Clock, Collected, staleness_metrics
-from agapo.stages.rl.progress import Progress
+from agapo.stages.rl.progress import WAITING, Progress
 from agapo.stages.rl.weight_sync import WeightSync
 from agapo.stages.running.system import sampling_params
 from agapo.tracking import MetricsLogger, RunDirectory
@@ -38,6 +40,8 @@ class Collector:
     weight_sync: WeightSync
     logger: MetricsLogger
     progress: Progress
+    waiting: Sequence[Waiting] = ()
+    """What the run that goes on here had begun."""
     ahead: Ahead | None = None
     """What samples ahead, where the recipe lets it, between `start` and `close`."""
     _busy_s: float = 0.0
@@ -54,9 +58,10 @@ class Collector:
             self.pool,
             self.scorer,
             lambda position, count: self._requests(self.stream.take(position, count)),
-            sampling_params(own, self.recipe.run.seed),
+            self._params,
             chunk_prompts=own.chunk_prompts,
             start=progress.cursor,
+            waiting=self.waiting,
         )
         try:
             yield
@@ -69,6 +74,8 @@ class Collector:
         own = self.recipe
         allowed = own.prompts_per_step + int(own.algorithm.refill.max_extra * own.prompts_per_step)
         collected = Collected(version=self.progress.updates)
+        if self.ahead:
+            self.ahead.learned(self.progress.cursor)
         while collected.prompts < allowed and len(collected.kept) < own.prompts_per_step:
             wanted = min(own.prompts_per_step - len(collected.kept), allowed - collected.prompts)
             position = self.progress.cursor + collected.prompts
@@ -91,7 +98,7 @@ class Collector:
             self.pool,
             self.scorer,
             self._requests(taken),
-            sampling_params(own, self.recipe.run.seed),
+            self._params,
             chunk_prompts=own.chunk_prompts,
             on_sampled=lambda: lap("generate"),
         )
@@ -105,6 +112,10 @@ class Collector:
         further = min(self.recipe.rollout.max_staleness, left) * self.recipe.prompts_per_step
         with clock.phase("generate"):
             return self.ahead.groups(position, count, position + count + further)
+
+    @property
+    def _params(self) -> SamplingParams:
+        return sampling_params(self.recipe.rollout, self.recipe.run.seed)
 
     def _requests(self, taken: Sequence[tuple[Prompt, int]]) -> list[PromptRequest]:
         return [PromptRequest(prompt, self.render(prompt), visit) for prompt, visit in taken]
@@ -124,9 +135,17 @@ class Collector:
             return
         if not self.ahead:
             self.weight_sync(version)
-        elif not self.ahead.has_failed:
-            # Else `collect` says so, when this step has been recorded.
+            return
+        # Where a stop was asked for, `collect` says so, when this step has been recorded.
+        with suppress(Interrupted):
             self.ahead.call(lambda: self.weight_sync(version))
+
+    def save(self, folder: Path) -> list[str]:
+        """Write what was begun and not learned from below a checkpoint's folder; return the files' names."""
+        if not self.ahead:
+            return []
+        save_waiting(folder / WAITING, self._params, self.ahead.left(self.progress.cursor))
+        return [WAITING]
 
     @contextmanager
     def paused(self) -> Iterator[None]:

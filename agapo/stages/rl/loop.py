@@ -12,8 +12,9 @@ meanwhile (`agapo.rollouts.ahead`); a step's prompts are the same then, and its 
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 from agapo.algorithm.kl import SequenceEstimator
@@ -23,7 +24,7 @@ from agapo.errors import Interrupted, ProcessDied, UserError
 from agapo.evaluation.evaluator import Evaluator, mean_accuracy
 from agapo.evaluation.figures import term_means
 from agapo.evaluation.questions import Questions
-from agapo.learner.checkpoint import Unfinished, begin_checkpoint, complete_checkpoint
+from agapo.learner.checkpoint import Saved, Unfinished, begin_checkpoint, complete_checkpoint
 from agapo.learner.rl.batching import Example, examples_of, with_reference
 from agapo.learner.rl.group import LearnerGroup
 from agapo.learner.rl.settings import learning_rate_at
@@ -284,8 +285,12 @@ class RLLoop:
         self.progress.wall_s = self.wall_s
         with self.timeline.phase("checkpoint"):
             state = asdict(self.progress)
-            self.unfinished = begin_checkpoint(self.run.checkpoints, self.progress.step, state, self.learner.save)
+            self.unfinished = begin_checkpoint(self.run.checkpoints, self.progress.step, state, self._save_state)
             self.complete_save(wait=not self.recipe.checkpoint.background)
+
+    def _save_state(self, folder: Path) -> Saved:
+        saved = self.learner.save(folder)
+        return replace(saved, files=[*saved.files, *self.collector.save(folder)])
 
     def complete_save(self, *, wait: bool) -> None:
         """Let the checkpoint that is being written appear if its files are there; with `wait`, once they are."""

@@ -1,10 +1,17 @@
 """Where an RL run is: what a checkpoint holds of the main loop, and how it goes on from there."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 
 from agapo.learner.checkpoint import latest_checkpoint
 from agapo.learner.rl.group import LearnerGroup
+from agapo.recipe import RLRecipe
+from agapo.rollouts.waiting import Waiting, load_waiting
+from agapo.stages.running.system import sampling_params
 from agapo.tracking import RunDirectory
+
+WAITING = "waiting.pkl"
+"""In a checkpoint of a run that samples ahead: what was begun and not learned from (`agapo.rollouts.waiting`)."""
 
 
 @dataclass
@@ -47,6 +54,38 @@ def resume(run: RunDirectory, learner: LearnerGroup) -> Progress:
     progress = Progress(**{name: value for name, value in checkpoint.state.items() if name in known})
     run.truncate_after(progress.step)
     return progress
+
+
+def begun_before(
+    run: RunDirectory, recipe: RLRecipe, progress: Progress, announce: Callable[[str], None]
+) -> list[Waiting]:
+    """Return what the newest checkpoint holds of prompts that were begun and not learned from.
+
+    What the recipe would not sample so any more, or not so early, is sampled again; a line says so.
+    """
+    checkpoint = latest_checkpoint(run.checkpoints)
+    if checkpoint is None or WAITING not in checkpoint.written.files:
+        return []
+    params, waiting = load_waiting(checkpoint.path / WAITING)
+    same = params == sampling_params(recipe.rollout, recipe.run.seed)
+    kept = [item for item in waiting if same and fresh_enough(item, recipe, progress)]
+    if again := len(waiting) - len(kept):
+        announce(
+            f"{again} of {len(waiting)} prompts that the checkpoint holds responses of are sampled again: "
+            f"rollout.{'max_staleness' if same else 'max_new_tokens'} is another now"
+        )
+    return kept
+
+
+def fresh_enough(item: Waiting, recipe: RLRecipe, progress: Progress) -> bool:
+    """Return whether no token of a prompt will be staler than the bound where it is learned from.
+
+    A step takes `prompts_per_step` prompts or more: so the prompt is learned from after so many steps at the latest.
+    """
+    allowed, a_step = recipe.rollout.max_staleness, recipe.algorithm.updates_per_batch
+    steps = (item.position - progress.cursor) // recipe.prompts_per_step
+    oldest = progress.updates if item.oldest is None else item.oldest
+    return allowed > 0 and progress.updates + steps * a_step - oldest <= allowed * a_step
 
 
 def unreached(progress: Progress, correct_at: float) -> str:

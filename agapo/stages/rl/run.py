@@ -26,7 +26,7 @@ from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
 from agapo.stages.rl.collector import Collector
 from agapo.stages.rl.loop import RLLoop
-from agapo.stages.rl.progress import Progress, resume, unreached
+from agapo.stages.rl.progress import Progress, begun_before, resume, unreached
 from agapo.stages.rl.watching import watch
 from agapo.stages.rl.weight_sync import WeightSync
 from agapo.stages.running.deaths import told_in_a_line
@@ -142,6 +142,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
             weight_sync=WeightSync(recipe.rollout.weight_transport, learner, pool, view.announce),
             logger=logger,
             progress=progress,
+            waiting=begun_before(run, recipe, progress, view.announce),
         ),
         evaluator=evaluator,
         exporter=exporter,
