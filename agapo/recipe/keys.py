@@ -196,9 +196,15 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 def fingerprint(recipe: Recipe) -> str:
     """Return a hash of everything that decides what the run computes: of all keys that are not free.
 
-    Without the `steps` of RL, which may go on for more of them.
+    Without the `steps` of RL, which may go on for more of them. Paths in the project, which is where the output folder
+    lies, count as they are seen from there: a project may be moved.
     """
-    content = {key: value for key, value in flatten(resolved(recipe)).items() if _counts(type(recipe), key)}
+    project = f"{recipe.run.output.parent}/"
+    content = {
+        key: value.removeprefix(project) if isinstance(value, str) else value
+        for key, value in flatten(resolved(recipe)).items()
+        if _counts(type(recipe), key)
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

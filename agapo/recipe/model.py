@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from agapo.recipe.section import AbsolutePath, ModelName, Strict
+from agapo.recipe.section import ModelName, RecipePath, Strict
 
 
 class RopeConfig(Strict):
@@ -35,7 +35,7 @@ class ModelConfig(Strict):
 
     path: ModelName | None = None
     """A Hugging Face folder, a hub name, or a GGUF file."""
-    start: AbsolutePath | None = None
+    start: RecipePath | None = None
     """An SFT recipe whose finished run is the model; it is run first when there is none."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"

@@ -22,6 +22,7 @@ from agapo.recipe.read import recipe_stage
 from agapo.tracking import make_console, read_json
 from agapo.tracking.files import write_text_atomic
 from agapo.tracking.model_card import checkpoint_card
+from agapo.tracking.provenance import noted_start
 
 KINDS: dict[str, type[Recipe]] = {"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe}
 
@@ -69,7 +70,7 @@ def _learnt(recipe: Recipe, run: Path, checkpoint: Checkpoint) -> tuple[PreTrain
     """Return the checkpoint's model, in the recipe's type, and its tokenizer."""
     own = recipe.model
     if isinstance(recipe, RLRecipe):
-        start = str((read_json(run / "provenance.json") or {}).get("start") or own.path)
+        start = noted_start(run) or str(own.path)
         model = load_model(start, dtype=own.dtype, rope=own.rope_fields)
         _fill(model, recipe.learner.lora, deepspeed_weights(checkpoint, TAG))
         return model, load_tokenizer(start)

@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LEVELS = [
-    {"errors", "signals", "hub", "schema", "resolve", "forking"},
-    {"recipe", "chat", "sandbox", "algorithm", "model", "cluster", "placement"},
+    {"errors", "signals", "hub", "schema", "resolve", "forking", "built_in"},
+    {"recipe", "chat", "sandbox", "algorithm", "model", "cluster", "placement", "starter"},
     {"curation", "tracking"},
     {"rewarding", "rollouts", "learner", "reporting"},
     {"evaluation"},
