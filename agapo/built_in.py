@@ -53,7 +53,7 @@ def add_built_ins() -> None:
 
 def say_if_hidden(module: ModuleType) -> None:
     """Say once, in the driver, that a module of one's own has taken the place of a built-in one."""
-    place = Path(module.__file__ or "").resolve()
+    place = Path(getattr(module, "__file__", None) or "").resolve()
     hidden = BUILT_IN.joinpath(*module.__name__.split(".")).with_suffix(".py")
     if "AGAPO_VERIFIER" in os.environ or module.__name__ in _said or place == hidden or not hidden.is_file():
         return

@@ -47,12 +47,12 @@ def _keys(*, identity: str = "", later: str = "", free: str = "") -> dict[str, K
 
 CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     base.Recipe: _keys(identity="stage"),
-    run.RunConfig: _keys(identity="seed", free="name output"),
+    run.RunConfig: _keys(identity="seed", free="name output on_step"),
     model.ModelConfig: _keys(identity="path start dtype", later="attention", free="gradient_checkpointing"),
     model.RopeConfig: _keys(identity="type factor original_max_position_embeddings theta max_position_embeddings"),
     data.SourceConfig: _keys(identity="source args path weight"),
     data.DataConfig: _keys(identity="source args path modes max_prompt_tokens overlong"),
-    run.TrackingConfig: _keys(free="wandb project samples_every rollout_rows"),
+    run.TrackingConfig: _keys(free="wandb project tensorboard samples_every rollout_rows"),
     run.CheckpointConfig: _keys(free="every keep"),
     run.ClusterConfig: _keys(free="address"),
     # --- rewards and sampling ---
@@ -78,8 +78,8 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     evaluation.SFTEvaluationConfig: _keys(identity="held_out"),
     evaluation.RLEvaluationConfig: _keys(identity="validation_size pass_at keep", later="every"),
     algorithm.AlgorithmConfig: _keys(
-        identity="preset all_wrong_penalty drop_all_correct drop_all_wrong aggregation updates_per_batch "
-        "shuffle_rewards"
+        identity="preset all_wrong_penalty drop_all_correct drop_all_wrong aggregation objective "
+        "updates_per_batch shuffle_rewards"
     ),
     algorithm.RefillConfig: _keys(identity="max_extra"),
     algorithm.AdvantageConfig: _keys(identity="group group_std global std_floor"),

@@ -29,7 +29,9 @@ import yaml
 from agapo.errors import UserError
 from agapo.recipe import Recipe
 from agapo.recipe.keys import Change, resolved
+from agapo.tracking.board import require_board
 from agapo.tracking.files import keep_steps_up_to, write_text_atomic
+from agapo.tracking.hooks import hooks_of
 from agapo.tracking.ownership import describe, is_finished, is_ours, is_over, next_step, stored_recipe, take_over
 from agapo.tracking.progress import make_console
 from agapo.tracking.provenance import append_history, write_provenance
@@ -53,6 +55,9 @@ class RunDirectory:
         process uses it.
         """
         path = recipe.run_directory
+        # What cannot be looked on with is said before anything is loaded.
+        hooks_of(recipe)
+        require_board(recipe)
         _refuse_passing(path)
         _refuse_foreign(path)
         _make(path)

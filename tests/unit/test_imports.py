@@ -16,7 +16,7 @@ LEVELS = [
     {"evaluation"},
     {"stages"},
     {"preflight"},
-    {"cli"},
+    {"cli", "library"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 APART = [("rollouts", "learner"), ("rewarding", "rollouts"), ("rewarding", "learner")]

@@ -44,6 +44,7 @@ from agapo.model.weights import (
     weight_layout,
     whole,
 )
+from agapo.resolve import resolve
 
 TWIN_WINDOW = 6
 """Of a small model on which windows are tried: less than its sequences."""
@@ -80,6 +81,8 @@ class LearnerRank:
             model_parameters=list(trained_parameters(model).values()),
             optimizer=self._optimizer,
         )
+        named = settings.objective.function
+        self.own_loss = resolve(named, key="algorithm.objective") if named else None
         self.reference: nn.Module | None = None
         self._packed: Tensor | None = None
         self._shared: SharedBuffer | None = None
@@ -203,7 +206,7 @@ class LearnerRank:
 
     def _loss(self, micro: MicroBatch, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
         logprobs, entropy = self._logprobs(self.engine, micro, entropy=True)
-        loss, sums = policy_loss(logprobs, micro.tokens, self.settings.objective, denominator)
+        loss, sums = policy_loss(logprobs, micro.tokens, self.settings.objective, denominator, self.own_loss)
         return loss, sums | {"loss": loss.detach(), "entropy": (entropy * micro.tokens.mask).sum()}
 
     def _logprobs(self, model: Any, micro: MicroBatch, *, entropy: bool) -> tuple[Tensor, Tensor]:

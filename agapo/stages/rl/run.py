@@ -21,6 +21,7 @@ from agapo.placement import Placement
 from agapo.recipe import RLRecipe
 from agapo.recipe.rollout import rollout_warnings
 from agapo.reporting import try_report
+from agapo.resolve import resolve
 from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
@@ -112,6 +113,8 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     exporter = make_exporter(model_path, recipe.model, recipe.learner.lora)
     check_questions(recipe, questions, render, exporter.config)
     check_rewards(recipe.reward)
+    if recipe.algorithm.objective:
+        resolve(recipe.algorithm.objective, key="algorithm.objective")
     scorer, pool, learner = _start_workers(recipe, model_path, stack)
     progress = resume(run, learner)
     began = started - progress.wall_s
@@ -205,6 +208,7 @@ def objective_of(recipe: RLRecipe) -> Objective:
         clip=(own.clip.low, own.clip.high) if own.clip else None,
         aggregation=own.aggregation,
         max_new_tokens=recipe.rollout.max_new_tokens,
+        function=own.objective,
     )
 
 

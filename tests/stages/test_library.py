@@ -1,0 +1,65 @@
+"""docs/library.md, run as it stands there on a small recipe; and a run by a loss of one's own that is AGAPO's."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import agapo
+from tests.stages.conftest import ROOT
+
+pytestmark = pytest.mark.usefixtures("shared_ray")
+
+TIMED = re.compile("^time/|_per_s$")
+SHORT = ("evaluation={every: 0, test_size: 4, validation_size: 4}", "prompts_per_step=2")
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def snippets() -> Iterator[str]:
+    text = (ROOT / "docs/library.md").read_text()
+    yield from re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_runs(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = yaml.safe_load(recipe_file.read_text()) | {
+        "run": {"output": str(tmp_path)},
+        "prompts_per_step": 2,
+        "evaluation": {"every": 0, "test_size": 4, "validation_size": 4},
+    }
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
+    names: dict[str, Any] = {}
+    exec("\n".join(snippets()).replace("recipes/rl/tiny.yaml", str(tmp_path / "small.yaml")), names)
+    said = capsys.readouterr().out
+    assert names["recipe"].steps == 2
+    assert names["summary"]["steps"] == 2
+    lines = [json.loads(line) for line in (tmp_path / "rl/script/metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 2
+    for line in lines:
+        assert f"{line['step']} {line['reward/mean']}" in said
+    assert [len(group.responses) for group in [names["group"]]] == [4]
+    assert {response.reward for response in names["group"].responses} <= {0.0, 1.0}
+    assert names["group"].prompt.columns == {"answer": "42"}
+
+
+def test_a_loss_of_ones_own_in_a_run(recipe_file: Path, tmp_path: Path) -> None:
+    found = {}
+    for name, own in {"built-in": "", "own": "tests.fakes.losses:agapo"}.items():
+        agapo.run(
+            recipe_file, f"run.output={tmp_path}", f"run.name={name}", "steps=2", f"algorithm.objective='{own}'", *SHORT
+        )
+        lines = (tmp_path / "rl" / name / "metrics.jsonl").read_text().splitlines()
+        found[name] = [
+            {key: value for key, value in json.loads(line).items() if not TIMED.search(key)} for line in lines
+        ]
+    assert found["own"] == found["built-in"]
+    assert any(line["policy/grad_norm"] > 0 for line in found["own"])
+    weights = [(tmp_path / "rl" / name / "hf/model.safetensors").read_bytes() for name in found]
+    assert weights[0] == weights[1]
