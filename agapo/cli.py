@@ -156,11 +156,15 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run's folder (outputs/rl/tiny).", show_default=False)],
     step: Annotated[int | None, typer.Option(help="The checkpoint's step; the newest by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the model goes; RUN/exports/step-N by default.")] = None,
+    push: Annotated[
+        str | None, typer.Option(help="Send it to the Hugging Face hub by this name; a finished run's hf/ by default.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make the hub's repository a private one.")] = False,
 ) -> None:
-    """Export the model of a run's checkpoint, finished or not, for transformers and vLLM."""
-    from agapo.stages.export import export_checkpoint
+    """Export the model of a run's checkpoint, finished or not, for transformers and vLLM; also to the hub."""
+    from agapo.stages.export import export_model
 
-    export_checkpoint(run, step, out)
+    export_model(run, step, out, push, private=private)
 
 
 @app.command()
