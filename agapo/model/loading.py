@@ -109,7 +109,7 @@ def load_model(
     try:
         # Of a model with several parts transformers itself finds the one that is the language model.
         plain = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and config.get_text_config() is config
-        if mapped and plain and (weights := mapped_weights(_downloaded(path))):
+        if mapped and plain and (weights := mapped_weights(downloaded(path))):
             kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             model = kind.from_pretrained(None, state_dict=weights, **how)
         else:
@@ -160,7 +160,7 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
 
 
-def _downloaded(path: str) -> Path:
+def downloaded(path: str) -> Path:
     """Return the folder of a hub's model, which is downloaded unless it is in the cache; a local one as it is."""
     if Path(path).is_dir():
         return Path(path)
@@ -214,18 +214,30 @@ def parameter_names(path: str | Path, rope: Mapping[str, Any] | None = None) -> 
     return frozenset(name for name, _ in model.named_parameters())
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str | Path, template: str = "") -> PreTrainedTokenizerBase:
     """Return the tokenizer at `path`, padding on the left; its padding token falls back to the end-of-sequence token.
 
-    Raises UserError when it cannot be loaded or has no chat template.
+    `template`: a chat template (Jinja) in place of its own. Raises UserError when it cannot be loaded, has no chat
+    template, or cannot render the one that is given.
     """
     path = model_folder(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), padding_side="left")
     except (OSError, ValueError, ImportError) as error:
         raise _load_error("tokenizer", path, error) from error
+    if template:
+        tokenizer.chat_template = template
+        try:
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False
+            )
+        except Exception as error:  # a template may raise anything
+            raise UserError(f"model.chat_template: cannot be rendered: {first_line(error)}") from None
     if not tokenizer.chat_template:
-        raise UserError(f"model.path: {path} has no chat template; use an instruction-tuned model, or add its template")
+        raise UserError(
+            f"model.path: {path} has no chat template; use an instruction-tuned model, or give model.chat_template (a "
+            "file)"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

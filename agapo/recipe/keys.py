@@ -48,7 +48,9 @@ def _keys(*, identity: str = "", later: str = "", free: str = "") -> dict[str, K
 CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     base.Recipe: _keys(identity="stage"),
     run.RunConfig: _keys(identity="seed", free="name output on_step"),
-    model.ModelConfig: _keys(identity="path start dtype", later="attention", free="gradient_checkpointing"),
+    model.ModelConfig: _keys(
+        identity="path start chat_template dtype", later="attention", free="gradient_checkpointing"
+    ),
     model.RopeConfig: _keys(identity="type factor original_max_position_embeddings theta max_position_embeddings"),
     data.SourceConfig: _keys(identity="source args path weight"),
     data.DataConfig: _keys(identity="source args path modes max_prompt_tokens overlong"),

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 import yaml
 
 import agapo
-from tests.stages.conftest import ROOT
+from agapo.model.loading import load_tokenizer
+from tests.stages.conftest import ROOT, agapo_here
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 
@@ -63,3 +65,16 @@ def test_a_loss_of_ones_own_in_a_run(recipe_file: Path, tmp_path: Path) -> None:
     assert any(line["policy/grad_norm"] > 0 for line in found["own"])
     weights = [(tmp_path / "rl" / name / "hf/model.safetensors").read_bytes() for name in found]
     assert weights[0] == weights[1]
+
+
+def test_a_base_model_is_sampled_in_a_chat_template_of_ones_own(
+    tiny_model: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model, base := tmp_path / "base")
+    (base / "chat_template.jinja").unlink()
+    (own := tmp_path / "own.jinja").write_text("{% for turn in messages %}Q: {{ turn.content }}\nA:{% endfor %}")
+    overrides = (f"model.path={base}", f"model.chat_template={own}", f"run.output={tmp_path}", "rollout.group_size=2")
+    (group,) = agapo.sample(recipe_file, *overrides, prompts=[{"messages": [{"role": "user", "content": "2+2"}]}])
+    assert load_tokenizer(tiny_model).decode(group.prompt_ids) == "Q: 2+2\nA:"
+    assert len(group.responses) == 2
+    assert agapo_here("check", recipe_file, *overrides).returncode == 0

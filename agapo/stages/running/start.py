@@ -15,6 +15,7 @@ from typing import Any
 
 from agapo.errors import INTERRUPTED, Interrupted, UserError
 from agapo.evaluation.needle import require_green_start
+from agapo.model.templated import with_template
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.read import recipe_stage
 from agapo.signals import handled_by, note
@@ -31,11 +32,18 @@ BEFORE = {"rl": ("sft",), "dpo": ("rl",), "eval": tuple(MAKERS)}
 def starting_model(recipe: Recipe, *, green: bool = True) -> str:
     """Return the folder or hub name of the model to start from; make it first where `model.start` has no run yet.
 
+    With `model.chat_template` it is a folder below the output folder, which has the model and this template.
+
     A line says which it is, and why: a run that starts from another model than its user thinks trains in silence.
 
     Raises UserError where that run fails, was made by another version of its recipe, or, if `green`, has a needle
     test that should be green and is not; or where there is no finished run to start from.
     """
+    model, template = _starting_model(recipe, green=green), recipe.model.chat_template
+    return with_template(model, template, recipe.run.output / "templated") if template else model
+
+
+def _starting_model(recipe: Recipe, *, green: bool) -> str:
     does = "measures" if recipe.stage == "eval" else "starts from"
     if recipe.model.path:
         _say(f"{recipe.stage}: {does} {recipe.model.path} (model.path)")
