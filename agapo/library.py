@@ -80,7 +80,7 @@ def sample(
     if not isinstance(recipe, RLRecipe):
         raise UserError(f"{path}: stage: is '{recipe.stage}'; sampling wants a recipe of 'rl'")
     start_forks(recipe.cluster.address, trainers=False)
-    from agapo.cluster import in_cluster
+    from agapo.cluster import in_cluster, require_gpus
     from agapo.evaluation.rendering import make_renderer
     from agapo.model.loading import load_tokenizer
     from agapo.rewarding.start import start_scorer
@@ -99,6 +99,8 @@ def sample(
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         stack.enter_context(in_cluster(recipe.cluster.address))
+        gpus = recipe.rollout.actors * recipe.rollout.gpus_per_actor
+        require_gpus(gpus, "rollout.actors × gpus_per_actor", recipe.cluster.address)
         scorer = start_scorer(recipe.reward)
         stack.callback(scorer.close)
         pool = start_rollouts(recipe.model, folder, recipe.rollout, stop)

@@ -83,6 +83,10 @@ def _names(recipe: Trained) -> Rows:
     if recipe.run.on_step:
         resolve(recipe.run.on_step, key="run.on_step")
         sources.append(recipe.run.on_step)
+    if isinstance(recipe, RLRecipe):
+        for name, given in recipe.evaluation.sets.items():
+            resolve(given.source, key=f"evaluation.sets.{name}.source")
+            sources.append(given.source)
     if isinstance(recipe, RLRecipe) and (own := recipe.algorithm.objective):
         resolve(own, key="algorithm.objective")
         sources.append(own)

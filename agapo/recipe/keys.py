@@ -78,7 +78,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
         "timeout_s max_restarts",
     ),
     evaluation.SFTEvaluationConfig: _keys(identity="held_out"),
-    evaluation.RLEvaluationConfig: _keys(identity="validation_size pass_at keep", later="every"),
+    evaluation.RLEvaluationConfig: _keys(identity="validation_size pass_at keep sets", later="every"),
     algorithm.AlgorithmConfig: _keys(
         identity="preset all_wrong_penalty drop_all_correct drop_all_wrong aggregation objective "
         "updates_per_batch shuffle_rewards"

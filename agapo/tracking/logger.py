@@ -52,8 +52,9 @@ class MetricsLogger:
         first. Online, steps that W&B has seen already (after the checkpoint, before the crash) are passed over
         by W&B; they are the same steps.
         """
-        self._files = [path.open("a", encoding="utf-8") for path in (run.metrics, run.rollouts, run.reward_errors)]
-        self._metrics, self._rollouts, self._errors = self._files
+        paths = (run.metrics, run.rollouts, run.reward_errors, run.answers)
+        self._files = [path.open("a", encoding="utf-8") for path in paths]
+        self._metrics, self._rollouts, self._errors, self._answers = self._files
         self._hooks = hooks_of(recipe)
         self._board = Board(run.path / "tensorboard") if recipe.tracking.tensorboard else None
         self._table_rows = recipe.tracking.rollout_rows
@@ -95,6 +96,10 @@ class MetricsLogger:
             self._send(step, lambda: {"rollout/samples": _table(shown)})
             if self._board:
                 self._board.show(step, shown)
+
+    def log_answers(self, step: int, name: str, groups: Sequence[Group]) -> None:
+        """Write the answers of an evaluation, on the questions called `name`, as lines of `answers.jsonl`."""
+        self._write(self._answers, [{"set": name, **row} for row in _rollout_rows(step, groups, None, None)])
 
     def log_errors(self, step: int, groups: Sequence[Group]) -> int:
         """Write each response whose scoring met an error to `reward_errors.jsonl`, with all the reward read.

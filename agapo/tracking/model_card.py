@@ -73,7 +73,8 @@ def _without_places(value: Any, run: Path) -> Any:
         return {key: _without_places(item, run) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without_places(item, run) for item in value]
-    if not isinstance(value, str | Path) or not Path(value).is_absolute():
+    # A stop text may begin with a stroke as well.
+    if not isinstance(value, str | Path) or not Path(value).is_absolute() or len(Path(value).parts) < 3:
         return value
     path, project = Path(value), run.resolve().parents[2]
     return str(path.relative_to(project)) if path.is_relative_to(project) else hub_name(value) or path.name

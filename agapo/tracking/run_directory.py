@@ -6,6 +6,7 @@
       metrics.jsonl         one line of numbers a step
       rollouts.jsonl        one line a sampled response
       reward_errors.jsonl   one line an error met in scoring
+      answers.jsonl         one line an answer of an evaluation during RL, `set` naming the questions
       timeline.json         what each process did when (RL; opens in Perfetto)
       summary.json          written at the end, with `"finished": true`
       learning_curve.png report.html
@@ -105,6 +106,11 @@ class RunDirectory:
         return self.path / "reward_errors.jsonl"
 
     @property
+    def answers(self) -> Path:
+        """One line an answer of an evaluation."""
+        return self.path / "answers.jsonl"
+
+    @property
     def timeline(self) -> Path:
         """What each process did when, in Chrome's trace-event format."""
         return self.path / "timeline.json"
@@ -154,7 +160,7 @@ class RunDirectory:
 
         With no checkpoint to resume from, `truncate_after(-1)` drops everything.
         """
-        for path in (self.metrics, self.rollouts, self.reward_errors):
+        for path in (self.metrics, self.rollouts, self.reward_errors, self.answers):
             keep_steps_up_to(path, step)
         keep_timeline_up_to(self.timeline, step)
 

@@ -78,3 +78,21 @@ def test_a_base_model_is_sampled_in_a_chat_template_of_ones_own(
     assert load_tokenizer(tiny_model).decode(group.prompt_ids) == "Q: 2+2\nA:"
     assert len(group.responses) == 2
     assert agapo_here("check", recipe_file, *overrides).returncode == 0
+
+
+def test_more_questions_are_measured_and_answers_kept(recipe_file: Path, tmp_path: Path) -> None:
+    sets = "{other: {source: tests.fakes.questions:prompts}}"
+    own = ("steps=1", "prompts_per_step=2", f"evaluation={{every: 1, test_size: 4, validation_size: 4, sets: {sets}}}")
+    agapo.run(recipe_file, f"run.output={tmp_path}", "run.name=sets", *own)
+    answers, metrics = (
+        [json.loads(line) for line in (tmp_path / "rl/sets" / name).read_text().splitlines()]
+        for name in ("answers.jsonl", "metrics.jsonl")
+    )
+    of_a_step = ["validation"] * 4 + ["other"] * 3
+    assert [(row["step"], row["set"]) for row in answers] == [(step, name) for step in (0, 1) for name in of_a_step]
+    measured = [row for row in metrics if "eval/reward" in row]
+    assert [row["step"] for row in measured] == [0, 1]
+    for row in measured:
+        asked = [answer for answer in answers if (answer["step"], answer["set"]) == (row["step"], "other")]
+        assert row["eval/other/reasoning"] == sum(answer["correct"] for answer in asked) / 3
+    assert {answer["prompt"] for answer in answers if answer["set"] == "other"} == {"other 0?", "other 1?", "other 2?"}

@@ -32,6 +32,7 @@ def finished_run(project: Path, start: str) -> Path:
         "steps": 3,
         "run": {"output": str(project / "outputs"), "name": "mine"},
         "model": {"path": start},
+        "rollout": {"stop": ["/end"]},
         "data": {
             "source": "data.files:prompts",
             "path": str(project / "rows/train.jsonl"),
@@ -67,6 +68,7 @@ def test_a_card_names_its_base_and_no_place_on_this_machine(start: str, name: st
     recipe = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])
     assert recipe["model"]["path"] == (name or "mine")
     assert (recipe["run"]["output"], recipe["data"]["args"]) == ("outputs", {"own": "x"})
+    assert recipe["rollout"]["stop"] == ["/end"]
     for place in (str(tmp_path), "/home/", "/secret", "/models", "/project"):
         assert place not in card
 
