@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from agapo.model.operations import layer_weights
-from agapo.model.sizes import ModelSizes
+from agapo.model.sizes import NF4_BLOCK, ModelSizes
 
 GIB = 1024**3
 BUCKET = 500_000_000
@@ -64,6 +64,8 @@ class FineTuningSetup:
     gradient_checkpointing: bool = False
     adapters: int | None = None
     """Parameters of the LoRA adapters; None trains all weights."""
+    quantized: bool = False
+    """Whether frozen linear maps are held in 4 bits (`quantized.py`)."""
     gpu: bool = True
 
     @property
@@ -156,7 +158,7 @@ def state_parts(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
 
 
 def _plain_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
-    frozen = 0 if setup.adapters is None else setup.number * sizes.parameters
+    frozen = 0 if setup.adapters is None else frozen_bytes(sizes, setup.number, quantized=setup.quantized)
     trained = sizes.parameters if setup.adapters is None else setup.adapters
     parts = [
         Part("weights", frozen + 4 * trained),
@@ -177,6 +179,8 @@ def _sharded_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
     share = -(-trained // setup.ranks)
     sharded = setup.zero_stage == 3
     weights = number * (-(-whole // setup.ranks) if sharded else whole)
+    if setup.quantized:
+        weights = frozen_bytes(sizes, number, quantized=True) + number * trained
     # Where the optimizer is in the host's memory, so are the gradients that it is given.
     gradients = 4 * (trained if setup.zero_stage == 1 else share)
     parts = [
@@ -191,6 +195,18 @@ def _sharded_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
     if sharded:
         parts.append(Part("gathered weights", number * min(whole, LIVE), "backward"))
     return parts
+
+
+def frozen_bytes(sizes: ModelSizes, number: int, *, quantized: bool) -> int:
+    """Return the bytes of weights that are not trained, `number` each; linear maps 4 bits and a scale a block, if so.
+
+    Of a quantized map the product takes a whole copy for the moment: the largest one's is counted.
+    """
+    if not quantized:
+        return number * sizes.parameters
+    linear = [inputs * outputs for inputs, outputs in sizes.linear.values() if inputs % NF4_BLOCK == 0]
+    held = sizes.layers * sum(linear)
+    return number * (sizes.parameters - held) + held // 2 + 4 * held // NF4_BLOCK + number * max(linear, default=0)
 
 
 # --- activations ---

@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from agapo.errors import UserError, first_line
-from agapo.model.loading import downloaded, load_tokenizer, model_folder, replace_folder
+from agapo.model.loading import load_tokenizer, local_files, replace_folder
 from agapo.recipe.model import ORIGIN
 
 
@@ -26,7 +26,7 @@ def with_template(model: str, template: Path, place: Path) -> str:
         tokenizer = load_tokenizer(model, text)
         new = place / f".{uuid.uuid4().hex}"
         tokenizer.save_pretrained(new)
-        for path in downloaded(model_folder(model)).iterdir():
+        for path in local_files(model).iterdir():
             if not (new / path.name).exists():
                 (new / path.name).symlink_to(path.resolve())
         (new / ORIGIN).write_text(model, encoding="utf-8")

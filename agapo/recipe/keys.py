@@ -95,7 +95,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
         later="learning_rate schedule warmup_steps max_grad_norm",
         free="ranks gpus_per_rank gpu_gib zero_stage offload max_restarts threads",
     ),
-    lora.LoRAConfig: _keys(identity="rank alpha dropout targets"),
+    lora.LoRAConfig: _keys(identity="rank alpha dropout targets quantize"),
     sft.SFTRecipe: _keys(identity="steps epochs"),
     trainer.SFTTrainingConfig: _keys(identity="rows_per_step row_tokens", free="micro_batch_rows"),
     model.CreateModelConfig: _keys(
