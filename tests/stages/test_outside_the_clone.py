@@ -33,7 +33,8 @@ def dialogues(split):
 
 def pairs(split):
     for row in prompts(split):
-        yield {"prompt": row["messages"][0]["content"], "chosen": row["answer"], "rejected": "no"}
+        chosen, rejected = ([{"role": "assistant", "content": text}] for text in (row["answer"], "no"))
+        yield {"prompt": row["messages"], "chosen": chosen, "rejected": rejected}
 """
 REWARD = """
 from rewards.answers.numbers import read_number  # a built-in helper
