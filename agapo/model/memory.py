@@ -66,6 +66,8 @@ class FineTuningSetup:
     """Parameters of the LoRA adapters; None trains all weights."""
     quantized: bool = False
     """Whether frozen linear maps are held in 4 bits (`quantized.py`)."""
+    background: bool = False
+    """Whether checkpoints are copied to the host's memory, and written from there."""
     gpu: bool = True
 
     @property
@@ -154,7 +156,18 @@ def overhead_part(parts: list[Part], ranks: int) -> Part:
 
 def state_parts(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
     """Return weights, gradients and the optimizer's state, with what is needed to reduce and apply gradients."""
-    return _sharded_state(sizes, setup) if setup.zero_stage else _plain_state(sizes, setup)
+    parts = _sharded_state(sizes, setup) if setup.zero_stage else _plain_state(sizes, setup)
+    if setup.background:
+        parts.append(Part("copy for a checkpoint", _saved_bytes(sizes, setup), host=True))
+    return parts
+
+
+def _saved_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
+    """Of the first rank, which saves the weights that are trained, and its share of the optimizer as all do."""
+    trained = sizes.parameters if setup.adapters is None else setup.adapters
+    share = -(-trained // setup.ranks) if setup.zero_stage else trained
+    weights = share if setup.zero_stage == 3 else trained
+    return (setup.number if setup.zero_stage else 4) * weights + (12 if setup.zero_stage else 8) * share
 
 
 def _plain_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:

@@ -10,7 +10,6 @@ an engine that holds them so too, the reference (adapters off), and what is expo
 weights with the rounded values. Rounding those again changes nothing (a block's largest is exact, and its scale).
 """
 
-import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -29,8 +28,6 @@ def quantization(config: PreTrainedConfig, dtype: str) -> BitsAndBytesConfig:
     """Return what transformers quantizes the linear maps of a model by. Raises UserError without bitsandbytes."""
     if not find_spec("bitsandbytes"):
         raise UserError("lora.quantize: nf4 needs the package bitsandbytes; run 'pip install bitsandbytes'")
-    # On CPUs it asks for a package of kernels that are not needed.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",

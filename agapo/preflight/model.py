@@ -159,6 +159,7 @@ def setup_of(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> FineTuningSetu
         gradient_checkpointing=recipe.model.gradient_checkpointing,
         adapters=sizes.adapter_parameters(lora.rank, lora.targets) if lora else None,
         quantized=bool(lora and lora.quantize),
+        background=recipe.checkpoint.background and own.zero_stage > 0,
         gpu=bool(own.gpus_per_rank),
     )
 

@@ -65,6 +65,7 @@ def learner_setup(recipe: RLRecipe, sizes: ModelSizes) -> FineTuningSetup:
         gradient_checkpointing=recipe.model.gradient_checkpointing,
         adapters=sizes.adapter_parameters(own.lora.rank, own.lora.targets, "learner.lora") if own.lora else None,
         quantized=bool(own.lora and own.lora.quantize),
+        background=recipe.checkpoint.background,
         gpu=bool(own.gpus_per_rank),
     )
 

@@ -55,7 +55,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     data.SourceConfig: _keys(identity="source args path weight"),
     data.DataConfig: _keys(identity="source args path modes max_prompt_tokens overlong"),
     run.TrackingConfig: _keys(free="wandb project tensorboard samples_every rollout_rows"),
-    run.CheckpointConfig: _keys(free="every keep"),
+    run.CheckpointConfig: _keys(free="every keep background"),
     run.ClusterConfig: _keys(free="address"),
     # --- rewards and sampling ---
     reward.RewardTerm: _keys(identity="name function form weight domains args", later="deadline_s"),

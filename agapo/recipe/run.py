@@ -29,6 +29,9 @@ class CheckpointConfig(Strict):
 
     every: int = Field(default=50, ge=1)
     keep: int = Field(default=2, ge=1)
+    background: bool = False
+    """Write it while training goes on; the hosts' memory takes a copy of what their ranks save. (In SFT and preference
+    learning under ZeRO.)"""
 
 
 class TrackingConfig(Strict):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from agapo.algorithm.objective import policy_loss
 from agapo.errors import UserError
+from agapo.learner.background import BackgroundWriter
 from agapo.learner.deepspeed_config import deepspeed_config, sharded_loading, skip_compiled_extension
 from agapo.learner.process_group import group_variables
 from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, needs_one_row, plan_ranks
@@ -84,6 +85,9 @@ class LearnerRank:
             model_parameters=list(trained_parameters(model).values()),
             optimizer=self._optimizer,
         )
+        self._writer = BackgroundWriter() if settings.background else None
+        if self._writer:
+            self.engine.checkpoint_engine = self._writer
         named = settings.objective.function
         self.own_loss = resolve(named, key="algorithm.objective") if named else None
         self.reference: nn.Module | None = None
@@ -356,8 +360,12 @@ class LearnerRank:
         return self.deepspeed.zero.GatheredParameters([parameter])
 
     def save(self, directory: Path) -> None:
-        """Write weights, or adapters, and optimizer state below `directory`. Collective."""
+        """Write weights, or adapters, and optimizer state below `directory`, or begin to. Collective."""
         self.engine.save_checkpoint(str(directory), tag=TAG, exclude_frozen_parameters=True)
+
+    def written(self, *, wait: bool) -> bool:
+        """Return whether what `save` was to write is on the disk; with `wait`, once it is. Raises UserError."""
+        return self._writer is None or self._writer.written(wait=wait)
 
     def load(self, directory: Path, tag: str = TAG) -> None:
         """Take weights and optimizer state from `directory`: shards, or their universal form. Collective."""
