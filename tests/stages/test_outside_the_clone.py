@@ -33,8 +33,9 @@ def dialogues(split):
 
 def pairs(split):
     for row in prompts(split):
-        chosen, rejected = ([{"role": "assistant", "content": text}] for text in (row["answer"], "no"))
-        yield {"prompt": row["messages"], "chosen": chosen, "rejected": rejected}
+        chosen, rejected = ({"role": "assistant", "content": text} for text in (row["answer"], "no"))
+        about = {"mode": "non_reasoning", "domain": "math", "language": "en"}
+        yield {"prompt": row["messages"], "chosen": chosen, "rejected": rejected, **about}
 """
 REWARD = """
 from rewards.answers.numbers import read_number  # a built-in helper
