@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from agapo import __version__
+from agapo.built_in import find_recipe
 from agapo.errors import Interrupted, UserError
 from agapo.forking.driver import start_forks
 from agapo.signals import Stopped, exit_status, handled_by, stop_at_once
@@ -24,10 +25,20 @@ app = typer.Typer(
     help="Post-training for language models: supervised fine-tuning, reinforcement learning with AGAPO, preferences.",
 )
 
-RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False, callback=find_recipe)]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Recipe keys to change, as key.path=value.", show_default=False)
 ]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The project's folder; it is made.", show_default=False)],
+) -> None:
+    """Lay out a project: the recipes, and a reward, a data source and a recipe of your own to begin with."""
+    from agapo.starter import lay_out
+
+    lay_out(folder)
 
 
 @app.command()
@@ -112,7 +123,9 @@ def check(
 @app.command()
 def plan(
     recipe: RecipePath,
-    cluster: Annotated[Path, typer.Option(help="The described cluster, a YAML file (recipes/cluster/).")],
+    cluster: Annotated[
+        Path, typer.Option(help="The described cluster, a YAML file (recipes/cluster/).", callback=find_recipe)
+    ],
     overrides: Overrides = None,
     prompt_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a prompt, on average.")] = None,
     response_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a response, on average.")] = None,
@@ -143,11 +156,15 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run's folder (outputs/rl/tiny).", show_default=False)],
     step: Annotated[int | None, typer.Option(help="The checkpoint's step; the newest by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where the model goes; RUN/exports/step-N by default.")] = None,
+    push: Annotated[
+        str | None, typer.Option(help="Send it to the Hugging Face hub by this name; a finished run's hf/ by default.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make the hub's repository a private one.")] = False,
 ) -> None:
-    """Export the model of a run's checkpoint, finished or not, for transformers and vLLM."""
-    from agapo.stages.export import export_checkpoint
+    """Export the model of a run's checkpoint, finished or not, for transformers and vLLM; also to the hub."""
+    from agapo.stages.export import export_model
 
-    export_checkpoint(run, step, out)
+    export_model(run, step, out, push, private=private)
 
 
 @app.command()

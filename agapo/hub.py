@@ -1,12 +1,18 @@
-"""The way to the Hugging Face hub, looked for once: without one, its libraries would try for a minute each time."""
+"""The Hugging Face hub: the way to it, and models that are sent there.
+
+The way is looked for once: without one, the hub's libraries would try for a minute each time.
+"""
 
 import os
 import socket
 import sys
 import threading
 from functools import cache
+from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
+
+from agapo.errors import UserError, first_line
 
 PATIENCE_S = 5.0
 """How long the hub may take to answer, the look-up of its name included."""
@@ -54,3 +60,28 @@ def _go_offline() -> None:
     for module in ("huggingface_hub.constants", "datasets.config"):
         if module in sys.modules:
             sys.modules[module].HF_HUB_OFFLINE = True  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def push(folder: Path, name: str, *, private: bool) -> str:
+    """Send a model's folder, its card included, to the hub as `name`, and return its address there.
+
+    A repository of that name is made (`private` or public) where there is none; else it gets a new commit. Raises
+    UserError where the hub cannot be reached or refuses.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import (
+        HFValidationError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage] of whatever client it has
+    )
+
+    why = missing_way() or ("HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "")
+    if why:
+        raise UserError(f"--push {name}: {why}; the model is in {folder}: push it from where there is one")
+    api = HfApi()
+    try:
+        made = api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Upload with agapo")
+    except (OSError, HTTPError, HFValidationError) as error:
+        mend = "name it ORGANISATION/NAME or NAME, and log in with 'hf auth login' or HF_TOKEN (with write access)"
+        raise UserError(f"--push {name}: the hub refuses it ({first_line(error)}); {mend}") from None
+    return str(made)

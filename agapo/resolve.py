@@ -1,7 +1,8 @@
 """Turn `rewards.math_answer:score` into the function it names.
 
 Recipes name rewards and data sources this way; they are looked up with the working directory on the
-path, as uvicorn and celery do, so a user's own file next to the recipe needs no installation.
+path, as uvicorn and celery do, so a user's own file next to the recipe needs no installation; `agapo.built_in` adds
+those that the toolkit brings.
 """
 
 import importlib
@@ -11,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from agapo.built_in import add_built_ins, say_if_hidden
 from agapo.errors import UserError
 
 
@@ -24,6 +26,7 @@ def resolve(name: str, *, key: str) -> Callable[..., Any]:
     if not attribute:
         raise UserError(f"{key}: '{name}' should be 'package.module:function', e.g. 'rewards.math_answer:score'")
     _put_working_directory_on_path()
+    add_built_ins()
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -32,6 +35,7 @@ def resolve(name: str, *, key: str) -> Callable[..., Any]:
     if not callable(function):
         known = [item for item in vars(module) if callable(getattr(module, item)) and not item.startswith("_")]
         raise UserError(f"{key}: '{module_name}' has no function '{attribute}'{did_you_mean(attribute, known)}")
+    say_if_hidden(module)
     return function
 
 

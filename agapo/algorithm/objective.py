@@ -13,6 +13,7 @@ and ranks is the loss of the batch.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from agapo.algorithm.kl import kl_coefficients
+from agapo.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Objective:
     aggregation: Literal["sequence", "token", "response_mean"] = "sequence"
     max_new_tokens: int = 1
     """The constant that `token` aggregation divides by."""
+    function: str = ""
+    """`package.module:function`, a loss instead of this module's (`OwnLoss`); empty: this module's."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,30 @@ class TokenBatch:
     """[T] 1 for tokens that the weights at hand sampled, on which engine and learner are compared; None: all."""
 
 
+OwnLoss = Callable[[Tensor, TokenBatch, Objective, float], Tensor]
+"""`loss(logprobs, tokens, objective, denominator) -> Tensor`, what they are in `policy_loss`, a scalar with gradient.
+
+It is asked for each micro-batch, and the sum of its answers, over ranks too, is the loss of the update: it divides by
+`denominator` and by nothing that it counts itself, and leaves tokens with `tokens.mask` 0 out.
+"""
+
+
 def policy_loss(
-    logprobs: Tensor, tokens: TokenBatch, objective: Objective, denominator: float
+    logprobs: Tensor, tokens: TokenBatch, objective: Objective, denominator: float, own: OwnLoss | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the loss (a scalar) and sums for the metrics.
+    """Return the loss (a scalar), by `own` where it is given, and sums for the metrics.
 
     logprobs [T] under the policy being trained, with gradient. `denominator` is the nominal number of responses
     of the *whole* update, not of this micro-batch: a step with fewer groups takes a smaller step.
+
+    Raises UserError where `own` returns something else.
     """
     log_ratio = _log_ratio(logprobs.detach(), tokens.sampler_logprobs, tokens)
+    if own:
+        loss = own(logprobs, tokens, objective, denominator)
+        if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
+            raise UserError(f"algorithm.objective: '{objective.function}' should return a scalar tensor with gradient")
+        return loss, _sums(log_ratio, logprobs.detach(), tokens, objective)
     weights = importance_weights(log_ratio, tokens, objective)
     per_token = _policy_term(logprobs, tokens, weights, objective)
     if objective.kl_coefficient:

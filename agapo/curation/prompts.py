@@ -54,13 +54,14 @@ def read_prompts(
 ) -> list[Prompt]:
     """Return a split's prompts, in the source's order. Raises UserError when there are none, or a row is malformed."""
     rows = read_rows(source, split, args, path, key)
-    prompts = [_prompt(row, split, f"{source}: {split} row {number}") for number, row in enumerate(rows, start=1)]
+    prompts = [as_prompt(row, split, f"{source}: {split} row {number}") for number, row in enumerate(rows, start=1)]
     if not prompts:
         raise UserError(f"{key}.source: {source} has no {split} rows{f' in {path}' if path else ''}")
     return prompts
 
 
-def _prompt(row: Mapping[str, Any], split: str, place: str) -> Prompt:
+def as_prompt(row: Mapping[str, Any], split: str, place: str) -> Prompt:
+    """Return a data source's row as a prompt. Raises UserError, naming its `place`, where it is malformed."""
     messages = row.get("messages")
     if not isinstance(messages, Sequence) or not messages or not all(map(_is_turn, messages)):
         raise UserError(f"{place}: column 'messages' should be a list of turns with 'role' and 'content'")

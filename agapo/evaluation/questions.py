@@ -1,13 +1,13 @@
 """The questions of a run: read, split, and checked against the model's context before anything is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
 from transformers import PreTrainedConfig
 
 from agapo.curation.mixing import share_out
-from agapo.curation.prompts import hold_out, read_prompts, require_own_ids
+from agapo.curation.prompts import hold_out, question_key, read_prompts, require_own_ids
 from agapo.errors import UserError
 from agapo.evaluation.rendering import Renderer, check_lengths
 from agapo.recipe.data import DataConfig, SourceConfig
@@ -122,6 +122,43 @@ def fitting_test_questions(
             raise UserError(f"{key}.max_prompt_tokens: {data.max_prompt_tokens} leaves nothing; raise it")
     check_lengths(questions, render, config, max_prompt_tokens=data.max_prompt_tokens, max_new_tokens=max_new_tokens)
     return questions
+
+
+def load_sets(recipe: RLRecipe, render: Renderer, config: PreTrainedConfig) -> dict[str, list[Prompt]]:
+    """Return the questions of each of `evaluation.sets`, as `fitting_test_questions` does."""
+    own, found = recipe.data, {}
+    for name, given in recipe.evaluation.sets.items():
+        data = DataConfig(
+            source=given.source,
+            args=given.args,
+            path=given.path,
+            max_prompt_tokens=own.max_prompt_tokens,
+            overlong=own.overlong,
+        )
+        found[name] = fitting_test_questions(
+            data,
+            recipe.evaluation.test_size,
+            recipe.reward,
+            render,
+            config,
+            max_new_tokens=recipe.rollout.max_new_tokens,
+            key=f"evaluation.sets.{name}",
+        )
+    return found
+
+
+def without_asked(questions: Questions, sets: Mapping[str, Sequence[Prompt]]) -> Questions:
+    """Return the questions, without the training questions that a set asks. Raises UserError where none is left."""
+    asked = {question_key(prompt.messages) for prompts in sets.values() for prompt in prompts}
+    if not asked:
+        return questions
+    parts = {}
+    for name, part in questions.parts.items():
+        train = [prompt for prompt in part.train if question_key(prompt.messages) not in asked]
+        if not train:
+            raise UserError(f"evaluation.sets: every training question of '{name}' is asked in a set; give other rows")
+        parts[name] = replace(part, train=train, overlap=part.overlap + len(part.train) - len(train))
+    return Questions(parts)
 
 
 def check_questions(

@@ -222,18 +222,30 @@ def parameter_names(path: str | Path, rope: Mapping[str, Any] | None = None) -> 
     return frozenset(name for name, _ in model.named_parameters())
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str | Path, template: str = "") -> PreTrainedTokenizerBase:
     """Return the tokenizer at `path`, padding on the left; its padding token falls back to the end-of-sequence token.
 
-    Raises UserError when it cannot be loaded or has no chat template.
+    `template`: a chat template (Jinja) in place of its own. Raises UserError when it cannot be loaded, has no chat
+    template, or cannot render the one that is given.
     """
     path = model_folder(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path), padding_side="left")
     except (OSError, ValueError, ImportError) as error:
         raise _load_error("tokenizer", path, error) from error
+    if template:
+        tokenizer.chat_template = template
+        try:
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False
+            )
+        except Exception as error:  # a template may raise anything
+            raise UserError(f"model.chat_template: cannot be rendered: {first_line(error)}") from None
     if not tokenizer.chat_template:
-        raise UserError(f"model.path: {path} has no chat template; use an instruction-tuned model, or add its template")
+        raise UserError(
+            f"model.path: {path} has no chat template; use an instruction-tuned model, or give model.chat_template (a "
+            "file)"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -80,6 +80,16 @@ def _names(recipe: Trained) -> Rows:
     if isinstance(recipe, DPORecipe) and (given := recipe.pairs.rows):
         resolve(given.source, key="pairs.rows.source")
         sources.append(given.source)
+    if recipe.run.on_step:
+        resolve(recipe.run.on_step, key="run.on_step")
+        sources.append(recipe.run.on_step)
+    if isinstance(recipe, RLRecipe):
+        for name, given in recipe.evaluation.sets.items():
+            resolve(given.source, key=f"evaluation.sets.{name}.source")
+            sources.append(given.source)
+    if isinstance(recipe, RLRecipe) and (own := recipe.algorithm.objective):
+        resolve(own, key="algorithm.objective")
+        sources.append(own)
     if recipe.reward is None:
         kind = "log-probabilities of the pairs" if isinstance(recipe, DPORecipe) else "loss on held-out dialogues"
         return [("functions", ", ".join(sources)), ("measure", f"the {kind}: there are no questions and no reward")]

@@ -18,6 +18,7 @@ from agapo.model.loading import create_model, load_config, load_tokenizer
 from agapo.model.memory import GIB, FineTuningSetup, Memory, training_memory
 from agapo.model.rope import extend_context
 from agapo.model.sizes import ModelSizes, config_sizes, published_sizes
+from agapo.model.templated import read_template
 from agapo.model.tokenizer import build_tokenizer
 from agapo.preflight.sampling import actor_memory, actor_verdict, vllm_share
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe
@@ -33,24 +34,27 @@ def base_recipe(recipe: Recipe) -> Recipe:
     Raises UserError where the chain is a ring, or begins with the last finished run and there is none.
     """
     seen: list[Path] = []
-    rope = recipe.model.rope
+    rope, template = recipe.model.rope, recipe.model.chat_template
     while start := recipe.model.start:
         if start in seen:
             raise UserError(f"model.start: {start} starts, in the end, from itself")
         seen.append(start)
         recipe = start_recipe(recipe)
         rope = rope or recipe.model.rope
+        template = template or recipe.model.chat_template
     path = recipe.model.path
     if not path and not (isinstance(recipe, SFTRecipe) and recipe.create):
         path = str(last_finished(recipe) / "hf")
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"rope": rope, "path": path})})
+    own = {"rope": rope, "path": path, "chat_template": template}
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update=own)})
 
 
 def base_tokenizer(base: Recipe) -> PreTrainedTokenizerBase | None:
     """Return the tokenizer of the model, None where it cannot be reached or is yet to be trained."""
     if isinstance(base, SFTRecipe) and base.create:
         return None if base.create.vocabulary else build_tokenizer()
-    return _reached(lambda: load_tokenizer(str(base.model.path)), base)[0]
+    template = read_template(base.model.chat_template) if base.model.chat_template else ""
+    return _reached(lambda: load_tokenizer(str(base.model.path), template), base)[0]
 
 
 def _reached(load: Callable[[], Any], base: Recipe) -> tuple[Any, str]:

@@ -84,6 +84,9 @@ class AlgorithmConfig(Strict):
     aggregation: Literal["sequence", "token", "response_mean"] = "sequence"
     """`sequence`: sum over a response's tokens (the paper); `token`: that over the constant `max_new_tokens`;
     `response_mean`: each response averaged over its own length (GRPO)."""
+    objective: str = ""
+    """`package.module:function`, a loss of your own, called as `loss(logprobs, tokens, objective, denominator)`
+    (docs/library.md); empty: AGAPO's, or the preset's, by the keys of this section."""
     updates_per_batch: int = Field(default=1, ge=1)
     """Optimizer updates a batch; each takes its share of the groups."""
     shuffle_rewards: bool = False

@@ -1,9 +1,11 @@
 """The section `evaluation`: how a model's accuracy on test questions is measured, in every stage."""
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from agapo.recipe.data import SourceConfig
 from agapo.recipe.section import Strict
 from agapo.schema import MODES, Mode
 
@@ -38,3 +40,14 @@ class RLEvaluationConfig(EvaluationConfig):
     """Before training, sample so many responses a validation question and report pass@k; 0 skips it."""
     keep: Literal["best", "last"] = "best"
     """Which weights are exported: the best on the validation questions, or the last."""
+    sets: dict[str, SourceConfig] = Field(default_factory=dict)
+    """More questions to measure on beside the validation questions, by name: the test splits of other sources, each up
+    to `test_size`, judged by the same rewards. They choose nothing, and what is asked in them is not trained on."""
+
+    @field_validator("sets")
+    @classmethod
+    def _names_of_their_own(cls, sets: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
+        for name in sets:
+            if name in (*MODES, "reward") or not re.fullmatch(r"[\w\-.]+", name):
+                raise ValueError(f"'{name}' cannot be a set's name: take letters, digits, '-', '_', and no mode's name")
+        return sets

@@ -47,12 +47,14 @@ def _keys(*, identity: str = "", later: str = "", free: str = "") -> dict[str, K
 
 CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     base.Recipe: _keys(identity="stage"),
-    run.RunConfig: _keys(identity="seed", free="name output"),
-    model.ModelConfig: _keys(identity="path start dtype", later="attention", free="gradient_checkpointing"),
+    run.RunConfig: _keys(identity="seed", free="name output on_step"),
+    model.ModelConfig: _keys(
+        identity="path start chat_template dtype", later="attention", free="gradient_checkpointing"
+    ),
     model.RopeConfig: _keys(identity="type factor original_max_position_embeddings theta max_position_embeddings"),
     data.SourceConfig: _keys(identity="source args path weight"),
     data.DataConfig: _keys(identity="source args path modes max_prompt_tokens overlong"),
-    run.TrackingConfig: _keys(free="wandb project samples_every rollout_rows"),
+    run.TrackingConfig: _keys(free="wandb project tensorboard samples_every rollout_rows"),
     run.CheckpointConfig: _keys(free="every keep background"),
     run.ClusterConfig: _keys(free="address"),
     # --- rewards and sampling ---
@@ -76,10 +78,10 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
         "gpus_per_rank gpu_gib timeout_s max_restarts",
     ),
     evaluation.SFTEvaluationConfig: _keys(identity="held_out"),
-    evaluation.RLEvaluationConfig: _keys(identity="validation_size pass_at keep", later="every"),
+    evaluation.RLEvaluationConfig: _keys(identity="validation_size pass_at keep sets", later="every"),
     algorithm.AlgorithmConfig: _keys(
-        identity="preset all_wrong_penalty drop_all_correct drop_all_wrong aggregation updates_per_batch "
-        "shuffle_rewards"
+        identity="preset all_wrong_penalty drop_all_correct drop_all_wrong aggregation objective "
+        "updates_per_batch shuffle_rewards"
     ),
     algorithm.RefillConfig: _keys(identity="max_extra"),
     algorithm.AdvantageConfig: _keys(identity="group group_std global std_floor"),
@@ -196,9 +198,15 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 def fingerprint(recipe: Recipe) -> str:
     """Return a hash of everything that decides what the run computes: of all keys that are not free.
 
-    Without the `steps` of RL, which may go on for more of them.
+    Without the `steps` of RL, which may go on for more of them. Paths in the project, which is where the output folder
+    lies, count as they are seen from there: a project may be moved.
     """
-    content = {key: value for key, value in flatten(resolved(recipe)).items() if _counts(type(recipe), key)}
+    project = f"{recipe.run.output.parent}/"
+    content = {
+        key: value.removeprefix(project) if isinstance(value, str) else value
+        for key, value in flatten(resolved(recipe)).items()
+        if _counts(type(recipe), key)
+    }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -4,7 +4,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from agapo.recipe.section import AbsolutePath, ModelName, Strict
+from agapo.recipe.section import AbsolutePath, ModelName, RecipePath, Strict
+
+ORIGIN = "made_from.txt"
+"""In a folder that is a model with another chat template (`agapo.model.templated`): the model's own folder or name."""
 
 
 class RopeConfig(Strict):
@@ -35,8 +38,10 @@ class ModelConfig(Strict):
 
     path: ModelName | None = None
     """A Hugging Face folder, a hub name, or a GGUF file."""
-    start: AbsolutePath | None = None
+    start: RecipePath | None = None
     """An SFT recipe whose finished run is the model; it is run first when there is none."""
+    chat_template: AbsolutePath | None = None
+    """A file with a chat template (Jinja) in place of the model's own, or for a base model, which has none."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     gradient_checkpointing: bool = False

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from agapo.built_in import BUILT_IN
 from agapo.errors import UserError
 from agapo.recipe.base import Recipe
 from agapo.recipe.hardware import DescribedCluster
@@ -66,7 +67,7 @@ def recipe_stage(path: Path) -> str:
 
 def _read_yaml(path: Path, what: str) -> dict[str, Any]:
     if not path.is_file():
-        near = [str(item) for item in Path("recipes").glob("*/*.yaml")]
+        near = [str(item.relative_to(root)) for root in (Path(), BUILT_IN) for item in root.glob("recipes/*/*.yaml")]
         raise UserError(f"{path}: no such {what}{did_you_mean(str(path), near)}")
     try:
         text = path.read_text(encoding="utf-8")

@@ -18,6 +18,9 @@ class RunConfig(Strict):
     name: str = Field(default="", pattern=r"^([\w\-][\w.\-]*)?$")
     """Folder below `<output>/<stage>/`; defaults to the recipe's file name."""
     seed: int = Field(default=0, ge=0)
+    on_step: str = ""
+    """`package.module:function`, called as `function(step, metrics)` with each line of `metrics.jsonl`: a step's, and
+    an evaluation's. What it raises is said, and it is not called again."""
     output: AbsolutePath = Field(default=Path("outputs"), validate_default=True)
 
 
@@ -37,6 +40,8 @@ class TrackingConfig(Strict):
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """`auto`: online where a W&B key is configured, offline otherwise."""
     project: str = "agapo"
+    tensorboard: bool = False
+    """Write metrics and samples for TensorBoard as well, below the run's folder (`agapo[tensorboard]`)."""
     samples_every: int = Field(default=20, ge=0)
     """Show one sampled response every so many steps; 0 never."""
     rollout_rows: int = Field(default=8, ge=0)

@@ -5,6 +5,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from agapo.built_in import find_recipe
 from agapo.schema import MODES, Mode
 
 V = TypeVar("V")
@@ -22,6 +23,10 @@ def _absolute(path: Path) -> Path:
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 """A local path, made absolute on loading: Ray workers may run elsewhere."""
+
+
+RecipePath = Annotated[Path, AfterValidator(lambda path: _absolute(find_recipe(path)))]
+"""A recipe's file, made absolute on loading: one's own, or the built-in one of that name."""
 
 
 def _absolute_if_local(name: str) -> str:

@@ -74,6 +74,8 @@ class SFTRecipe(Recipe):
             raise ValueError(
                 "give one of 'create' (random weights), 'model.path' (a model) and 'model.start' (another SFT recipe)"
             )
+        if self.create and self.model.chat_template:
+            raise ValueError("model.chat_template: a model made with 'create' has its own; leave it out")
         if bool(self.steps) == bool(self.epochs):
             raise ValueError("give either 'steps' or 'epochs', not both or neither")
         return self

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from agapo.errors import UserError
+from agapo.hub import push
 from agapo.learner.checkpoint import Checkpoint, deepspeed_weights, read_checkpoint, steps_of
 from agapo.learner.rl.settings import TAG
 from agapo.learner.trl.callbacks import STATE
@@ -19,22 +20,35 @@ from agapo.model.loading import export_hf, load_model, load_tokenizer
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.read import recipe_stage
-from agapo.tracking import make_console, read_json
+from agapo.tracking import is_finished, make_console, read_json
 from agapo.tracking.files import write_text_atomic
 from agapo.tracking.model_card import checkpoint_card
+from agapo.tracking.provenance import noted_start
 
 KINDS: dict[str, type[Recipe]] = {"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe}
 
 
-def export_checkpoint(run: Path, step: int | None, out: Path | None) -> None:
-    """Write the model of a checkpoint to `out`, by default `RUN/exports/step-N`.
+def export_model(run: Path, step: int | None, out: Path | None, name: str | None, *, private: bool) -> None:
+    """Write the model of a checkpoint to `out`, by default `RUN/exports/step-N`, and send it to the hub as `name`.
 
-    Raises UserError where the folder holds no run, the run has no such checkpoint, or the checkpoint is not complete.
+    With a name and neither step nor `out`, what is sent is the `hf/` of a finished run. Raises UserError where the
+    folder holds no run, the run has no such checkpoint, the checkpoint is not complete, or the hub refuses it.
     """
     recipe = _recipe_of(run)
+    finished = name and step is None and out is None and is_finished(run) and (run / "hf").is_dir()
+    folder = run / "hf" if finished else _exported(recipe, run, step, out, again=bool(name))
+    if name:
+        address = push(folder, name, private=private)
+        make_console().print(f"Pushed {folder} to {address}", soft_wrap=True, highlight=False)
+
+
+def _exported(recipe: Recipe, run: Path, step: int | None, out: Path | None, *, again: bool) -> Path:
+    """Write a checkpoint's model, unless it is there and may be used again, and return its folder."""
     checkpoint = read_checkpoint(_chosen(run, step))
     number = int(checkpoint.state["step"])
     folder = out or run / "exports" / f"step-{number:06d}"
+    if again and (folder / "config.json").is_file():
+        return folder  # an earlier push did not come through
     if folder.exists():
         raise UserError(f"{folder}: is there already; delete it, or give --out another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -42,6 +56,7 @@ def export_checkpoint(run: Path, step: int | None, out: Path | None) -> None:
     export_hf(model, tokenizer, folder)
     write_text_atomic(folder / "README.md", checkpoint_card(run, recipe, number))
     make_console().print(f"Step {number} of {run} is in {folder}", soft_wrap=True, highlight=False)
+    return folder
 
 
 def _recipe_of(run: Path) -> Recipe:
@@ -69,7 +84,7 @@ def _learnt(recipe: Recipe, run: Path, checkpoint: Checkpoint) -> tuple[PreTrain
     """Return the checkpoint's model, in the recipe's type, and its tokenizer."""
     own = recipe.model
     if isinstance(recipe, RLRecipe):
-        start = str((read_json(run / "provenance.json") or {}).get("start") or own.path)
+        start = noted_start(run) or str(own.path)
         lora = recipe.learner.lora
         model = adapted_start(start, own, lora) if lora else load_model(start, dtype=own.dtype, rope=own.rope_fields)
         _fill(model, lora, deepspeed_weights(checkpoint, TAG))

@@ -8,7 +8,7 @@ it is; the lines of its `rollouts.jsonl` lack the data's columns.
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from agapo.chat import END_THINK
 from agapo.errors import UserError
 from agapo.recipe import DPORecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.read import recipe_stage
-from agapo.recipe.reward import require_terms
+from agapo.recipe.reward import RewardConfig, require_terms
 from agapo.rewarding.start import start_scorer
 from agapo.schema import Group, Prompt, Response
 from agapo.tracking.files import json_line, write_text_atomic
@@ -40,42 +40,60 @@ def score_file(path: Path, overrides: list[str], responses: Path | None, out: Pa
     groups = read_groups(responses)
     if recipe.reward is None:
         raise UserError(f"{path}: has no 'reward' to try")
-    require_terms(recipe.reward, {group.prompt.domain for group in groups})
-    scorer = start_scorer(recipe.reward)
+    judged = judge(recipe.reward, groups)
+    if out:
+        write_text_atomic(out, "".join(map(json_line, score_rows(judged))))
+    _print_scores([term.name for term in recipe.reward.terms], judged)
+
+
+def judge(reward: RewardConfig, groups: Sequence[Group]) -> list[Group]:
+    """Return the groups with their rewards. Raises UserError as a run would, before anything is scored."""
+    require_terms(reward, {group.prompt.domain for group in groups})
+    scorer = start_scorer(reward)
     try:
         console = make_console()
         shown = track(groups, "scoring", console=console, disable=not console.is_terminal)
-        judged = list(scorer.judge(shown))
+        return list(scorer.judge(shown))
     finally:
         scorer.close()
-    if out:
-        write_text_atomic(out, "".join(json_line(_row(response)) for group in judged for response in group.responses))
-    _print_scores([term.name for term in recipe.reward.terms], judged)
+
+
+def score_rows(judged: Sequence[Group]) -> list[dict[str, Any]]:
+    """Return a row a response: `completion`, `reward`, `correct`, `reward_parts`, `reward_error`."""
+    return [_row(response) for group in judged for response in group.responses]
 
 
 def read_groups(path: Path) -> list[Group]:
     """Return the responses of a JSON-lines file. Raises UserError naming the line that cannot be read."""
     if not path.is_file():
         raise UserError(f"--responses: {path}: no such file")
-    found: dict[str, Group] = {}
     with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                group = _group(line, f"{path}:{number}", number)
-                known = found.setdefault(group.prompt.id, group)
-                if known is not group:
-                    found[group.prompt.id] = Group(known.prompt, (), known.responses + group.responses)
-    if not found:
+        numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not numbered:
         raise UserError(f"--responses: {path}: is empty")
+    return as_groups((number, f"{path}:{number}", _parsed(line, f"{path}:{number}")) for number, line in numbered)
+
+
+def as_groups(rows: Iterable[tuple[int, str, Any]]) -> list[Group]:
+    """Return the responses of rows, each with its number and its place (for errors), as groups by `prompt_id`."""
+    found: dict[str, Group] = {}
+    for number, place, row in rows:
+        group = _group(row, place, number)
+        known = found.setdefault(group.prompt.id, group)
+        if known is not group:
+            found[group.prompt.id] = Group(known.prompt, (), known.responses + group.responses)
     return list(found.values())
 
 
-def _group(line: str, place: str, number: int) -> Group:
+def _parsed(line: str, place: str) -> Any:
     try:
-        row: dict[str, Any] = json.loads(line)
+        return json.loads(line)
     except ValueError as error:
         raise UserError(f"{place}: not JSON ({error})") from None
-    if not isinstance(row, dict):
+
+
+def _group(row: Any, place: str, number: int) -> Group:
+    if not isinstance(row, Mapping):
         raise UserError(f"{place}: should be an object with 'completion' and the reward's columns")
     completion = row.get("completion", row.get("text"))
     if not isinstance(completion, str):

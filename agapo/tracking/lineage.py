@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from agapo.recipe.model import ORIGIN
 from agapo.tracking.files import read_json
 from agapo.tracking.progress import make_console, print_table
 
@@ -31,6 +32,8 @@ def lineage_of(model: str | Path | None) -> Lineage:
     if model is None:
         return []
     folder = Path(model)
+    if (folder / ORIGIN).is_file():
+        return lineage_of((folder / ORIGIN).read_text(encoding="utf-8"))
     summary = read_json(folder.parent / "summary.json") if folder.name == "hf" else None
     if summary is None:
         return [{"model": str(model)}]

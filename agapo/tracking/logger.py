@@ -1,4 +1,4 @@
-"""Numbers and samples of each step, to JSON lines files and to Weights & Biases.
+"""Numbers and samples of each step, to JSON lines files, to Weights & Biases and to TensorBoard.
 
 The files are the record: they are complete whatever becomes of W&B. Metric names have a group before the
 slash (`reward/ group/ kl/ policy/ mismatch/ rollout/ time/ eval/`), which W&B turns into sections.
@@ -19,7 +19,9 @@ from urllib.parse import urlsplit
 
 from agapo.recipe import Recipe
 from agapo.schema import Group, Response
+from agapo.tracking.board import Board
 from agapo.tracking.files import json_line
+from agapo.tracking.hooks import Hook, hooks_of
 from agapo.tracking.run_directory import RunDirectory
 
 WandbMode = Literal["online", "offline", "disabled"]
@@ -50,8 +52,11 @@ class MetricsLogger:
         first. Online, steps that W&B has seen already (after the checkpoint, before the crash) are passed over
         by W&B; they are the same steps.
         """
-        self._files = [path.open("a", encoding="utf-8") for path in (run.metrics, run.rollouts, run.reward_errors)]
-        self._metrics, self._rollouts, self._errors = self._files
+        paths = (run.metrics, run.rollouts, run.reward_errors, run.answers)
+        self._files = [path.open("a", encoding="utf-8") for path in paths]
+        self._metrics, self._rollouts, self._errors, self._answers = self._files
+        self._hooks = hooks_of(recipe)
+        self._board = Board(run.path / "tensorboard") if recipe.tracking.tensorboard else None
         self._table_rows = recipe.tracking.rollout_rows
         self.wandb_mode = choose_wandb_mode(recipe.tracking.wandb)
         """Where W&B logs to; `disabled` imports no wandb."""
@@ -62,9 +67,15 @@ class MetricsLogger:
             self._guarded("start", lambda: self._start_wandb(run, recipe, resume))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write a step's numbers: one line in `metrics.jsonl`, with NaN and infinities as null, and W&B."""
+        """Write a step's numbers: one line in `metrics.jsonl`, with NaN and infinities as null, W&B and TensorBoard.
+
+        Then the hooks are called.
+        """
         self._write(self._metrics, [{"step": step, **metrics}])
         self._send(step, lambda: dict(metrics))
+        if self._board:
+            self._board.log(step, metrics)
+        self._hooks = [hook for hook in self._hooks if _called(hook, step, dict(metrics))]
 
     def log_rollouts(
         self,
@@ -83,6 +94,12 @@ class MetricsLogger:
         shown = rows[: self._table_rows]
         if shown:
             self._send(step, lambda: {"rollout/samples": _table(shown)})
+            if self._board:
+                self._board.show(step, shown)
+
+    def log_answers(self, step: int, name: str, groups: Sequence[Group]) -> None:
+        """Write the answers of an evaluation, on the questions called `name`, as lines of `answers.jsonl`."""
+        self._write(self._answers, [{"set": name, **row} for row in _rollout_rows(step, groups, None, None)])
 
     def log_errors(self, step: int, groups: Sequence[Group]) -> int:
         """Write each response whose scoring met an error to `reward_errors.jsonl`, with all the reward read.
@@ -97,6 +114,8 @@ class MetricsLogger:
         """End the run in W&B as finished (0) or failed, and close the files."""
         self._guarded("finish", lambda: self._wandb.finish(exit_code=exit_code) if self._wandb else None)
         self._wandb = None
+        if self._board:
+            self._board.close()
         for file in self._files:
             file.close()
 
@@ -135,6 +154,18 @@ class MetricsLogger:
             # A dead network must not hold up the end of a run; what was not sent stays on disk for `wandb sync`.
             settings=wandb.Settings(silent=True, console="off", init_timeout=60, finish_timeout=120),
         )
+
+
+def _called(hook: Hook, step: int, metrics: Mapping[str, float]) -> bool:
+    """Call a hook, and return whether it is to be called again: looking on never ends a run."""
+    try:
+        hook(step, metrics)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        name = getattr(hook, "__qualname__", repr(hook))
+        log.warning("run.on_step: %s raised %s at step %d; it is not called again", name, reason, step)
+        return False
+    return True
 
 
 def choose_wandb_mode(setting: Literal["auto", "online", "offline", "disabled"]) -> WandbMode:

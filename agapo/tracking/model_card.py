@@ -9,7 +9,8 @@ import yaml
 import agapo
 from agapo.recipe import Recipe
 from agapo.tracking.files import write_text_atomic
-from agapo.tracking.lineage import MEASURES, lineage_entry
+from agapo.tracking.lineage import MEASURES, lineage_entry, lineage_of
+from agapo.tracking.provenance import noted_start
 from agapo.tracking.run_directory import RunDirectory
 
 STAGES = {"sft": "supervised fine-tuning", "rl": "reinforcement learning", "dpo": "preference learning"}
@@ -29,12 +30,12 @@ def model_card(run: RunDirectory, recipe: Recipe, summary: Mapping[str, Any]) ->
             f"# {recipe.run.name}\n",
             f"Made by {STAGES.get(recipe.stage, recipe.stage)} with agapo {agapo.__version__}.\n",
             *_exported(summary.get("exported")),
-            _usage(run.hf),
+            USAGE,
             "## Where it came from\n",
             *_way(way),
             "\n## Data\n",
-            *_data(recipe),
-            *_pairs(summary.get("pairs")),
+            *_data(recipe, run.path),
+            *_pairs(_without_places(summary.get("pairs"), run.path)),
             "\n## Results\n",
             *_held_out(summary.get("held_out")),
             *_results(way),
@@ -48,7 +49,7 @@ def checkpoint_card(run: Path, recipe: Recipe, step: int) -> str:
     """Return the card of a checkpoint's model; `run`: its run's folder."""
     return "\n".join(
         [
-            _front_matter(recipe, []),
+            _front_matter(recipe, lineage_of(noted_start(run) or recipe.model.path)),
             f"# {recipe.run.name}, step {step}\n",
             f"The weights of step {step} of the run `{run.name}` ({STAGES.get(recipe.stage, recipe.stage)}), exported "
             f"from its checkpoint with agapo {agapo.__version__}.",
@@ -58,17 +59,43 @@ def checkpoint_card(run: Path, recipe: Recipe, step: int) -> str:
 
 
 def _recipe(run: Path) -> list[str]:
-    return ["\n## Recipe\n", "```yaml", (run / "recipe.yaml").read_text().strip(), "```\n"]
+    content = _without_places(yaml.safe_load((run / "recipe.yaml").read_text()), run)
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True).strip()
+    return ["\n## Recipe\n", "```yaml", text, "```\n"]
+
+
+def _without_places(value: Any, run: Path) -> Any:
+    """Return plain values without places on the machine that made them: a card is for others.
+
+    A path in the project of the run in folder `run` is shown from there, of another its last name alone.
+    """
+    if isinstance(value, Mapping):
+        return {key: _without_places(item, run) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_places(item, run) for item in value]
+    # A stop text may begin with a stroke as well.
+    if not isinstance(value, str | Path) or not Path(value).is_absolute() or len(Path(value).parts) < 3:
+        return value
+    path, project = Path(value), run.resolve().parents[2]
+    return str(path.relative_to(project)) if path.is_relative_to(project) else hub_name(value) or path.name
+
+
+def hub_name(model: str | Path) -> str | None:
+    """Return the hub's name of a model: it is one, or a folder of the hub's cache; None where it is not known."""
+    if not Path(model).is_absolute():
+        return str(model)
+    cached = next((part for part in Path(model).parts if part.startswith("models--")), "")
+    return cached.removeprefix("models--").replace("--", "/") or None
 
 
 def _front_matter(recipe: Recipe, way: Iterable[Mapping[str, Any]]) -> str:
-    bases = [entry["model"] for entry in way if "stage" not in entry]
+    bases = [hub_name(entry["model"]) for entry in way if "stage" not in entry]
     fields = {
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "tags": ["agapo", recipe.stage],
         # A folder of one's own is no name that the hub knows.
-        **({"base_model": bases[0]} if bases and not Path(bases[0]).is_absolute() else {}),
+        **({"base_model": bases[0]} if bases and bases[0] else {}),
     }
     return f"---\n{yaml.safe_dump(fields, sort_keys=False)}---\n"
 
@@ -77,13 +104,12 @@ def _exported(exported: Mapping[str, Any] | None) -> list[str]:
     return [f"The weights are those of step {exported['step']}: {exported['why']}.\n"] if exported else []
 
 
-def _usage(folder: Path) -> str:
-    return f"""```python
+USAGE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{folder}")
-tokenizer = AutoTokenizer.from_pretrained("{folder}")
-messages = [{{"role": "user", "content": "..."}}]
+model = AutoModelForCausalLM.from_pretrained(".")  # the folder of this file, or the model's name on the hub
+tokenizer = AutoTokenizer.from_pretrained(".")
+messages = [{"role": "user", "content": "..."}]
 # enable_thinking=False answers at once.
 inputs = tokenizer.apply_chat_template(
     messages, add_generation_prompt=True, enable_thinking=True, return_dict=True, return_tensors="pt"
@@ -97,7 +123,7 @@ def _way(way: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = []
     for number, entry in enumerate(way, start=1):
         if "stage" not in entry:
-            lines.append(f"{number}. `{entry['model']}`")
+            lines.append(f"{number}. `{hub_name(entry['model']) or Path(entry['model']).name}`")
             continue
         stage = STAGES.get(entry["stage"], entry["stage"])
         recipe = Path(entry["recipe"]).name if entry.get("recipe") else "?"
@@ -105,13 +131,13 @@ def _way(way: Iterable[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _data(recipe: Recipe) -> list[str]:
+def _data(recipe: Recipe, run: Path) -> list[str]:
     lines = []
     for section in ("data", "prompts"):
         own = getattr(recipe, section, None)
         for name, source in (own.parts if own else {}).items():
-            where = f" from `{source.path}`" if source.path else ""
-            args = f" with {source.args}" if source.args else ""
+            where = f" from `{_without_places(source.path, run)}`" if source.path else ""
+            args = f" with {_without_places(source.args, run)}" if source.args else ""
             lines.append(f"- {section}, {name}: `{source.source}`{where}{args}")
     return lines
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import yaml
 
+from agapo.built_in import BUILT_IN
 from agapo.errors import UserError
 from agapo.recipe import Recipe, RLRecipe, fingerprint
 from agapo.recipe.keys import BEFORE_TRAINING, SHARDED, Change, KeyClass, changes
 from agapo.recipe.sharding import can_be_divided_anew, stage_run
 from agapo.tracking.files import read_json
+from agapo.tracking.provenance import weights_mark
 
 MADE_ANEW = ("start", "data")
 """Folders that a run makes before any work, from its recipe alone."""
@@ -86,8 +88,27 @@ def _changes_by_class(path: Path, recipe: Recipe) -> dict[KeyClass, list[Change]
     found: dict[KeyClass, list[Change]] = {"identity": [], "later": [], "free": []}
     if stored := stored_recipe(path):
         for kind, change in changes(recipe, stored):
-            found[kind].append(change)
+            if not _lies_elsewhere(path, recipe, stored, change):
+                found[kind].append(change)
     return found
+
+
+def _lies_elsewhere(path: Path, recipe: Recipe, stored: Mapping[str, Any], change: Change) -> bool:
+    """Whether a changed key names what it has named before, in another place: a project may be moved.
+
+    What lies in the project is known by its place there, and a start anywhere by its weights.
+    """
+    key, was, now = change
+    if key == "model.path" and isinstance(now, str):
+        known = (read_json(path / "provenance.json") or {}).get("start_weights")
+        if known and known == weights_mark(Path(now)):
+            return True
+    before = (stored.get("run") or {}).get("output")
+    if not before or not isinstance(was, str) or not isinstance(now, str):
+        return False
+    # A built-in recipe, which an environment brings, and `agapo init` lays out, is the same in both.
+    moves = [(Path(before).parent, recipe.run.output.parent), (BUILT_IN, recipe.run.output.parent)]
+    return any(Path(was).is_relative_to(old) and new / Path(was).relative_to(old) == Path(now) for old, new in moves)
 
 
 def _differs_unseen(path: Path, recipe: Recipe) -> bool:

@@ -6,6 +6,7 @@
       metrics.jsonl         one line of numbers a step
       rollouts.jsonl        one line a sampled response
       reward_errors.jsonl   one line an error met in scoring
+      answers.jsonl         one line an answer of an evaluation during RL, `set` naming the questions
       timeline.json         what each process did when (RL; opens in Perfetto)
       summary.json          written at the end, with `"finished": true`
       learning_curve.png report.html
@@ -29,7 +30,9 @@ import yaml
 from agapo.errors import UserError
 from agapo.recipe import Recipe
 from agapo.recipe.keys import Change, resolved
+from agapo.tracking.board import require_board
 from agapo.tracking.files import keep_steps_up_to, write_text_atomic
+from agapo.tracking.hooks import hooks_of
 from agapo.tracking.ownership import describe, is_finished, is_ours, is_over, next_step, stored_recipe, take_over
 from agapo.tracking.progress import make_console
 from agapo.tracking.provenance import append_history, write_provenance
@@ -53,6 +56,9 @@ class RunDirectory:
         process uses it.
         """
         path = recipe.run_directory
+        # What cannot be looked on with is said before anything is loaded.
+        hooks_of(recipe)
+        require_board(recipe)
         _refuse_passing(path)
         _refuse_foreign(path)
         _make(path)
@@ -98,6 +104,11 @@ class RunDirectory:
     def reward_errors(self) -> Path:
         """One line an error met in scoring."""
         return self.path / "reward_errors.jsonl"
+
+    @property
+    def answers(self) -> Path:
+        """One line an answer of an evaluation."""
+        return self.path / "answers.jsonl"
 
     @property
     def timeline(self) -> Path:
@@ -149,7 +160,7 @@ class RunDirectory:
 
         With no checkpoint to resume from, `truncate_after(-1)` drops everything.
         """
-        for path in (self.metrics, self.rollouts, self.reward_errors):
+        for path in (self.metrics, self.rollouts, self.reward_errors, self.answers):
             keep_steps_up_to(path, step)
         keep_timeline_up_to(self.timeline, step)
 

@@ -9,14 +9,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LEVELS = [
-    {"errors", "signals", "hub", "schema", "resolve", "forking"},
-    {"recipe", "chat", "sandbox", "algorithm", "model", "cluster", "placement"},
+    {"errors", "signals", "hub", "schema", "resolve", "forking", "built_in"},
+    {"recipe", "chat", "sandbox", "algorithm", "model", "cluster", "placement", "starter"},
     {"curation", "tracking"},
     {"rewarding", "rollouts", "learner", "reporting"},
     {"evaluation"},
     {"stages"},
     {"preflight"},
-    {"cli"},
+    {"cli", "library"},
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 APART = [("rollouts", "learner"), ("rewarding", "rollouts"), ("rewarding", "learner")]

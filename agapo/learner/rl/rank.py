@@ -46,6 +46,7 @@ from agapo.model.weights import (
     weight_layout,
     whole,
 )
+from agapo.resolve import resolve
 
 
 class LearnerRank:
@@ -86,6 +87,8 @@ class LearnerRank:
         self._writer = BackgroundWriter() if settings.background else None
         if self._writer:
             self.engine.checkpoint_engine = self._writer
+        named = settings.objective.function
+        self.own_loss = resolve(named, key="algorithm.objective") if named else None
         self.reference: nn.Module | None = None
         self._packed: Tensor | None = None
         self._shared: SharedBuffer | None = None
@@ -196,7 +199,7 @@ class LearnerRank:
 
     def _loss(self, micro: MicroBatch, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
         logprobs, entropy = self._logprobs(self.engine, micro, entropy=True)
-        loss, sums = policy_loss(logprobs, micro.tokens, self.settings.objective, denominator)
+        loss, sums = policy_loss(logprobs, micro.tokens, self.settings.objective, denominator, self.own_loss)
         return loss, sums | {"loss": loss.detach(), "entropy": (entropy * micro.tokens.mask).sum()}
 
     def _logprobs(self, model: Any, micro: MicroBatch, *, entropy: bool) -> tuple[Tensor, Tensor]:

@@ -32,10 +32,11 @@ from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.measure import needle_part, needles_of
 from agapo.stages.running.modes import fit_modes
-from agapo.stages.running.start import starting_model, weights_mark
+from agapo.stages.running.start import starting_model
 from agapo.stages.running.system import make_evaluator, start_rollouts
 from agapo.tracking import RunDirectory, lineage_of, make_console, read_json, write_json_atomic
 from agapo.tracking.progress import format_duration
+from agapo.tracking.provenance import weights_mark
 
 FILES = ("summary.json", "needle.json", "needle.png")
 EARLIER = "earlier.jsonl"
@@ -62,8 +63,9 @@ def run_eval(recipe: EvalRecipe, recipe_path: Path) -> None:
 
 def _is_of(run: RunDirectory, model: str) -> bool:
     """Whether a finished evaluation is of these weights: another run may have finished since, or the same one anew."""
-    summary = read_json(run.summary) or {}
-    return (summary.get("model"), summary.get("model_version")) == (model, weights_mark(Path(model)))
+    summary, version = read_json(run.summary) or {}, weights_mark(Path(model))
+    # Weights tell a folder's model, wherever it has been moved to; a model of the hub has its name.
+    return summary.get("model_version") == version and bool(version or summary.get("model") == model)
 
 
 def _set_aside(run: RunDirectory) -> None:

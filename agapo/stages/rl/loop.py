@@ -10,7 +10,7 @@ meanwhile (`agapo.rollouts.ahead`); a step's prompts are the same then, and its 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -30,7 +30,7 @@ from agapo.learner.rl.group import LearnerGroup
 from agapo.learner.rl.settings import learning_rate_at
 from agapo.recipe import RLRecipe
 from agapo.rollouts.pool import RolloutPool
-from agapo.schema import Batch, Group
+from agapo.schema import Batch, Group, Prompt
 from agapo.stages.rl.clipping import ClipWatch
 from agapo.stages.rl.collector import Collector
 from agapo.stages.rl.metrics import (
@@ -58,6 +58,8 @@ class RLLoop:
     recipe: RLRecipe
     run: RunDirectory
     questions: Questions
+    sets: Mapping[str, Sequence[Prompt]]
+    """More questions to measure on, by name (`evaluation.sets`)."""
     pool: RolloutPool
     learner: LearnerGroup
     collector: Collector
@@ -251,10 +253,14 @@ class RLLoop:
             self.evaluate(step)
 
     def evaluate(self, step: int) -> None:
-        """Measure accuracy on the validation questions, in the modes that are trained; keep the best weights."""
-        started = time.monotonic()
+        """Measure accuracy on the validation questions, in the modes that are trained; keep the best weights.
+
+        Other sets are measured beside them, and all answers written down.
+        """
+        started, modes = time.monotonic(), list(self.recipe.data.modes)
         with self.collector.paused():
-            found = self.evaluator.accuracy(self.questions.validation, list(self.recipe.data.modes))
+            found = self.evaluator.accuracy(self.questions.validation, modes)
+            others = {name: self.evaluator.accuracy(prompts, modes) for name, prompts in self.sets.items()}
         accuracy, reward = mean_accuracy(found.accuracy), found.reward
         # Where the verdict says nothing new (a shaped reward may never reach `correct_at`), the mean reward decides.
         best = (accuracy, reward) >= (self.progress.best_accuracy, self.progress.best_reward)
@@ -265,6 +271,10 @@ class RLLoop:
             if self.recipe.evaluation.keep == "best":
                 self.exporter.keep(fetch(self.learner.weights()), self.run.best)
         metrics = {f"eval/{mode}": value for mode, value in found.accuracy.items()} | {"eval/reward": reward}
+        for name, other in others.items():
+            metrics |= {f"eval/{name}/{mode}": value for mode, value in other.accuracy.items()}
+        for name, one in {"validation": found, **others}.items():
+            self.logger.log_answers(step, name, one.groups)
         ended = time.monotonic()
         self.timeline.add((DRIVER, 0), "evaluate", started, ended)
         self.logger.log(step, metrics | {"time/evaluate": ended - started})

@@ -12,7 +12,14 @@ from agapo.cluster import fetch, in_cluster, threads_for
 from agapo.errors import Interrupted, ProcessDied
 from agapo.evaluation.evaluator import Evaluator
 from agapo.evaluation.figures import measures
-from agapo.evaluation.questions import check_questions, describe_questions, load_questions, without_overlong
+from agapo.evaluation.questions import (
+    check_questions,
+    describe_questions,
+    load_questions,
+    load_sets,
+    without_asked,
+    without_overlong,
+)
 from agapo.evaluation.rendering import make_renderer
 from agapo.learner.rl.group import LearnerGroup
 from agapo.learner.rl.settings import LearnerSettings
@@ -21,6 +28,7 @@ from agapo.placement import Placement
 from agapo.recipe import RLRecipe
 from agapo.recipe.rollout import rollout_warnings
 from agapo.reporting import try_report
+from agapo.resolve import resolve
 from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
@@ -111,7 +119,11 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     questions = without_overlong(load_questions(recipe.data, recipe.evaluation), render, recipe.data)
     exporter = make_exporter(model_path, recipe.model, recipe.learner.lora)
     check_questions(recipe, questions, render, exporter.config)
+    sets = load_sets(recipe, render, exporter.config)
+    questions = without_asked(questions, sets)
     check_rewards(recipe.reward)
+    if recipe.algorithm.objective:
+        resolve(recipe.algorithm.objective, key="algorithm.objective")
     scorer, pool, learner = _start_workers(recipe, model_path, stack)
     progress = resume(run, learner)
     began = started - progress.wall_s
@@ -130,6 +142,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
         recipe=recipe,
         run=run,
         questions=questions,
+        sets=sets,
         pool=pool,
         learner=learner,
         collector=Collector(
@@ -207,6 +220,7 @@ def objective_of(recipe: RLRecipe) -> Objective:
         clip=(own.clip.low, own.clip.high) if own.clip else None,
         aggregation=own.aggregation,
         max_new_tokens=recipe.rollout.max_new_tokens,
+        function=own.objective,
     )
 
 

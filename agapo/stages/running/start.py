@@ -4,7 +4,7 @@ A run that is not there yet is made first, in a process of its own, so that noth
 stays behind.
 """
 
-import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -15,12 +15,14 @@ from typing import Any
 
 from agapo.errors import INTERRUPTED, Interrupted, UserError
 from agapo.evaluation.needle import require_green_start
+from agapo.model.templated import with_template
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.read import recipe_stage
 from agapo.signals import handled_by, note
 from agapo.tracking import RunDirectory, is_finished, make_console, read_json, write_json_atomic
 from agapo.tracking.ownership import describe_other_version
 from agapo.tracking.progress import format_duration
+from agapo.tracking.provenance import noted_start, weights_mark
 
 MAKERS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe}
 BEFORE = {"rl": ("sft",), "dpo": ("rl",), "eval": tuple(MAKERS)}
@@ -30,11 +32,18 @@ BEFORE = {"rl": ("sft",), "dpo": ("rl",), "eval": tuple(MAKERS)}
 def starting_model(recipe: Recipe, *, green: bool = True) -> str:
     """Return the folder or hub name of the model to start from; make it first where `model.start` has no run yet.
 
+    With `model.chat_template` it is a folder below the output folder, which has the model and this template.
+
     A line says which it is, and why: a run that starts from another model than its user thinks trains in silence.
 
     Raises UserError where that run fails, was made by another version of its recipe, or, if `green`, has a needle
     test that should be green and is not; or where there is no finished run to start from.
     """
+    model, template = _starting_model(recipe, green=green), recipe.model.chat_template
+    return with_template(model, template, recipe.run.output / "templated") if template else model
+
+
+def _starting_model(recipe: Recipe, *, green: bool) -> str:
     does = "measures" if recipe.stage == "eval" else "starts from"
     if recipe.model.path:
         _say(f"{recipe.stage}: {does} {recipe.model.path} (model.path)")
@@ -111,7 +120,7 @@ def last_finished(recipe: Recipe) -> Path:
 
 def _kept(recipe: Recipe) -> str | None:
     """Return the start that a run which goes on has noted (`keep_start`)."""
-    return (read_json(recipe.run_directory / "provenance.json") or {}).get("start")
+    return noted_start(recipe.run_directory)
 
 
 def _has_model(run: Path) -> bool:
@@ -165,22 +174,10 @@ def keep_start(run: RunDirectory, model: str) -> None:
             "run.name=…, or delete that one"
         )
     if "start" not in provenance:
-        write_json_atomic(run.provenance, {**provenance, "start": model, "start_weights": weights})
+        write_json_atomic(run.provenance, {**provenance, "start": _noted(run.path, model), "start_weights": weights})
 
 
-def weights_mark(folder: Path, *, samples: int = 64, size: int = 4096) -> str | None:
-    """Return a hash that tells a folder's weights from others; None where there are none (a hub name, say).
-
-    Of each file its size and `samples` pieces of `size` bytes, evenly spread: training moves every matrix, and reading
-    60 GB takes minutes.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    found = hashlib.sha256()
-    for path in files:
-        length = path.stat().st_size
-        found.update(f"{path.name} {length}".encode())
-        with path.open("rb") as file:
-            for number in range(samples):
-                file.seek(length * number // samples)
-                found.update(file.read(size))
-    return found.hexdigest()[:16] if files else None
+def _noted(run: Path, model: str) -> str:
+    """Return a model's folder as seen from the run's, where both lie in one project: it may be moved as a whole."""
+    project = run.parents[2]
+    return os.path.relpath(model, run) if Path(model).is_relative_to(project) else model

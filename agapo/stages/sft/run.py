@@ -27,7 +27,7 @@ from agapo.stages.running.measure import (
     needles_of,
 )
 from agapo.stages.running.modes import fit_modes
-from agapo.stages.running.start import starting_model
+from agapo.stages.running.start import keep_start, starting_model
 from agapo.stages.running.system import require_own_gpus
 from agapo.stages.sft.loop import data_summary, held_out_loss, sft_loop, start_folder
 from agapo.tracking import RunDirectory, learning_curve, make_console, read_json, write_json_atomic
@@ -37,6 +37,8 @@ def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
     """Run the SFT stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
     parent = None if recipe.create else starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run, told_in_a_line(run):
+        if parent:
+            keep_start(run, parent)
         run_to_end(recipe, recipe_path, run, parent, lambda so_far: _fine_tune(recipe, run, parent, so_far))
         heed_needle_stop(recipe, run)
         report_sft(run)

@@ -1,0 +1,148 @@
+"""agapo as a library: the few things that people script (docs/library.md). `from agapo import …` gets them.
+
+Whatever the command line does is done by the same functions; what is no more than a command (`agapo report`, say) is
+left to it. A mistake in a recipe is a `UserError`; Ctrl-C in a run is `Interrupted`, with what the run saves saved.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agapo.built_in import find_recipe
+from agapo.errors import UserError
+from agapo.forking.driver import start_forks
+from agapo.recipe import DPORecipe, EvalRecipe, Recipe, RLRecipe, SFTRecipe
+from agapo.recipe import load_recipe as load
+from agapo.recipe.read import recipe_stage
+from agapo.resolve import resolve
+from agapo.schema import Group, Prompt
+from agapo.tracking.files import read_json
+from agapo.tracking.hooks import Hook, calling
+
+KINDS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe, "eval": EvalRecipe}
+
+
+def load_recipe(path: Path | str, *overrides: str) -> Recipe:
+    """Return a recipe file, checked, with `key.path=value` overrides, as the class of its stage.
+
+    Raises UserError, one line a mistake, each naming file and key.
+    """
+    file = find_recipe(Path(path))
+    return load(KINDS[recipe_stage(file)], file, list(overrides))
+
+
+def run(path: Path | str, *overrides: str, on_step: Hook | None = None) -> dict[str, Any]:
+    """Run a recipe's stage to its end, or go on with it, and return its summary (`summary.json`).
+
+    `on_step(step, metrics)` is called with each line of `metrics.jsonl`. Raises UserError; Interrupted on Ctrl-C.
+    """
+    # Read when torch loads (`agapo.cli`).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    recipe, file = load_recipe(path, *overrides), find_recipe(Path(path))
+    start_forks(recipe.cluster.address, trainers=isinstance(recipe, SFTRecipe | DPORecipe))
+    with calling(on_step):
+        _stage(recipe)(recipe, file)
+    return read_json(recipe.run_directory / "summary.json") or {}
+
+
+def _stage(recipe: Recipe) -> Callable[[Any, Path], None]:
+    """Return what runs a recipe; a stage's imports take seconds, and are made for that stage alone."""
+    if isinstance(recipe, SFTRecipe):
+        from agapo.stages.sft.run import run_sft
+
+        return run_sft
+    if isinstance(recipe, RLRecipe):
+        from agapo.stages.rl.run import run_rl
+
+        return run_rl
+    if isinstance(recipe, DPORecipe):
+        from agapo.stages.dpo.run import run_dpo
+
+        return run_dpo
+    from agapo.stages.eval.run import run_eval
+
+    return run_eval
+
+
+def sample(
+    path: Path | str, *overrides: str, prompts: Sequence[Mapping[str, Any]] | None = None, model: str | None = None
+) -> list[Group]:
+    """Sample `rollout.group_size` responses to each prompt, as an RL recipe says, and score them with its rewards.
+
+    `prompts` are rows as a data source yields them (`messages`, what the rewards read, and a `mode` if it is to be
+    another than the recipe's first); None asks the recipe's test questions. `model` is a folder or hub name; None is
+    what the recipe starts from. The groups come back in the order of the prompts. Raises UserError.
+    """
+    recipe = load_recipe(path, *overrides)
+    if not isinstance(recipe, RLRecipe):
+        raise UserError(f"{path}: stage: is '{recipe.stage}'; sampling wants a recipe of 'rl'")
+    start_forks(recipe.cluster.address, trainers=False)
+    from agapo.cluster import in_cluster, require_gpus
+    from agapo.evaluation.rendering import make_renderer
+    from agapo.model.loading import load_tokenizer
+    from agapo.rewarding.start import start_scorer
+    from agapo.rollouts.engine import PromptRequest
+    from agapo.rollouts.sampling import sample_and_score
+    from agapo.stages.running.interrupt import StopRequest
+    from agapo.stages.running.modes import fit_modes
+    from agapo.stages.running.start import starting_model
+    from agapo.stages.running.system import sampling_params, start_rollouts
+
+    folder = model or starting_model(recipe)
+    tokenizer = load_tokenizer(folder)
+    recipe = fit_modes(recipe, tokenizer, print)
+    render = make_renderer(tokenizer)
+    requests = [PromptRequest(prompt, render(prompt)) for prompt in _prompts(recipe, prompts)]
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        stack.enter_context(in_cluster(recipe.cluster.address))
+        gpus = recipe.rollout.actors * recipe.rollout.gpus_per_actor
+        require_gpus(gpus, "rollout.actors × gpus_per_actor", recipe.cluster.address)
+        scorer = start_scorer(recipe.reward)
+        stack.callback(scorer.close)
+        pool = start_rollouts(recipe.model, folder, recipe.rollout, stop)
+        stack.callback(pool.close)
+        params = sampling_params(recipe.rollout, recipe.run.seed)
+        chunks = sample_and_score(pool, scorer, requests, params, chunk_prompts=recipe.rollout.chunk_prompts)
+        return [group for chunk in chunks for group in chunk]
+
+
+def _prompts(recipe: RLRecipe, rows: Sequence[Mapping[str, Any]] | None) -> list[Prompt]:
+    from agapo.curation.prompts import as_prompt
+    from agapo.evaluation.questions import load_test_questions
+
+    mode = next(iter(recipe.data.modes))
+    if rows is None:
+        found = load_test_questions(recipe.data, recipe.evaluation.test_size, "data")
+        return [replace(prompt, mode=mode) for prompt in found]
+    return [
+        replace(as_prompt(row, "given", f"prompts: row {number}"), mode=row.get("mode", mode))
+        for number, row in enumerate(rows, start=1)
+    ]
+
+
+def score(path: Path | str, rows: Iterable[Mapping[str, Any]], *overrides: str) -> list[dict[str, Any]]:
+    """Score responses with a recipe's rewards: `agapo score` on rows instead of a file.
+
+    A row has `completion`, the columns that the rewards read and, where they matter, `prompt`, `mode`, `domain`,
+    `language`; rows with one `prompt_id` are one group. Returns, a row each, `completion`, `reward`, `correct`,
+    `reward_parts`, `reward_error`. Raises UserError.
+    """
+    from agapo.stages.score import as_groups, judge, score_rows
+
+    reward_section = getattr(load_recipe(path, *overrides), "reward", None)
+    if reward_section is None:
+        raise UserError(f"{path}: has no 'reward' to try")
+    groups = as_groups((number, f"rows: row {number}", row) for number, row in enumerate(rows, start=1))
+    return score_rows(judge(reward_section, groups))
+
+
+def reward(name: str) -> Callable[..., list[float | None]]:
+    """Return a reward function by its name, `rewards.math_answer:score`: your own, or a built-in one.
+
+    It is called as TRL calls rewards: `reward(prompts=[…], completions=[…], **columns)`. Raises UserError.
+    """
+    return resolve(name, key="reward")
