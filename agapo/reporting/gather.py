@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from agapo.errors import UserError
 from agapo.recipe import DPORecipe, EvalRecipe, Recipe, RLRecipe, SFTRecipe
+from agapo.tracking.curves import read_curves
 from agapo.tracking.files import read_json, read_json_lines
-from agapo.tracking.report import read_curves
 from agapo.tracking.timeline import read_timeline, row_name
 
 RECIPES: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe, "eval": EvalRecipe}

@@ -102,6 +102,7 @@ class RLLoop:
                 self.collector.bring_weights()
             self.evaluate_now_and_then()
             return
+        self.view.announce(f"measuring the start on {len(self.questions.test)} test questions, before the first step")
         with self.timeline.phase("evaluate"):
             evaluation = self.evaluator.accuracy(self.questions.test, self.recipe.evaluation.modes)
         self.progress.before = evaluation.accuracy

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from agapo.evaluation.evaluator import Evaluation, Evaluator
+from agapo.evaluation.evaluator import Evaluator
 from agapo.evaluation.figures import measures
 from agapo.evaluation.needle import needle_test
 from agapo.evaluation.needle_prompts import NeedlePrompt, context_of, needle_prompts
@@ -15,9 +15,10 @@ from agapo.model.loading import load_tokenizer
 from agapo.recipe import DPORecipe, EvalRecipe, SFTRecipe
 from agapo.rewarding.start import start_scorer
 from agapo.rollouts.pool import RolloutPool
+from agapo.schema import Mode, Prompt
 from agapo.stages.running.interrupt import StopRequest
-from agapo.stages.running.system import make_evaluator, start_rollouts
-from agapo.tracking import RunDirectory, make_console
+from agapo.stages.running.system import make_evaluator, start_rollouts, starting
+from agapo.tracking import RunDirectory, make_console, say
 
 
 def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,8 +33,10 @@ def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dic
     }
 
 
-def measured(found: Evaluation) -> dict[str, Any]:
-    """Return an evaluation as plain values, without the responses."""
+def measured(evaluator: Evaluator, questions: Sequence[Prompt], modes: Sequence[Mode]) -> dict[str, Any]:
+    """Ask the questions greedily in each mode; return the evaluation as plain values, without the responses."""
+    say(f"measuring on {len(questions)} test questions")
+    found = evaluator.accuracy(questions, modes)
     names = ("accuracy", "thinking", "tokens", "errors")
     return {**{name: getattr(found, name) for name in names}, "measures": measures(found.groups)}
 
@@ -47,6 +50,7 @@ def measuring(recipe: SFTRecipe | DPORecipe, folder: str, stop: StopRequest) -> 
         needle = recipe.needle if isinstance(recipe, SFTRecipe) else None
         reward = recipe.reward or (needle and needle.reward)
         assert reward, "without a reward and without needles there is nothing to measure"
+        say(f"{starting(recipe.rollout, reward)}, which load {folder}")
         scorer = start_scorer(reward)
         stack.callback(scorer.close)
         pool = start_rollouts(recipe.model, folder, recipe.rollout, stop)
