@@ -3,6 +3,7 @@
 Everything that a model wrote is shown as plain text: no markup, no terminal control codes.
 """
 
+import math
 import sys
 import time
 from collections import deque
@@ -111,12 +112,14 @@ class StepProgress:
             return None
         return (self._total - self._done) * sum(self._seconds) / len(self._seconds)
 
-    def evaluation(self, step: int, scores: Mapping[str, float], *, best: bool = False) -> None:
-        """Print a line of held-out accuracy by mode, 0 to 1 each; `best` marks a new best."""
+    def evaluation(
+        self, step: int, scores: Mapping[str, float], questions: Mapping[str, int] | None = None, *, best: bool = False
+    ) -> None:
+        """Print a line of held-out accuracy by mode, 0 to 1 each, of so many `questions`; `best` marks a new best."""
         if not self._seconds:
             # The evaluation before the first step says nothing about how long steps take.
             self._last_time = self._clock()
-        figures = "  ".join(f"{mode} {100 * score:.1f}%" for mode, score in scores.items())
+        figures = "  ".join(f"{mode} {percent(score, (questions or {}).get(mode))}" for mode, score in scores.items())
         self._line(f"eval at step {step}: {figures}{'  (best so far)' if best else ''}")
 
     def show_sample(self, step: int, prompt_text: str, response: Response) -> None:
@@ -205,6 +208,17 @@ def format_duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def percent(share: float | None, of: int | None = None) -> str:
+    """Return a share, 0 to 1, as `94.7%`, with its standard error in points where it is one of `of` questions.
+
+    √(p(1−p)/n): how far another draw of as many questions would be, one time in three further.
+    """
+    if share is None:
+        return "–"
+    error = f" ±{100 * math.sqrt(max(0.0, share * (1 - share)) / of):.1f}" if of else ""
+    return f"{100 * share:.1f}%{error}"
 
 
 def printable(text: str) -> str:

@@ -10,15 +10,22 @@ from rich.console import Console
 from rich.text import Text
 
 from agapo.tracking.curves import BLUE, GREEN, GREY, RED, save_figure
-from agapo.tracking.progress import format_duration, make_console, print_table
+from agapo.tracking.progress import format_duration, make_console, percent, print_table
 from agapo.tracking.run_directory import RunDirectory
 
 
 def before_after_table(
-    before: Mapping[str, float], after: Mapping[str, float], console: Console | None = None
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    questions: Mapping[str, int] | None = None,
+    console: Console | None = None,
 ) -> list[tuple[str, str, str, str]]:
-    """Print held-out accuracy (0 to 1) by mode before and after, with the gain in points; return the rows."""
-    rows = [_gain_row(mode, before.get(mode), after.get(mode)) for mode in {**before, **after}]
+    """Print held-out accuracy (0 to 1) by mode before and after, with the gain in points; return the rows.
+
+    `questions`: how many there are by mode, for the standard errors.
+    """
+    counts = questions or {}
+    rows = [_gain_row(mode, before.get(mode), after.get(mode), counts.get(mode)) for mode in {**before, **after}]
     print_table("Held-out accuracy", ("mode", "before", "after", "gain"), rows, console or make_console())
     return rows
 
@@ -27,7 +34,7 @@ def thinking_table(
     before: Mapping[str, float], after: Mapping[str, float], console: Console | None = None
 ) -> list[tuple[str, str, str]]:
     """Print the share of responses that think by mode, before and after; return the rows."""
-    rows = [(mode, f"{100 * before[mode]:.1f}%", f"{100 * after[mode]:.1f}%") for mode in after if mode in before]
+    rows = [(mode, percent(before[mode]), percent(after[mode])) for mode in after if mode in before]
     print_table("Responses that think", ("mode", "before", "after"), rows, console or make_console())
     return rows
 
@@ -146,10 +153,6 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _gain_row(mode: str, before: float | None, after: float | None) -> tuple[str, str, str, str]:
+def _gain_row(mode: str, before: float | None, after: float | None, of: int | None) -> tuple[str, str, str, str]:
     gain = "–" if before is None or after is None else f"{100 * (after - before):+.1f} points"
-    return mode, _percent(before), _percent(after), gain
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}%"
+    return mode, percent(before, of), percent(after, of), gain

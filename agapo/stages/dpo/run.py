@@ -148,7 +148,7 @@ def _prefer(recipe: DPORecipe, run: RunDirectory, start: str, so_far: dict[str, 
         if stage.questions and (before is None or not made):
             with measuring(recipe, start, stage.stop) as evaluator:
                 if before is None:
-                    before = measured(evaluator, stage.questions.test, stage.recipe.evaluation.modes)
+                    before = measured(evaluator, stage.recipe, stage.questions.test)
                     write_json_atomic(run.path / SO_FAR, {**so_far, "before": before})
                 if not made:
                     _pairs(stage, evaluator)
@@ -159,7 +159,7 @@ def _prefer(recipe: DPORecipe, run: RunDirectory, start: str, so_far: dict[str, 
         summary, after = {"before": {}, "after": {}, "tokens_generated": 0}, UNMEASURED
         if stage.questions:
             with measuring(recipe, str(run.hf), stage.stop) as evaluator:
-                after = measured(evaluator, stage.questions.test, stage.recipe.evaluation.modes)
+                after = measured(evaluator, stage.recipe, stage.questions.test)
             summary = before_and_after(before or UNMEASURED, after)
         learning_curve(run.metrics, run.curve)
         drift = [line.get("pairs/chosen_drift") for line in read_json_lines(run.metrics)]

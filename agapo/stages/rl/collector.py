@@ -5,7 +5,7 @@ Which prompts a step takes is the same either way: those that follow in the stre
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agapo.algorithm.sampling import select_groups, shuffle_rewards
 from agapo.curation.mixing import MixedStream
@@ -16,7 +16,7 @@ from agapo.recipe import RLRecipe
 from agapo.rollouts.ahead import Ahead
 from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.pool import RolloutPool
-from agapo.rollouts.sampling import Judge, JudgingError, sample_and_score
+from agapo.rollouts.sampling import ErrorWatch, Judge, JudgingError, sample_and_score
 from agapo.schema import Batch, Group, Prompt
 from agapo.stages.rl.metrics import Clock, Collected, staleness_metrics
 from agapo.stages.rl.progress import Progress
@@ -40,8 +40,13 @@ class Collector:
     progress: Progress
     ahead: Ahead | None = None
     """What samples ahead, where the recipe lets it, between `start` and `close`."""
+    watch: ErrorWatch = field(init=False)
+    """Looks at errors over steps: one with few prompts says little."""
     _busy_s: float = 0.0
     """Of `ahead`, up to the last step."""
+
+    def __post_init__(self) -> None:
+        self.watch = ErrorWatch(self.scorer)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -49,6 +54,8 @@ class Collector:
         own, progress = self.recipe.rollout, self.progress
         if not own.max_staleness or progress.step >= self.recipe.steps:
             yield
+            with self._judging_errors_told():
+                self.watch.end()
             return
         self.ahead = Ahead(
             self.pool,
@@ -94,6 +101,7 @@ class Collector:
             sampling_params(own, self.recipe.run.seed),
             chunk_prompts=own.chunk_prompts,
             on_sampled=lambda: lap("generate"),
+            watch=self.watch,
         )
         groups = [group for chunk in chunks for group in chunk]
         lap("score")

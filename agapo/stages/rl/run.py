@@ -33,6 +33,7 @@ from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.export import make_exporter
 from agapo.stages.running.finish import common_summary, finish, report_finished, say_finished
 from agapo.stages.running.interrupt import StopRequest
+from agapo.stages.running.measure import about_test
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
 from agapo.stages.running.system import (
@@ -240,6 +241,7 @@ def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
     summary = {
         **common_summary(recipe, recipe_path, progress.before, after.accuracy),
         "measures": {"after": measures(after.groups)},
+        "test": about_test(after, test, recipe.reward, recipe.rollout),
         "wall_s": round(loop.wall_s, 1),
         "tokens_generated": progress.tokens,
         "reward_errors": progress.reward_errors,

@@ -119,7 +119,7 @@ def report_finished(run: RunDirectory) -> None:
     """Print the table before and after, and where things lie."""
     summary = read_json(run.summary) or {}
     if summary["after"]:
-        before_after_table(summary["before"], summary["after"])
+        before_after_table(summary["before"], summary["after"], (summary.get("test") or {}).get("questions"))
     if held_out := summary.get("held_out"):
         _print_losses(held_out)
     if thinking := summary.get("thinking"):

@@ -6,16 +6,19 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from agapo.evaluation.evaluator import Evaluator
+from agapo.evaluation.evaluator import Evaluation, Evaluator
 from agapo.evaluation.figures import measures
 from agapo.evaluation.needle import needle_test
 from agapo.evaluation.needle_prompts import NeedlePrompt, context_of, needle_prompts
+from agapo.evaluation.questions import mark_of_test
 from agapo.evaluation.rendering import make_renderer
 from agapo.model.loading import load_tokenizer
 from agapo.recipe import DPORecipe, EvalRecipe, SFTRecipe
+from agapo.recipe.reward import RewardConfig
+from agapo.recipe.rollout import RolloutConfig
 from agapo.rewarding.start import start_scorer
 from agapo.rollouts.pool import RolloutPool
-from agapo.schema import Mode, Prompt
+from agapo.schema import Prompt
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.system import make_evaluator, start_rollouts, starting
 from agapo.tracking import RunDirectory, make_console, say
@@ -30,15 +33,28 @@ def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dic
         "reward_errors": before["errors"] + after["errors"],
         "thinking": {"before": before["thinking"], "after": after["thinking"]},
         "measures": {"before": before["measures"], "after": after["measures"]},
+        "test": after["test"],
     }
 
 
-def measured(evaluator: Evaluator, questions: Sequence[Prompt], modes: Sequence[Mode]) -> dict[str, Any]:
+def measured(evaluator: Evaluator, recipe: SFTRecipe | DPORecipe, questions: Sequence[Prompt]) -> dict[str, Any]:
     """Ask the questions greedily in each mode; return the evaluation as plain values, without the responses."""
     say(f"measuring on {len(questions)} test questions")
-    found = evaluator.accuracy(questions, modes)
+    found = evaluator.accuracy(questions, recipe.evaluation.modes)
+    assert recipe.reward
     names = ("accuracy", "thinking", "tokens", "errors")
-    return {**{name: getattr(found, name) for name in names}, "measures": measures(found.groups)}
+    return {
+        **{name: getattr(found, name) for name in names},
+        "measures": measures(found.groups),
+        "test": about_test(found, questions, recipe.reward, recipe.rollout),
+    }
+
+
+def about_test(
+    found: Evaluation, questions: Sequence[Prompt], reward: RewardConfig, rollout: RolloutConfig
+) -> dict[str, Any]:
+    """Return what a summary says of its test: how many questions by mode (and domain), and `mark_of_test`."""
+    return {"mark": mark_of_test(questions, reward, rollout), "questions": found.questions}
 
 
 @contextmanager

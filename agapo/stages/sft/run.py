@@ -104,7 +104,7 @@ def _measured(
     if not (questions or needles):
         return None, {}
     with measuring(recipe, folder, stop) as evaluator:
-        accuracy = measured(evaluator, questions, recipe.evaluation.modes) if questions else None
+        accuracy = measured(evaluator, recipe, questions) if questions else None
         return accuracy, needle_part(recipe, needles, run, evaluator.pool) if needles else {}
 
 
