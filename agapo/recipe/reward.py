@@ -22,6 +22,7 @@ class RewardTerm(Strict):
     """One reward function, what it is asked about, and how much it counts."""
 
     name: str
+    """Its name in metrics, tables and `verdict`."""
     function: str
     """`package.module:function` with the signature `score(prompts, completions, **columns)`, or
     `score_group(prompt, completions, scores, **columns)`, which judges a prompt's responses together."""

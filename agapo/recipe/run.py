@@ -18,14 +18,18 @@ class RunConfig(Strict):
     name: str = Field(default="", pattern=r"^([\w\-][\w.\-]*)?$")
     """Folder below `<output>/<stage>/`; defaults to the recipe's file name."""
     seed: int = Field(default=0, ge=0)
+    """Of everything that is drawn: data order, sampling, initial weights."""
     output: AbsolutePath = Field(default=Path("outputs"), validate_default=True)
+    """Where runs are kept."""
 
 
 class CheckpointConfig(Strict):
     """How often the state that a resumed run needs is saved."""
 
     every: int = Field(default=50, ge=1)
+    """Steps from one checkpoint to the next; the last step is saved too."""
     keep: int = Field(default=2, ge=1)
+    """So many of the newest checkpoints stay."""
 
 
 class TrackingConfig(Strict):
@@ -34,6 +38,7 @@ class TrackingConfig(Strict):
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """`auto`: online where a W&B key is configured, offline otherwise."""
     project: str = "agapo"
+    """W&B's project."""
     samples_every: int = Field(default=20, ge=0)
     """Show one sampled response every so many steps; 0 never."""
     rollout_rows: int = Field(default=8, ge=0)
