@@ -1,12 +1,14 @@
 """docs/recipe_reference.md is what the schema says, and says something of every key."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
 from agapo.recipe import RLRecipe
+from agapo.recipe.keys import section_at
 from agapo.recipe.learner import LearnerConfig
 from agapo.recipe.reference import STAGES, meanings, reference
 from agapo.recipe.trainer import PreferenceTrainingConfig
@@ -54,3 +56,43 @@ def test_meanings_are_those_of_the_class_and_of_what_it_extends() -> None:
     assert meanings(RLRecipe)["model"].startswith("Without `path` and `start`")
     assert meanings(LearnerConfig).keys() <= LearnerConfig.model_fields.keys()
     assert meanings(BaseModel) == {}
+
+
+def settings() -> list[list[str]]:
+    """The cells of each line of the tables of equivalent settings, without their heads."""
+    text = (PAGE.parent / "first_day.md").read_text().split("## Settings that you know")[1].split("## Words")[0]
+    lines = [line.strip("| ").split("|") for line in text.splitlines() if line.startswith("| ") and "TRL" not in line]
+    return [[cell.strip() for cell in line] for line in lines]
+
+
+def is_key(dotted: str) -> bool:
+    """Whether some stage's recipe has the key."""
+    for recipe in STAGES.values():
+        section: type[BaseModel] | None = recipe
+        for name in dotted.split("."):
+            known = section is not None and name in {field.alias or key for key, field in section.model_fields.items()}
+            section = section_at(section, name)[0] if known and section else None
+            if not known:
+                break
+        else:
+            return True
+    return False
+
+
+def test_the_settings_that_are_said_to_be_ours_are() -> None:
+    ours = [key for line in settings() for key in re.findall(r"`([\w.]+)[:`]", line[-1])]
+    assert len(ours) > 50
+    assert [key for key in ours if not is_key(key)] == []
+
+
+def test_the_settings_that_are_said_to_be_trls_are() -> None:
+    spec = find_spec("trl")
+    assert spec and spec.origin
+    folder = Path(spec.origin).parent
+    hf = find_spec("transformers")
+    assert hf and hf.origin
+    sources = [*(folder / "trainer").glob("*_config.py"), folder / "scripts/utils.py"]
+    text = "".join(path.read_text() for path in [*sources, Path(hf.origin).parent / "training_args.py"])
+    theirs = [name for line in settings() for name in re.findall(r"`(\w+)[:`]", line[0])]
+    assert len(theirs) > 35
+    assert [name for name in theirs if not re.search(rf"^    {name}: ", text, re.MULTILINE)] == []
