@@ -8,6 +8,7 @@ import inspect
 import json
 import textwrap
 from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
@@ -48,6 +49,7 @@ def reference() -> str:
     return "\n".join(parts)
 
 
+@cache
 def meanings(section: type[BaseModel]) -> dict[str, str]:
     """Return the docstring below each field of a section, those of the sections that it extends included."""
     found: dict[str, str] = {}

@@ -27,13 +27,13 @@ def test_the_page_is_what_the_schema_says() -> None:
 
 
 def test_every_key_has_a_meaning() -> None:
-    found = rows(reference())
+    found = rows(PAGE.read_text())
     assert len(found) > 200
     assert [key for key, meaning in found if not meaning] == []
 
 
 def test_a_key_with_its_values_default_meaning_and_class() -> None:
-    page = reference()
+    page = PAGE.read_text()
     assert "| `learning_rate` | float > 0 | `1e-06` | The peak, reached after the warm-up. | later |" in page
     assert "| `zero_stage` | `0`, `1`, `2`, `3` | `0` |" in page
     assert "| `global` | `batch`, `none` | `batch` |" in page, "as a recipe writes it"
@@ -43,7 +43,7 @@ def test_a_key_with_its_values_default_meaning_and_class() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_links_inside_the_page_lead_to_a_heading(stage: str) -> None:
-    page = reference()
+    page = PAGE.read_text()
     titles = re.findall(r"^## (.*)$", page, re.MULTILINE)
     headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
     part = page.split(f"## stage: {stage}\n")[1].split("\n## ")[0]
