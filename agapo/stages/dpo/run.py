@@ -96,7 +96,7 @@ def run_pairs(recipe: DPORecipe, recipe_path: Path, responses: Path | None, show
                         _pairs(stage, evaluator)
         report = read_json(run.path / "pairs.json") or {}
         print_pairs(report, _own_pairs(run), console, shown=shown)
-        for name in ("responses.jsonl", "pairs.jsonl", "pairs.png"):
+        for name in filter(lambda name: (run.path / name).exists(), ("responses.jsonl", "pairs.jsonl", "pairs.png")):
             console.print(f"  {run.path / name}", soft_wrap=True, highlight=False)
 
 
