@@ -58,6 +58,18 @@ class Checkpoint:
     written: Written
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """A checkpoint whose ranks' files may still be under way."""
+
+    folder: Path
+    """Where they are written."""
+    final: Path
+    """Where the checkpoint appears."""
+    state: dict[str, Any]
+    saved: Saved
+
+
 def save_checkpoint(
     directory: Path, step: int, state: dict[str, Any], save_learner: Callable[[Path], Saved], *, keep: int
 ) -> Path:
@@ -66,17 +78,30 @@ def save_checkpoint(
     `save_learner` writes the learner's state below the directory that it is given. A crash at any moment leaves
     the previous checkpoint in place. Raises UserError where a file of a rank is not there afterwards, or empty.
     """
+    return complete_checkpoint(begin_checkpoint(directory, step, state, save_learner), keep=keep)
+
+
+def begin_checkpoint(
+    directory: Path, step: int, state: dict[str, Any], save_learner: Callable[[Path], Saved]
+) -> Unfinished:
+    """Have the learner write the files of a step's checkpoint, or begin to; `complete_checkpoint` does the rest."""
+    for abandoned in directory.glob(".step-*.unfinished"):
+        shutil.rmtree(abandoned, ignore_errors=True)
     final = directory / f"step-{step:06d}"
-    unfinished = directory / f".{final.name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    saved = save_learner(unfinished)
-    files = {name: _bytes(unfinished / name) for name in saved.files}
+    folder = directory / f".{final.name}.unfinished"
+    folder.mkdir(parents=True)
+    return Unfinished(folder, final, state, save_learner(folder))
+
+
+def complete_checkpoint(unfinished: Unfinished, *, keep: int) -> Path:
+    """Let a checkpoint whose files are written appear, as `save_checkpoint` says."""
+    folder, final, saved, directory = unfinished.folder, unfinished.final, unfinished.saved, unfinished.final.parent
+    files = {name: _bytes(folder / name) for name in saved.files}
     _require_all(directory, files)
     written = {"ranks": saved.ranks, "zero_stage": saved.zero_stage, "files": files}
-    _write_synced(unfinished / STATE, json.dumps({**state, WRITTEN: written}, indent=1))
+    _write_synced(folder / STATE, json.dumps({**unfinished.state, WRITTEN: written}, indent=1))
     shutil.rmtree(final, ignore_errors=True)
-    unfinished.rename(final)
+    folder.rename(final)
     _write_synced(directory / ".latest", final.name)
     (directory / ".latest").replace(directory / LATEST)
     _prune(directory, keep, final)

@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from agapo.errors import UserError, first_line
-from agapo.model.loading import load_model, replace_folder
-from agapo.model.weights import WeightLayout, weight_layout
+from agapo.model.loading import export_hf, load_model, load_tokenizer, local_files, replace_folder
+from agapo.model.quantized import restored, restored_place
+from agapo.model.weights import WeightLayout, trained_parameters, weight_layout
 from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.model import ModelConfig
 
@@ -56,6 +57,9 @@ def add_adapters(model: PreTrainedModel, lora: LoRAConfig, seed: int = 0) -> Non
             model.add_adapter(adapter_config(lora))
         except ValueError as error:
             raise UserError(f"learner.lora.targets: {first_line(error)}") from error
+    # Beside weights of 4 bits they would be float32.
+    for parameter in trained_parameters(model).values():
+        parameter.data = parameter.data.to(model.dtype)
     strange = [name for name in weight_layout(model, model.dtype).names if DOWN not in name and UP not in name]
     if strange:
         raise UserError(f"learner.lora.targets: adapters for linear maps alone are supported, not {strange[0]}")
@@ -77,6 +81,26 @@ def adapter_layout(config: PreTrainedConfig, lora: LoRAConfig) -> WeightLayout:
         model = AutoModelForCausalLM.from_config(config)
         add_adapters(model, lora)
     return weight_layout(model, model.dtype)
+
+
+# --- a model's state ---
+
+
+def save_trained_alone(model: nn.Module) -> None:
+    """Leave out of the module's `state_dict` all that is frozen, and what quantized weights keep beside themselves."""
+
+    def leave_out(module: nn.Module, state: dict[str, Any], *_: Any) -> None:
+        for name in state.keys() - trained_parameters(module).keys():
+            del state[name]
+
+    model.register_state_dict_post_hook(leave_out)
+
+
+def load_trained(src: Mapping[str, Tensor], dst: nn.Module) -> None:
+    """Take what `save_trained_alone` left; the names are DeepSpeed's. Raises UserError where `dst` trains others."""
+    found = dst.load_state_dict(src, strict=False)
+    if lacking := [*(trained_parameters(dst).keys() - src.keys()), *found.unexpected_keys]:
+        raise UserError(f"the checkpoint's adapters are not those of learner.lora: {lacking[0]} differs")
 
 
 # --- folders ---
@@ -120,10 +144,31 @@ def module_of(name: str) -> str:
 # --- merging ---
 
 
-def merged_model(base: str, folder: Path, own: ModelConfig) -> PreTrainedModel:
-    """Return the base model, in the recipe's type, with the adapters of a folder merged into its weights."""
+def adapted_start(base: str, own: ModelConfig, lora: LoRAConfig) -> PreTrainedModel:
+    """Return the model that adapters were trained beside, in the recipe's type: with `lora.quantize`, as rounded."""
+    if lora.quantize:
+        return restored(load_model(base, dtype=own.dtype, rope=own.rope_fields, quantized=True))
+    return load_model(base, dtype=own.dtype, rope=own.rope_fields)
+
+
+def adapted_folder(base: str, dtype: str, lora: LoRAConfig) -> str:
+    """Return the model that adapters are trained beside as a folder for vLLM, which rounds otherwise.
+
+    With `lora.quantize` it is made once a version of the base's files, in the user's cache, as large as the model.
+    """
+    if not lora.quantize:
+        return base
+    folder = restored_place(local_files(base), dtype)
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        export_hf(restored(load_model(base, dtype=dtype, quantized=True)), load_tokenizer(base), folder)
+    return str(folder)
+
+
+def merged_model(base: str, folder: Path, own: ModelConfig, lora: LoRAConfig) -> PreTrainedModel:
+    """Return the model that the adapters of a folder were trained beside, with them merged into its weights."""
     config = json.loads((folder / CONFIG).read_text())
-    model = load_model(base, dtype=own.dtype, rope=own.rope_fields)
+    model = adapted_start(base, own, lora)
     merge(model, read_adapter(folder), config["lora_alpha"] / config["r"])
     return model
 

@@ -4,6 +4,7 @@ Unpacked once, since a run loads its model in several processes, and vLLM takes 
 """
 
 import os
+from collections.abc import Iterable
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,10 +29,14 @@ def unpacked_place(path: str | Path) -> Path:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"model.path: {path}: no such file; give a GGUF file, a folder or a hub name")
-    found = file.stat()
-    mark = sha256(f"{file.resolve()}|{found.st_size}|{found.st_mtime_ns}".encode()).hexdigest()[:12]
+    return cached_place("gguf", file.stem, [file])
+
+
+def cached_place(kind: str, name: str, files: Iterable[Path]) -> Path:
+    """Return where what is made of these files goes: in the user's cache, a folder a version of them."""
+    marks = [f"{file.resolve()}|{file.stat().st_size}|{file.stat().st_mtime_ns}" for file in files]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "agapo" / "gguf" / f"{file.stem}-{mark}"
+    return cache / "agapo" / kind / f"{name}-{sha256(' '.join(marks).encode()).hexdigest()[:12]}"
 
 
 def read_gguf(path: str | Path) -> tuple[Any, Any]:

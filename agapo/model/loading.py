@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 from agapo.errors import UserError, first_line
 from agapo.hub import missing_way
 from agapo.model.gguf import is_gguf, read_gguf, unpacked_place
+from agapo.model.quantized import compute_alike, quantization
 from agapo.model.rope import extend_context
 
 # A bar for every weight shard read or written drowns a run's own progress; the hub's download bars stay.
@@ -95,27 +96,32 @@ def load_model(
     gradient_checkpointing: bool = False,
     rope: Mapping[str, Any] | None = None,
     mapped: bool = False,
+    quantized: bool = False,
 ) -> PreTrainedModel:
     """Return the causal language model at `path` (a local folder, a GGUF file or a hub name), in training mode.
 
     `rope`: the fields of a recipe's `model.rope`, to stretch its context (`agapo.model.rope`). `mapped`: weights are
     taken out of the files' pages, which processes share, where transformers would read all of them into each process
-    first (ZeRO-3). Raises UserError when there is no such folder, the hub cannot be reached, the folder holds no model,
-    or it has no RoPE to stretch.
+    first (ZeRO-3). `quantized`: linear maps are held in 4 bits (`agapo.model.quantized`). Raises UserError when there
+    is no such folder, the hub cannot be reached, the folder holds no model, or it has no RoPE to stretch.
     """
     path = model_folder(path)
     config = load_config(path, rope)
     how: dict[str, Any] = {"config": config, "dtype": dtype, "attn_implementation": attention}
+    if quantized:
+        how["quantization_config"] = quantization(config, dtype)
     try:
         # Of a model with several parts transformers itself finds the one that is the language model.
         plain = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and config.get_text_config() is config
-        if mapped and plain and (weights := mapped_weights(_downloaded(path))):
+        if mapped and plain and (weights := mapped_weights(local_files(path))):
             kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
             model = kind.from_pretrained(None, state_dict=weights, **how)
         else:
             model = AutoModelForCausalLM.from_pretrained(str(path), **how)
     except (OSError, ValueError, ImportError) as error:
         raise _load_error("model", path, error) from error
+    if quantized:
+        compute_alike(model)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()
@@ -160,8 +166,9 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
 
 
-def _downloaded(path: str) -> Path:
+def local_files(path: str) -> Path:
     """Return the folder of a hub's model, which is downloaded unless it is in the cache; a local one as it is."""
+    path = model_folder(path)
     if Path(path).is_dir():
         return Path(path)
     from huggingface_hub import snapshot_download

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from agapo.model.operations import layer_weights
-from agapo.model.sizes import ModelSizes
+from agapo.model.sizes import NF4_BLOCK, ModelSizes
 
 GIB = 1024**3
 BUCKET = 500_000_000
@@ -93,6 +93,10 @@ class FineTuningSetup:
     gradient_checkpointing: bool = False
     adapters: int | None = None
     """Parameters of the LoRA adapters; None trains all weights."""
+    quantized: bool = False
+    """Whether frozen linear maps are held in 4 bits (`quantized.py`)."""
+    background: bool = False
+    """Whether checkpoints are copied to the host's memory, and written from there."""
     gpu: bool = True
     shared: SharedBlocks | None = None
     """The micro-batch's row, where responses share their prompt."""
@@ -183,11 +187,22 @@ def overhead_part(parts: list[Part], ranks: int) -> Part:
 
 def state_parts(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
     """Return weights, gradients and the optimizer's state, with what is needed to reduce and apply gradients."""
-    return _sharded_state(sizes, setup) if setup.zero_stage else _plain_state(sizes, setup)
+    parts = _sharded_state(sizes, setup) if setup.zero_stage else _plain_state(sizes, setup)
+    if setup.background:
+        parts.append(Part("copy for a checkpoint", _saved_bytes(sizes, setup), host=True))
+    return parts
+
+
+def _saved_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
+    """Of the first rank, which saves the weights that are trained, and its share of the optimizer as all do."""
+    trained = sizes.parameters if setup.adapters is None else setup.adapters
+    share = -(-trained // setup.ranks) if setup.zero_stage else trained
+    weights = share if setup.zero_stage == 3 else trained
+    return (setup.number if setup.zero_stage else 4) * weights + (12 if setup.zero_stage else 8) * share
 
 
 def _plain_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
-    frozen = 0 if setup.adapters is None else setup.number * sizes.parameters
+    frozen = 0 if setup.adapters is None else frozen_bytes(sizes, setup.number, quantized=setup.quantized)
     trained = sizes.parameters if setup.adapters is None else setup.adapters
     parts = [
         Part("weights", frozen + 4 * trained),
@@ -208,6 +223,8 @@ def _sharded_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
     share = -(-trained // setup.ranks)
     sharded = setup.zero_stage == 3
     weights = number * (-(-whole // setup.ranks) if sharded else whole)
+    if setup.quantized:
+        weights = frozen_bytes(sizes, number, quantized=True) + number * trained
     # Where the optimizer is in the host's memory, so are the gradients that it is given.
     gradients = 4 * (trained if setup.zero_stage == 1 else share)
     parts = [
@@ -222,6 +239,18 @@ def _sharded_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
     if sharded:
         parts.append(Part("gathered weights", number * min(whole, LIVE), "backward"))
     return parts
+
+
+def frozen_bytes(sizes: ModelSizes, number: int, *, quantized: bool) -> int:
+    """Return the bytes of weights that are not trained, `number` each; linear maps 4 bits and a scale a block, if so.
+
+    Of a quantized map the product takes a whole copy for the moment: the largest one's is counted.
+    """
+    if not quantized:
+        return number * sizes.parameters
+    linear = [inputs * outputs for inputs, outputs in sizes.linear.values() if inputs % NF4_BLOCK == 0]
+    held = sizes.layers * sum(linear)
+    return number * (sizes.parameters - held) + held // 2 + 4 * held // NF4_BLOCK + number * max(linear, default=0)
 
 
 # --- activations ---

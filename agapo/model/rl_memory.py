@@ -20,6 +20,7 @@ from agapo.model.memory import (
     Memory,
     Part,
     activation_parts,
+    frozen_bytes,
     layer_bytes,
     overhead_part,
     state_parts,
@@ -81,14 +82,16 @@ def handed_over(sizes: ModelSizes, setup: FineTuningSetup) -> int:
     return setup.number * (sizes.parameters if setup.adapters is None else setup.adapters)
 
 
-def engine_memory(sizes: ModelSizes, *, rows: int, columns: int, number: int, gpu: bool) -> Memory:
+def engine_memory(
+    sizes: ModelSizes, *, rows: int, columns: int, number: int, gpu: bool, quantized: bool = False
+) -> Memory:
     """Return the memory that an actor with the transformers engine takes: `rows` responses of `columns` tokens at most.
 
     Sliding layers are counted as if they kept all tokens. `number`: bytes a number of the model's.
     """
     cache = round(CACHE_SLACK * cache_bytes(sizes, rows * columns, number))
     parts = [
-        Part("weights", number * sizes.parameters),
+        Part("weights", frozen_bytes(sizes, number, quantized=quantized)),
         Part("keys and values", cache),
         Part("logits", SAMPLING_COPIES * 4 * rows * sizes.vocabulary),
     ]

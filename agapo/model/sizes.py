@@ -15,6 +15,9 @@ from typing import Any
 from agapo.errors import UserError
 from agapo.resolve import did_you_mean
 
+NF4_BLOCK = 64
+"""Neighbouring weights that share a scale where they are held in 4 bits (`quantized.py`)."""
+
 
 @dataclass(frozen=True)
 class ModelSizes:

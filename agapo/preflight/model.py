@@ -154,6 +154,8 @@ def setup_of(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> FineTuningSetu
         attention=recipe.model.attention,
         gradient_checkpointing=recipe.model.gradient_checkpointing,
         adapters=sizes.adapter_parameters(lora.rank, lora.targets) if lora else None,
+        quantized=bool(lora and lora.quantize),
+        background=recipe.checkpoint.background and own.zero_stage > 0,
         gpu=bool(own.gpus_per_rank),
     )
 
@@ -262,7 +264,9 @@ def _changes(setup: FineTuningSetup, fewest: Fewest) -> Iterator[Change]:
     if setup.attention != "flash_attention_2":
         yield "model.attention=flash_attention_2", {"attention": "flash_attention_2", "micro_rows": rows}
     for stage in (1, 2, 3):
-        if stage > setup.zero_stage and setup.ranks > 1:
+        if stage > setup.zero_stage and setup.ranks > 1 and not (setup.quantized and stage == 3):
             yield f"training.zero_stage={stage}", {"zero_stage": stage}
     if setup.zero_stage and not setup.offload:
         yield "training.offload=true", {"offload": True}
+    if setup.adapters and not setup.quantized and setup.ranks == 1:
+        yield "training.lora.quantize=nf4", {"quantized": True}

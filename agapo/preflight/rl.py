@@ -64,6 +64,8 @@ def learner_setup(recipe: RLRecipe, sizes: ModelSizes) -> FineTuningSetup:
         attention=recipe.model.attention,
         gradient_checkpointing=recipe.model.gradient_checkpointing,
         adapters=sizes.adapter_parameters(own.lora.rank, own.lora.targets, "learner.lora") if own.lora else None,
+        quantized=bool(own.lora and own.lora.quantize),
+        background=recipe.checkpoint.background,
         gpu=bool(own.gpus_per_rank),
         shared=_shared_blocks(recipe, own.micro_batch_tokens),
     )
@@ -160,7 +162,7 @@ def _changes(recipe: RLRecipe, sizes: ModelSizes) -> Iterator[Change]:
         smallest = {"micro_rows": SMALLEST_MICRO, "shared": _shared_blocks(recipe, setup.row_tokens)}
         yield f"learner.micro_batch_tokens={setup.row_tokens}", smallest
     for stage in (2, 3):
-        if setup.ranks > 1 and stage > setup.zero_stage:
+        if setup.ranks > 1 and stage > setup.zero_stage and not (setup.quantized and stage == 3):
             yield f"learner.zero_stage={stage}", {"zero_stage": stage}
     if setup.zero_stage and not setup.offload:
         needed = "" if recipe.learner.zero_stage else "learner.zero_stage=1 "
@@ -168,3 +170,6 @@ def _changes(recipe: RLRecipe, sizes: ModelSizes) -> Iterator[Change]:
     if setup.adapters is None:
         adapters = sizes.adapter_parameters(16, "all-linear")
         yield "learner.lora={}", {"adapters": adapters}
+    if not setup.quantized and setup.ranks == 1:
+        adapters = setup.adapters or sizes.adapter_parameters(16, "all-linear")
+        yield "learner.lora.quantize=nf4", {"adapters": adapters, "quantized": True}

@@ -32,7 +32,9 @@ def actor_memory(recipe: Trained, sizes: ModelSizes, chunk_prompts: int = 0) -> 
         return None
     rows, columns = max(_batches(recipe, chunk_prompts), key=lambda batch: batch[0] * batch[1])
     gpu = bool(recipe.rollout.gpus_per_actor)
-    return engine_memory(sizes, rows=rows, columns=columns, number=number_bytes(recipe), gpu=gpu)
+    lora = recipe.learner.lora if isinstance(recipe, RLRecipe) else None
+    quantized = bool(lora and lora.quantize)
+    return engine_memory(sizes, rows=rows, columns=columns, number=number_bytes(recipe), gpu=gpu, quantized=quantized)
 
 
 def _batches(recipe: Trained, chunk_prompts: int) -> Iterator[tuple[int, int]]:

@@ -53,7 +53,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     data.SourceConfig: _keys(identity="source args path weight"),
     data.DataConfig: _keys(identity="source args path modes max_prompt_tokens overlong"),
     run.TrackingConfig: _keys(free="wandb project samples_every rollout_rows"),
-    run.CheckpointConfig: _keys(free="every keep"),
+    run.CheckpointConfig: _keys(free="every keep background"),
     run.ClusterConfig: _keys(free="address"),
     # --- rewards and sampling ---
     reward.RewardTerm: _keys(identity="name function form weight domains args", later="deadline_s"),
@@ -93,7 +93,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
         later="learning_rate schedule warmup_steps max_grad_norm",
         free="ranks gpus_per_rank gpu_gib zero_stage offload max_restarts threads",
     ),
-    lora.LoRAConfig: _keys(identity="rank alpha dropout targets"),
+    lora.LoRAConfig: _keys(identity="rank alpha dropout targets quantize"),
     sft.SFTRecipe: _keys(identity="steps epochs"),
     trainer.SFTTrainingConfig: _keys(identity="rows_per_step row_tokens", free="micro_batch_rows"),
     model.CreateModelConfig: _keys(

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from agapo.recipe.lora import LoRAConfig
-from agapo.recipe.section import Strict, check_offload
+from agapo.recipe.section import Strict, check_offload, check_quantize
 
 
 class LearnerConfig(Strict):
@@ -59,8 +59,9 @@ class LearnerConfig(Strict):
     for hung."""
 
     @model_validator(mode="after")
-    def _offload_has_something_to_move(self) -> "LearnerConfig":
+    def _sharding_can_be(self) -> "LearnerConfig":
         check_offload(self.offload, self.zero_stage)
+        check_quantize(bool(self.lora and self.lora.quantize), self.zero_stage)
         return self
 
     @field_validator("lora")

@@ -21,3 +21,6 @@ class LoRAConfig(Strict):
     """Of an adapter's input; 0 in RL, where engine and learner would differ."""
     targets: list[str] | Literal["all-linear"] = "all-linear"
     """Names of the modules that get adapters."""
+    quantize: Literal["nf4"] | None = None
+    """Hold the frozen weights of linear maps in 4 bits (QLoRA, arXiv 2305.14314): 4.5 bits a weight, and a slower step.
+    What is exported has the rounded weights, with the adapters merged into them, in `model.dtype`."""

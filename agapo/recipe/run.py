@@ -30,6 +30,9 @@ class CheckpointConfig(Strict):
     """Steps from one checkpoint to the next; the last step is saved too."""
     keep: int = Field(default=2, ge=1)
     """So many of the newest checkpoints stay."""
+    background: bool = False
+    """Write it while training goes on; the hosts' memory takes a copy of what their ranks save. (In SFT and preference
+    learning under ZeRO.)"""
 
 
 class TrackingConfig(Strict):

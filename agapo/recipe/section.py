@@ -47,6 +47,12 @@ def check_modes(modes: dict[Mode, float]) -> dict[Mode, float]:
     return modes
 
 
+def check_quantize(quantizes: bool, zero_stage: int) -> None:
+    """DeepSpeed cannot divide weights of 4 bits."""
+    if quantizes and zero_stage == 3:
+        raise ValueError("lora.quantize: not under zero_stage 3, which divides the weights; take 0, 1 or 2")
+
+
 def check_offload(offload: bool, zero_stage: int) -> None:
     """Without ZeRO there is nothing that DeepSpeed could move to the host's memory."""
     if offload and not zero_stage:

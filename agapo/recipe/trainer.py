@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from agapo.recipe.lora import LoRAConfig
-from agapo.recipe.section import Strict, check_offload
+from agapo.recipe.section import Strict, check_offload, check_quantize
 
 
 class TrainerConfig(Strict):
@@ -38,8 +38,9 @@ class TrainerConfig(Strict):
     """CPU threads a rank; 0 shares this machine's cores among the ranks."""
 
     @model_validator(mode="after")
-    def _offload_has_something_to_move(self) -> "TrainerConfig":
+    def _sharding_can_be(self) -> "TrainerConfig":
         check_offload(self.offload, self.zero_stage)
+        check_quantize(bool(self.lora and self.lora.quantize), self.zero_stage)
         return self
 
     def require_even_parts(self, unit: str, per_step: int, micro: int) -> None:

@@ -53,7 +53,13 @@ def make_engine(settings: EngineSettings) -> Engine:
     from agapo.rollouts.engines.transformers.engine import TransformersEngine
 
     torch.set_num_threads(settings.threads)
-    model = load_model(settings.model_path, dtype=settings.dtype, attention=settings.attention, rope=settings.rope)
+    model = load_model(
+        settings.model_path,
+        dtype=settings.dtype,
+        attention=settings.attention,
+        rope=settings.rope,
+        quantized=bool(settings.lora and settings.lora.quantize),
+    )
     if settings.lora:
         # Beside the weights, as in the learner, not merged: so the two agree to rounding.
         add_adapters(model, settings.lora)

@@ -14,7 +14,7 @@ from agapo.learner.checkpoint import Checkpoint, deepspeed_weights, read_checkpo
 from agapo.learner.rl.settings import TAG
 from agapo.learner.trl.callbacks import STATE
 from agapo.model.adapters import CONFIG as ADAPTER
-from agapo.model.adapters import merge, merged_model
+from agapo.model.adapters import adapted_start, merge, merged_model
 from agapo.model.loading import export_hf, load_model, load_tokenizer
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.lora import LoRAConfig
@@ -70,13 +70,15 @@ def _learnt(recipe: Recipe, run: Path, checkpoint: Checkpoint) -> tuple[PreTrain
     own = recipe.model
     if isinstance(recipe, RLRecipe):
         start = str((read_json(run / "provenance.json") or {}).get("start") or own.path)
-        model = load_model(start, dtype=own.dtype, rope=own.rope_fields)
-        _fill(model, recipe.learner.lora, deepspeed_weights(checkpoint, TAG))
+        lora = recipe.learner.lora
+        model = adapted_start(start, own, lora) if lora else load_model(start, dtype=own.dtype, rope=own.rope_fields)
+        _fill(model, lora, deepspeed_weights(checkpoint, TAG))
         return model, load_tokenizer(start)
     written = checkpoint.path / STATE
-    if (written / ADAPTER).exists():
+    assert isinstance(recipe, SFTRecipe | DPORecipe)
+    if lora := recipe.training.lora:
         base = (read_json(written / ADAPTER) or {})["base_model_name_or_path"]
-        return merged_model(base, written, own), load_tokenizer(base)
+        return merged_model(base, written, own, lora), load_tokenizer(base)
     return load_model(written, dtype=own.dtype), load_tokenizer(written)
 
 

@@ -150,7 +150,7 @@ def test_a_folder_is_as_peft_reads_it_and_merges_to_the_same(tmp_path: Path):
     assert all(torch.equal(read[name], value) for name, value in tensors_of(model).items())
     theirs = PeftModel.from_pretrained(load_model(tmp_path / "hf"), str(tmp_path / "adapter")).eval()
     assert torch.equal(logprobs(theirs), logprobs(model))
-    ours = merged_model(str(tmp_path / "hf"), tmp_path / "adapter", ModelConfig()).eval()
+    ours = merged_model(str(tmp_path / "hf"), tmp_path / "adapter", ModelConfig(), LORA).eval()
     torch.testing.assert_close(logprobs(ours), logprobs(model), rtol=0, atol=1e-5)
 
 

@@ -282,6 +282,7 @@ def test_the_big_recipes_fit_their_gpus_and_contexts(path: Path) -> None:
         ("qwen3_0.6b", 15.7),
         ("qwen3_8b", 48.6),
         ("qwen3_8b_lora", 28.5),
+        ("qwen3_8b_qlora", 11.3),
         ("exaone4_32b_lora", 33.7),
         ("qwen3_32b", 65.4),
     ],

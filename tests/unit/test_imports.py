@@ -82,7 +82,10 @@ def test_tasks_import_little_of_the_engine(folder: str) -> None:
                 "learner/trl/ranks.py",
             },
         ),
-        ("deepspeed", {"learner/rl/rank.py", "learner/deepspeed_config.py", "learner/checkpoint.py"}),
+        (
+            "deepspeed",
+            {"learner/rl/rank.py", "learner/deepspeed_config.py", "learner/checkpoint.py", "learner/background.py"},
+        ),
     ],
 )
 def test_ray_and_deepspeed_appear_only_where_they_belong(package: str, holders: set[str]) -> None:

@@ -98,7 +98,8 @@ def test_what_does_not_fit_says_what_would():
     assert "learner.offload=true, learner.lora={}" in text
     # Each on a GPU of its own.
     assert verdict("rollout.chunk_prompts=8", "learner.gpus_per_rank=1", "rollout.gpus_per_actor=1").startswith("fits")
-    both = verdict("model.path=Qwen/Qwen3-4B")
+    assert verdict("model.path=Qwen/Qwen3-4B").endswith("any of these would do: learner.lora.quantize=nf4")
+    both = verdict("model.path=Qwen/Qwen3-4B", "rollout.chunk_prompts=32")
     assert "together these would do" in both
 
 

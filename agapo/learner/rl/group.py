@@ -91,6 +91,10 @@ class RankActor:
         """See the rank's."""
         self.rank.save(directory)
 
+    def written(self, wait: bool) -> bool:
+        """See the rank's."""
+        return self.rank.written(wait=wait)
+
     def load(self, directory: Path, tag: str) -> None:
         """See the rank's."""
         self.rank.load(directory, tag)
@@ -219,11 +223,21 @@ class LearnerGroup:
         return all(self._fetch(HAND_OVER, references))
 
     def save(self, directory: Path) -> Saved:
-        """Write every rank's state below `directory`, which all hosts must see; return which files that makes."""
+        """Write every rank's state below `directory`, which all hosts must see; return which files that makes.
+
+        They are there once `written` says so.
+        """
         self._fetch("save", [actor.save.remote(directory) for actor in self._ranks])
         own, ranks = self._settings, len(self._ranks)
         names = deepspeed_files(own.zero_stage, ranks, bfloat16=own.bfloat16)
         return Saved(ranks, own.zero_stage, [f"{TAG}/{name}" for name in names])
+
+    def written(self, *, wait: bool) -> bool:
+        """Return whether every rank has written what `save` was to write; with `wait`, once they have.
+
+        Raises UserError where one could not.
+        """
+        return all(self._fetch("write its checkpoint", [actor.written.remote(wait) for actor in self._ranks]))
 
     def load(self, checkpoint: Checkpoint) -> None:
         """Take every rank's state from a checkpoint, of another number of ranks too.

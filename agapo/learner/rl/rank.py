@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from agapo.algorithm.objective import policy_loss
 from agapo.errors import UserError
+from agapo.learner.background import BackgroundWriter
 from agapo.learner.deepspeed_config import deepspeed_config, sharded_loading, skip_compiled_extension
 from agapo.learner.process_group import group_variables
 from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, needs_one_row, plan_ranks
@@ -28,7 +29,7 @@ from agapo.learner.rl.row_check import check_packed_rows, check_shared_prompts
 from agapo.learner.rl.settings import TAG, LearnerSettings
 from agapo.learner.rl.shared_rows import collate_shared, plan_shared
 from agapo.learner.universal import UNIVERSAL
-from agapo.model.adapters import adapters_off, add_adapters
+from agapo.model.adapters import adapters_off, add_adapters, load_trained, save_trained_alone
 from agapo.model.loading import load_config, load_model, small_twin
 from agapo.model.logprobs import LogProbModel, check_head
 from agapo.model.transports import MeetingPlace, SharedBuffer, SharedWeights, broadcast_weights, meet, place
@@ -74,12 +75,18 @@ class LearnerRank:
         if settings.learner.lora:
             add_adapters(model, settings.learner.lora, settings.seed)
         self.policy = model
+        wrapped = LogProbModel(model)
+        if settings.learner.lora:
+            save_trained_alone(wrapped)
         self.engine, _, _, _ = self.deepspeed.initialize(
-            model=LogProbModel(model),
+            model=wrapped,
             config=self._deepspeed_config(0.0 if self._clips_itself else settings.max_grad_norm),
             model_parameters=list(trained_parameters(model).values()),
             optimizer=self._optimizer,
         )
+        self._writer = BackgroundWriter() if settings.background else None
+        if self._writer:
+            self.engine.checkpoint_engine = self._writer
         self.reference: nn.Module | None = None
         self._packed: Tensor | None = None
         self._shared: SharedBuffer | None = None
@@ -120,6 +127,7 @@ class LearnerRank:
                 gradient_checkpointing=own.gradient_checkpointing,
                 rope=own.rope_fields,
                 mapped=self._sharded,
+                quantized=bool(self.settings.learner.lora and self.settings.learner.lora.quantize),
             )
         # Of a sharded model these are its buffers.
         nn.Module.to(model, self.settings.device)
@@ -349,13 +357,17 @@ class LearnerRank:
         return self.deepspeed.zero.GatheredParameters([parameter])
 
     def save(self, directory: Path) -> None:
-        """Write weights, or adapters, and optimizer state below `directory`. Collective."""
+        """Write weights, or adapters, and optimizer state below `directory`, or begin to. Collective."""
         self.engine.save_checkpoint(str(directory), tag=TAG, exclude_frozen_parameters=True)
+
+    def written(self, *, wait: bool) -> bool:
+        """Return whether what `save` was to write is on the disk; with `wait`, once it is. Raises UserError."""
+        return self._writer is None or self._writer.written(wait=wait)
 
     def load(self, directory: Path, tag: str = TAG) -> None:
         """Take weights and optimizer state from `directory`: shards, or their universal form. Collective."""
         # All that is trained must be there, and nothing else; frozen weights are not.
-        load = _load_trained if self.settings.learner.lora else None
+        load = load_trained if self.settings.learner.lora else None
         # Read by `load_checkpoint` alone.
         self.engine._config.load_universal_checkpoint = tag == UNIVERSAL
         path, _ = self.engine.load_checkpoint(str(directory), tag=tag, custom_load_fn=load)
@@ -381,12 +393,6 @@ def _join(rank: int, ranks: int, address: str, port: int, device: str) -> None:
         rank=rank,
         world_size=ranks,
     )
-
-
-def _load_trained(src: Mapping[str, Tensor], dst: nn.Module) -> None:
-    found = dst.load_state_dict(src, strict=False)
-    if lacking := [*(trained_parameters(dst).keys() - src.keys()), *found.unexpected_keys]:
-        raise UserError(f"the checkpoint's adapters are not those of learner.lora: {lacking[0]} differs")
 
 
 def _require_finite(norm: float) -> None:

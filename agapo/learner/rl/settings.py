@@ -29,6 +29,8 @@ class LearnerSettings:
     """CPU threads of a rank; `learner.threads` may leave them to the machine."""
     seed: int = 0
     """The run's: adapters are drawn by it."""
+    background: bool = False
+    """Whether checkpoints are written while training goes on."""
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:

@@ -9,14 +9,17 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from agapo.errors import UserError
 from agapo.learner.checkpoint import Saved, deepspeed_files, save_checkpoint
-from agapo.learner.trl.fine_tuning import FineTuning
+from agapo.learner.trl.fine_tuning import UNFINISHED, FineTuning
+
+if TYPE_CHECKING:
+    from agapo.learner.background import BackgroundWriter
 
 NAMES = {
     "loss": "train/loss",
@@ -34,26 +37,58 @@ STATE = "state"
 class CheckpointCallback(TrainerCallback):
     """Turns the folder that transformers has written into a checkpoint that is complete or not there at all."""
 
+    trainer: Any = None
+    """To be set before it trains."""
+
     def __init__(self, settings: FineTuning) -> None:
         self._settings = settings
+        self._writer: BackgroundWriter | None = None
+        self._unfinished: int | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Let DeepSpeed write through the background, if the recipe says so."""
+        if self._settings.sharded and self._settings.checkpoint.background:
+            from agapo.learner.background import BackgroundWriter  # imports DeepSpeed, which the driver does without
+
+            self._writer = self.trainer.deepspeed.checkpoint_engine = BackgroundWriter()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Move the files to their place, on rank 0, once every rank has written its own."""
-        wait_for_all()
-        if state.is_world_process_zero:
-            assert args.output_dir
-            written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            own = self._settings
-            content = {**own.state, "step": state.global_step}
+        """Complete the checkpoint; in the background, the one before it."""
+        self._complete(wait=True)
+        self._unfinished = state.global_step
+        self._complete(wait=self._writer is None)
 
-            def take(folder: Path) -> Saved:
-                written.rename(folder / STATE)
-                ranks, zero_stage = own.training.ranks, own.training.zero_stage
-                needed = needed_files(folder / STATE, state.global_step, ranks, zero_stage, bfloat16=own.bfloat16)
-                return Saved(ranks, zero_stage, [f"{STATE}/{name}" for name in needed])
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Complete a checkpoint that was under way."""
+        self._complete(wait=False)
 
-            save_checkpoint(own.checkpoints, state.global_step, content, take, keep=own.checkpoint.keep)
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Wait for a checkpoint that is under way."""
+        self._complete(wait=True)
+
+    def _complete(self, *, wait: bool) -> None:
+        """Move the files to their place, on rank 0, if every rank has written its own; with `wait`, once they have."""
+        if self._unfinished is None:
+            return
+        if any_rank(self._writer is not None and not self._writer.written(wait=wait)):
+            return
         wait_for_all()
+        if self.trainer.is_world_process_zero():
+            self._move(self._unfinished)
+        wait_for_all()
+        self._unfinished = None
+
+    def _move(self, step: int) -> None:
+        own = self._settings
+        written = own.checkpoints / UNFINISHED / f"checkpoint-{step}"
+
+        def take(folder: Path) -> Saved:
+            written.rename(folder / STATE)
+            ranks, zero_stage = own.training.ranks, own.training.zero_stage
+            needed = needed_files(folder / STATE, step, ranks, zero_stage, bfloat16=own.bfloat16)
+            return Saved(ranks, zero_stage, [f"{STATE}/{name}" for name in needed])
+
+        save_checkpoint(own.checkpoints, step, {**own.state, "step": step}, take, keep=own.checkpoint.keep)
 
 
 class LearningRateCallback(TrainerCallback):

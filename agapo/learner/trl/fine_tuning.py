@@ -144,6 +144,7 @@ def plain_model(settings: FineTuning) -> PreTrainedModel:
         attention=settings.model.attention,
         gradient_checkpointing=settings.model.gradient_checkpointing,
         rope=settings.model.rope_fields,
+        quantized=bool(settings.training.lora and settings.training.lora.quantize),
     )
 
 

@@ -160,14 +160,15 @@ def _start(settings: FineTuning, placement: Placement) -> list[Any]:
 
 def rank_main(settings: FineTuning, kind: Kind, mailbox: Any) -> str:
     """Be one rank. Returns what a new start would not mend, as a line for the user; raises all else."""
+    saving = CheckpointCallback(settings)
     callbacks = [
-        CheckpointCallback(settings),
+        saving,
         LearningRateCallback(),
         ReportCallback(lambda step, metrics: ray.get(mailbox.post.remote(step, metrics)), kind.names),
     ]
     try:
         torch.distributed.init_process_group("nccl" if settings.on_gpu else "gloo", timeout=MEETING)
-        trainer = kind.make_trainer(settings, callbacks)
+        trainer = saving.trainer = kind.make_trainer(settings, callbacks)
     except Exception as error:
         return _one_line(error, kind.relief)
     try:

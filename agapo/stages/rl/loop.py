@@ -23,7 +23,7 @@ from agapo.errors import Interrupted, ProcessDied, UserError
 from agapo.evaluation.evaluator import Evaluator, mean_accuracy
 from agapo.evaluation.figures import term_means
 from agapo.evaluation.questions import Questions
-from agapo.learner.checkpoint import save_checkpoint
+from agapo.learner.checkpoint import Unfinished, begin_checkpoint, complete_checkpoint
 from agapo.learner.rl.batching import Example, examples_of, with_reference
 from agapo.learner.rl.group import LearnerGroup
 from agapo.learner.rl.settings import learning_rate_at
@@ -70,6 +70,8 @@ class RLLoop:
     began: float
     """When the clock would have started (`time.monotonic`), had the run never been stopped."""
     clipping: ClipWatch = field(default_factory=ClipWatch)
+    unfinished: Unfinished | None = None
+    """A checkpoint that is being written."""
 
     @property
     def wall_s(self) -> float:
@@ -79,7 +81,7 @@ class RLLoop:
     def train(self) -> None:
         """Run the remaining steps. Raises Interrupted, with everything saved, when the user asks to stop."""
         self.begin()
-        with self.collector.at_work():
+        with self.completing_saves(), self.collector.at_work():
             while self.progress.step < self.recipe.steps:
                 self.timeline.begin_step(self.progress.step + 1)
                 self._make_step(Clock(partial(self.timeline.add, (DRIVER, 0))))
@@ -276,19 +278,37 @@ class RLLoop:
         step = self.progress.step
         if step % self.recipe.checkpoint.every == 0 or step == self.recipe.steps:
             self.save()
+        else:
+            self.complete_save(wait=False)
 
     def save(self) -> None:
-        """Write a checkpoint of the last finished step."""
+        """Write a checkpoint of the last finished step; with `checkpoint.background`, begin to."""
+        self.complete_save(wait=True)
         self.progress.wandb_id = self.logger.wandb_id
         self.progress.wall_s = self.wall_s
         with self.timeline.phase("checkpoint"):
-            save_checkpoint(
-                self.run.checkpoints,
-                self.progress.step,
-                asdict(self.progress),
-                self.learner.save,
-                keep=self.recipe.checkpoint.keep,
-            )
+            state = asdict(self.progress)
+            self.unfinished = begin_checkpoint(self.run.checkpoints, self.progress.step, state, self.learner.save)
+            self.complete_save(wait=not self.recipe.checkpoint.background)
+
+    def complete_save(self, *, wait: bool) -> None:
+        """Let the checkpoint that is being written appear if its files are there; with `wait`, once they are."""
+        if self.unfinished and self.learner.written(wait=wait):
+            complete_checkpoint(self.unfinished, keep=self.recipe.checkpoint.keep)
+            self.unfinished = None
+
+    @contextmanager
+    def completing_saves(self) -> Iterator[None]:
+        """Leave no checkpoint half written, whatever happens inside, while there are ranks."""
+        died = False
+        try:
+            yield
+        except ProcessDied:
+            died = True
+            raise
+        finally:
+            if not died:
+                self.complete_save(wait=True)
 
     @contextmanager
     def saving_on_stop(self) -> Iterator[None]:

@@ -201,6 +201,7 @@ def start_learner(recipe: RLRecipe, model_path: str, placement: Placement) -> Le
         learner=recipe.learner.model_copy(update={"max_grad_norm": recipe.max_grad_norm}),
         threads=threads_for(recipe.learner.threads, recipe.learner.ranks),
         seed=recipe.run.seed,
+        background=recipe.checkpoint.background,
     )
     return LearnerGroup(settings, placement, recipe.run_directory)
 

@@ -76,7 +76,7 @@ class AdapterExporter:
     def export(self, weights: PackedWeights, run: RunDirectory) -> None:
         """Write the run's adapter, and the model with it."""
         self.keep(weights, run.adapter)
-        merged = merged_model(self.model_path, run.adapter, self.own)
+        merged = merged_model(self.model_path, run.adapter, self.own, self.lora)
         export_hf(merged, load_tokenizer(self.model_path), run.hf)
 
 

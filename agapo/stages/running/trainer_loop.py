@@ -50,8 +50,8 @@ class TrainerLoop:
             should_stop=stop,
         )
         shutil.rmtree(self.run.checkpoints / UNFINISHED, ignore_errors=True)
-        if self.settings.training.lora:
-            merged = merged_model(self.start, self.settings.weights, self.recipe.model)
+        if lora := self.settings.training.lora:
+            merged = merged_model(self.start, self.settings.weights, self.recipe.model, lora)
             export_hf(merged, load_tokenizer(self.start), self.run.hf)
 
     def write_missing_steps(self) -> None:

@@ -15,7 +15,7 @@ import math
 import os
 import secrets
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ import torch
 from transformers import GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from agapo.errors import UserError, first_line
-from agapo.model.adapters import adapter_layout
+from agapo.model.adapters import adapted_folder, adapter_layout
 from agapo.model.loading import load_config, load_tokenizer, model_folder, parameter_names
 from agapo.model.rope import extend_context
 from agapo.model.transports import MeetingPlace
@@ -43,6 +43,8 @@ def load_vllm(settings: EngineSettings) -> "VLLMEngine":
     """Load the model into vLLM, in this process. Raises UserError where vLLM is missing or cannot take the model."""
     require_vllm()
     _set_environment(settings)
+    if settings.lora:
+        settings = replace(settings, model_path=adapted_folder(settings.model_path, settings.dtype, settings.lora))
     from vllm import EngineArgs, LLMEngine  # pyright: ignore[reportAttributeAccessIssue]  not in the checked .venv
 
     try:
