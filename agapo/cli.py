@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +17,9 @@ from agapo.built_in import find_recipe
 from agapo.errors import Interrupted, UserError
 from agapo.forking.driver import start_forks
 from agapo.signals import Stopped, exit_status, handled_by, stop_at_once
+
+if TYPE_CHECKING:
+    from agapo.recipe import Recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,6 +50,7 @@ def sft(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import SFTRecipe, load_recipe
 
     loaded = load_recipe(SFTRecipe, recipe, overrides)
+    _say_loading(loaded)
     start_forks(loaded.cluster.address)
     from agapo.stages.sft.run import run_sft
 
@@ -59,6 +63,7 @@ def rl(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import RLRecipe, load_recipe
 
     loaded = load_recipe(RLRecipe, recipe, overrides)
+    _say_loading(loaded)
     start_forks(loaded.cluster.address, trainers=False)
     from agapo.stages.rl.run import run_rl
 
@@ -71,6 +76,7 @@ def dpo(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import DPORecipe, load_recipe
 
     loaded = load_recipe(DPORecipe, recipe, overrides)
+    _say_loading(loaded)
     start_forks(loaded.cluster.address)
     from agapo.stages.dpo.run import run_dpo
 
@@ -90,6 +96,7 @@ def pairs(
     from agapo.recipe import DPORecipe, load_recipe
 
     loaded = load_recipe(DPORecipe, recipe, overrides)
+    _say_loading(loaded)
     start_forks(loaded.cluster.address)
     from agapo.stages.dpo.run import run_pairs
 
@@ -102,6 +109,7 @@ def evaluate(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import EvalRecipe, load_recipe
 
     loaded = load_recipe(EvalRecipe, recipe, overrides)
+    _say_loading(loaded)
     start_forks(loaded.cluster.address, trainers=False)
     from agapo.stages.eval.run import run_eval
 
@@ -146,6 +154,7 @@ def score(
     out: Annotated[Path | None, typer.Option(help="Write each response's scores here, as JSON lines.")] = None,
 ) -> None:
     """Score responses from a file with the recipe's rewards."""
+    print(f"score: {responses}; loading the rewards of {recipe}", flush=True)
     from agapo.stages.score import score_file
 
     score_file(recipe, overrides or [], responses, out)
@@ -204,6 +213,7 @@ def curate(
     from agapo.recipe import SFTRecipe, load_recipe
 
     loaded = load_recipe(SFTRecipe, recipe, overrides)
+    _say_loading(loaded)
     from agapo.stages.curate import run_curate
 
     run_curate(loaded, explain=explain, out=out, samples=samples)
@@ -221,6 +231,7 @@ def filter_prompts(
     from agapo.recipe import RLRecipe, load_recipe
 
     loaded = load_recipe(RLRecipe, recipe, overrides)
+    _say_loading(loaded)
     start_forks(loaded.cluster.address, trainers=False)
     from agapo.stages.filter import run_filter
 
@@ -269,6 +280,11 @@ def main() -> None:
         _say_stopped(str(stopped) or "stopped; the same command goes on from the last finished step")
     except Stopped:
         _say_stopped("stopped; the same command goes on from what is saved")
+
+
+def _say_loading(recipe: "Recipe") -> None:
+    """Say what is begun: what comes next, the imports, takes up to ten seconds, and more on busy cores."""
+    print(f"{recipe.stage}: {recipe.run.name}; loading PyTorch and what goes with it", flush=True)
 
 
 def _say_stopped(text: str) -> None:

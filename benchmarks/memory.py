@@ -31,6 +31,7 @@ from agapo.learner.rl.batching import Example, with_reference
 from agapo.learner.rl.rank import LearnerRank
 from agapo.learner.rl.settings import LearnerSettings
 from agapo.model import memory as estimates
+from agapo.model import shared_prompts
 from agapo.model.loading import load_config
 from agapo.model.memory import FineTuningSetup
 from agapo.model.rl_memory import engine_memory, learner_memory
@@ -56,6 +57,8 @@ class Case:
     lora: int = 0
     """The adapters' rank; 0 trains all weights."""
     checkpointing: bool = False
+    shared: bool = False
+    """Whether responses share their prompt (`learner.shared_prompts`), with attention as on a GPU."""
 
     @property
     def name(self) -> str:
@@ -64,13 +67,16 @@ class Case:
             return f"engine, {self.dtype}"
         trained = f"LoRA {self.lora}" if self.lora else f"ZeRO {self.zero_stage}"
         ranks = f", {self.ranks} ranks" if self.ranks > 1 else ""
-        return f"learner, {trained}{ranks}, {self.dtype}{', checkpointing' if self.checkpointing else ''}"
+        how = [", checkpointing"] * self.checkpointing + [", shared prompts"] * self.shared
+        return f"learner, {trained}{ranks}, {self.dtype}{''.join(how)}"
 
 
 CASES = (
     *(Case("learner", zero_stage=stage, ranks=2 if stage else 1, checkpointing=True) for stage in range(4)),
     Case("learner"),
     *(Case("learner", "bfloat16", zero_stage=stage, ranks=2, checkpointing=True) for stage in (1, 3)),
+    Case("learner", shared=True),
+    Case("learner", shared=True, checkpointing=True),
     Case("learner", lora=16, checkpointing=True),
     Case("learner", "bfloat16", lora=16, checkpointing=True),
     Case("engine"),
@@ -170,6 +176,10 @@ def _options() -> argparse.Namespace:
 def _learner(options: argparse.Namespace, case: Case) -> Measured:
     _make_buckets_small()
     section: dict[str, Any] = {"zero_stage": case.zero_stage, "micro_batch_tokens": options.row * options.rows}
+    shared = _shared_blocks(options) if case.shared else None
+    if shared:
+        section |= {"shared_prompts": True, "micro_batch_tokens": shared.slots}
+        shared_prompts.MOST_SCORES = 0
     if case.lora:
         section["lora"] = {"rank": case.lora}
     model = ModelConfig.model_validate({"dtype": case.dtype, "gradient_checkpointing": case.checkpointing})
@@ -179,7 +189,8 @@ def _learner(options: argparse.Namespace, case: Case) -> Measured:
     learner = LearnerRank(settings, rank=options.rank, ranks=case.ranks, address="127.0.0.1", port=options.port)
     learner.load_reference()
     sizes = config_sizes(load_config(options.model, None))
-    examples = _examples(sizes, 2 * options.rows * case.ranks, options.row)
+    count = 2 * options.rows * case.ranks
+    examples = _groups(sizes, 2, shared) if shared else _examples(sizes, count, options.row)
     how = {"denominator": float(len(examples)), "learning_rate": 1e-4}
     # The first makes what stays: the optimizer's moments.
     learner.update(examples, **how)
@@ -196,6 +207,7 @@ def _learner(options: argparse.Namespace, case: Case) -> Measured:
         gradient_checkpointing=case.checkpointing,
         adapters=sizes.adapter_parameters(case.lora, "all-linear") if case.lora else None,
         gpu=False,
+        shared=shared,
     )
     return Measured(learner_memory(sizes, setup, reference=True).gpu_bytes, meter.peak)
 
@@ -223,6 +235,24 @@ def _examples(sizes: ModelSizes, count: int, tokens: int) -> list[Example]:
     ]
     reference = [known] * count
     return with_reference(examples, reference, "sequence")
+
+
+def _shared_blocks(options: argparse.Namespace) -> estimates.SharedBlocks:
+    """Return a micro-batch of about the tokens of the others: two prompts, half as long as a row, and what fits."""
+    half = options.row // 2
+    return estimates.SharedBlocks(blocks=2, prompt=half, responses=max(1, options.rows - 1), response=half)
+
+
+def _groups(sizes: ModelSizes, micro_batches: int, own: estimates.SharedBlocks) -> list[Example]:
+    """Return the groups of so many micro-batches; prompts differ in length, as they do."""
+    draw, known = np.random.default_rng(0), np.full(own.response, -5, np.float32)
+    examples = []
+    for group in range(micro_batches * own.blocks):
+        prompt = draw.integers(5, sizes.vocabulary - 1, own.prompt - group % 2).astype(np.int32)
+        for _ in range(own.responses):
+            tokens = draw.integers(5, sizes.vocabulary - 1, own.response).astype(np.int32)
+            examples.append(Example(prompt, tokens, known, np.ones(own.response, bool), 1, 1, group))
+    return with_reference(examples, [known] * len(examples), "sequence")
 
 
 def _engine(options: argparse.Namespace, case: Case) -> Measured:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from agapo.errors import UserError
 from data.files import Broken, Row, read
 from data.layouts import CHATS, FOLLOWING, SYSTEMS, Unreadable, chat_of, thinks, tools_of
 
@@ -42,6 +43,8 @@ def pairs(
     ours}; the other options: see `data.files.read`. A row that cannot be read has `malformed`, why, and its `place`.
     Raises UserError.
     """
+    if path is None and not name:
+        raise UserError("pairs.rows: give 'path' (a file or folder with the pairs), or args: {name: HUB_NAME}")
     about = {"domain": domain, "language": language, **({"mode": mode} if mode else {})}
     rows = read(
         split, path=path, hub=name, config=config, only_split=only_split, key=lambda content: None, pass_broken=True

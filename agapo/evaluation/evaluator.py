@@ -1,5 +1,6 @@
 """Accuracy on held-out questions, through the same rollout actors and rewards as training."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -29,6 +30,12 @@ class Evaluation:
         """The mean reward of the responses that have one; 0 where none has."""
         rewards = [r.reward for group in self.groups for r in group.responses if r.reward is not None]
         return sum(rewards) / max(1, len(rewards))
+
+    @property
+    def questions(self) -> dict[str, int]:
+        """How many questions were asked, by mode and by `mode/domain`."""
+        asked = [group.prompt for group in self.groups]
+        return dict(Counter(name for prompt in asked for name in (prompt.mode, f"{prompt.mode}/{prompt.domain}")))
 
     @property
     def thinking(self) -> dict[str, float]:

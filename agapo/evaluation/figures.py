@@ -7,13 +7,14 @@ from rich.console import Console
 
 from agapo.evaluation.evaluator import thinks
 from agapo.schema import Group
-from agapo.tracking.progress import print_table
+from agapo.tracking.progress import percent, print_table
 
 
 def mode_figures(groups: Sequence[Group]) -> dict[str, float]:
-    """Accuracy, mean tokens a response, and the shares of responses that were cut and that think."""
+    """How many questions there are, accuracy, mean tokens a response, shares of responses that were cut and think."""
     responses = [group.responses[0] for group in groups]
     return {
+        "questions": len(groups),
         "accuracy": _mean([response.correct is True for response in responses]),
         "tokens": _mean([len(response.token_ids) for response in responses]),
         "truncated": _mean([response.finish == "length" for response in responses]),
@@ -65,13 +66,13 @@ def print_accuracy(accuracy: Mapping[str, Any], console: Console) -> None:
     languages = sorted({language for row in table for language in row["languages"]})
     shown = languages if len(languages) > 1 else []
     rows = [
-        [row["mode"], row["domain"], row["questions"], _percent(row["all"])]
-        + [_percent(row["languages"].get(language)) for language in shown]
+        [row["mode"], row["domain"], row["questions"], percent(row["all"], row["questions"])]
+        + [percent(row["languages"].get(language)) for language in shown]
         for row in table
     ]
     print_table("Accuracy", ("mode", "domain", "questions", "correct", *shown), rows, console, left=(1,))
     figures = [
-        (mode, f"{found['tokens']:.0f}", _percent(found["truncated"]), _percent(found["thinks"]))
+        (mode, f"{found['tokens']:.0f}", percent(found["truncated"]), percent(found["thinks"]))
         for mode, found in accuracy["modes"].items()
     ]
     print_table("Responses", ("mode", "tokens", "cut", "think"), figures, console)
@@ -89,7 +90,3 @@ def term_means(groups: Sequence[Group]) -> dict[str, float]:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / max(1, len(values))
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}%"

@@ -1,5 +1,7 @@
 """The questions of a run: read, split, and checked against the model's context before anything is trained."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -15,6 +17,7 @@ from agapo.recipe.dpo import DPORecipe
 from agapo.recipe.evaluation import EvaluationConfig, RLEvaluationConfig
 from agapo.recipe.reward import RewardConfig, require_terms
 from agapo.recipe.rl import RLRecipe
+from agapo.recipe.rollout import RolloutConfig
 from agapo.schema import Prompt
 
 
@@ -159,6 +162,24 @@ def without_asked(questions: Questions, sets: Mapping[str, Sequence[Prompt]]) ->
             raise UserError(f"evaluation.sets: every training question of '{name}' is asked in a set; give other rows")
         parts[name] = replace(part, train=train, overlap=part.overlap + len(part.train) - len(train))
     return Questions(parts)
+
+
+def mark_of_test(questions: Sequence[Prompt], reward: RewardConfig, rollout: RolloutConfig) -> str:
+    """Return what tells a test from others: two with the same mark can be compared.
+
+    The questions with their columns, what decides that a response is correct, and how long it may be.
+    """
+    verdicts = {
+        domain: next(term for term in reward.terms if term.name == reward.verdict_for(domain))
+        for domain in sorted({prompt.domain for prompt in questions})
+    }
+    content = {
+        "questions": [[prompt.messages, prompt.columns] for prompt in questions],
+        "verdicts": {domain: [term.function, term.args, term.form] for domain, term in verdicts.items()},
+        "correct": [reward.correct_at, reward.truncated],
+        "limits": [rollout.max_new_tokens, rollout.stop, rollout.thinking_budget],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def check_questions(

@@ -51,6 +51,35 @@ When = Literal["always", "output layer", "backward", "update", "reference"]
 
 
 @dataclass(frozen=True)
+class SharedBlocks:
+    """What the row of a micro-batch is made of in RL where responses share their prompt (`shared_prompts.py`)."""
+
+    blocks: int
+    """Prompts in the row."""
+    prompt: int
+    """Tokens of a prompt."""
+    responses: int
+    """Responses to a prompt."""
+    response: int
+    """Tokens of a response."""
+
+    @property
+    def slots(self) -> int:
+        """Tokens of the row."""
+        return self.blocks * (self.prompt + self.responses * self.response)
+
+    @property
+    def seen(self) -> int:
+        """Keys that attention is handed: each prompt's own, and for each response its prompt's and its own."""
+        return self.blocks * (self.prompt + self.responses * (self.prompt + self.response))
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of a query and a key that masks are made for: one mask for all prompts, one for each response."""
+        return self.prompt**2 + self.blocks * self.responses * self.response * (self.prompt + self.response)
+
+
+@dataclass(frozen=True)
 class FineTuningSetup:
     """What the memory of a rank depends on, besides the model."""
 
@@ -71,6 +100,8 @@ class FineTuningSetup:
     background: bool = False
     """Whether checkpoints are copied to the host's memory, and written from there."""
     gpu: bool = True
+    shared: SharedBlocks | None = None
+    """The micro-batch's row, where responses share their prompt."""
 
     @property
     def number(self) -> int:
@@ -253,12 +284,25 @@ def _score_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
     SDPA repeats keys and values to all heads where there is a mask, and keeps the mask as numbers to add; eager
     attention keeps the scores of all heads, and their softmax in float32 before it is rounded.
     """
+    if setup.shared:
+        return _shared_bytes(sizes, setup, setup.shared)
     c, repeated = setup.number, setup.number * setup.tokens * 2 * (sizes.queries - sizes.keys)
     if setup.attention == "sdpa":
         return repeated + c * setup.squares
     if setup.attention == "eager":
         return repeated + (4 + c) * sizes.heads * setup.squares
     return 0
+
+
+def _shared_bytes(sizes: ModelSizes, setup: FineTuningSetup, own: SharedBlocks) -> int:
+    """Of one layer, beyond what is kept of every token: SDPA in the slots of tiles.
+
+    Keys and values are repeated for each response and to all heads, the output lies in slots and in the row, and each
+    response's mask is kept as numbers to add. Responses are counted as long as they may be; shorter ones, more of which
+    make a row, repeat their prompts oftener.
+    """
+    keys_and_values = 2 * own.seen * sizes.queries - 2 * own.slots * sizes.keys
+    return setup.number * (keys_and_values + own.slots * sizes.queries + own.pairs)
 
 
 def mask_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
@@ -269,6 +313,9 @@ def mask_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
     """
     if setup.attention == "flash_attention_2":
         return 0
+    if setup.shared:
+        # Made anew in each layer: as one byte a pair, from a distance of eight.
+        return setup.shared.pairs + 8 * setup.shared.blocks * setup.shared.response * setup.shared.prompt
     kinds = (sizes.local_layers > 0) + (sizes.local_layers < sizes.layers)
     pair = 1 if setup.attention == "sdpa" else setup.number
     return kinds * pair * setup.squares

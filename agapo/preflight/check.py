@@ -34,6 +34,9 @@ def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None
     """Check a recipe and print what was found. Raises UserError at the first mistake."""
     kind = {"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe, "eval": EvalRecipe}[recipe_stage(path)]
     recipe = load_recipe(kind, path, overrides)
+    if not schema_only:
+        # What comes next takes as long as the imports, the rewards and the data do.
+        print(f"check: {recipe.stage} {recipe.run.name}; loading its rewards, data and model", flush=True)
     rows: Rows = [("recipe", f"{path}: every key is known and in range")]
     if not schema_only:
         missing_way()

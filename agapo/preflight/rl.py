@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from agapo.errors import UserError
-from agapo.model.memory import CONTEXT_BYTES, GIB, FineTuningSetup, Memory, Part
+from agapo.model.memory import CONTEXT_BYTES, GIB, FineTuningSetup, Memory, Part, SharedBlocks
 from agapo.model.rl_memory import handed_over, learner_memory
 from agapo.model.sizes import ModelSizes
 from agapo.placement import divide
@@ -68,7 +68,19 @@ def learner_setup(recipe: RLRecipe, sizes: ModelSizes) -> FineTuningSetup:
         quantized=bool(own.lora and own.lora.quantize),
         background=recipe.checkpoint.background,
         gpu=bool(own.gpus_per_rank),
+        shared=_shared_blocks(recipe, own.micro_batch_tokens),
     )
+
+
+def _shared_blocks(recipe: RLRecipe, budget: int) -> SharedBlocks | None:
+    """Return the blocks that fill `budget` tokens with the longest prompts and responses; None where none share."""
+    own, prompt, response = recipe.learner, recipe.data.max_prompt_tokens, recipe.rollout.max_new_tokens
+    if not own.shared_prompts or own.layout != "packed" or recipe.model.attention != "sdpa":
+        return None
+    # A group that is longer than the budget is cut into blocks, each with the prompt.
+    responses = min(recipe.rollout.group_size, max(1, (budget - prompt) // response))
+    blocks = max(1, budget // (prompt + responses * response))
+    return SharedBlocks(blocks, prompt, responses, response)
 
 
 def rank_memory(recipe: RLRecipe, sizes: ModelSizes, setup: FineTuningSetup) -> Memory:
@@ -148,7 +160,8 @@ def _changes(recipe: RLRecipe, sizes: ModelSizes) -> Iterator[Change]:
     if fewer := fewer_prompts(recipe, lambda count: room_left(recipe, sizes, chunk_prompts=count) >= 0):
         yield fewer[0], {"chunk_prompts": fewer[1]}
     if setup.micro_rows > SMALLEST_MICRO:
-        yield f"learner.micro_batch_tokens={setup.row_tokens}", {"micro_rows": SMALLEST_MICRO}
+        smallest = {"micro_rows": SMALLEST_MICRO, "shared": _shared_blocks(recipe, setup.row_tokens)}
+        yield f"learner.micro_batch_tokens={setup.row_tokens}", smallest
     for stage in (2, 3):
         if setup.ranks > 1 and stage > setup.zero_stage and not (setup.quantized and stage == 3):
             yield f"learner.zero_stage={stage}", {"zero_stage": stage}

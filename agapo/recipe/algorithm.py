@@ -49,6 +49,7 @@ class ImportanceConfig(Strict):
     to 0 or at the cap), or their geometric mean (as GSPO's, arXiv 2507.18071: every token of a response weighs alike,
     whatever its length)."""
     cap: float = Field(default=2.0, ge=1)
+    """The largest weight."""
     band: tuple[float, float] | None = None
     """[low, high]: where the ratio is outside, the weight is 0 (as IcePop, and sequence masks, of the peers); off for
     AGAPO, which lets every token count."""
@@ -65,17 +66,22 @@ class ClipConfig(Strict):
     """The PPO clip of the peers; AGAPO has none."""
 
     low: float = Field(default=0.2, gt=0, lt=1)
+    """Ratios below 1 − low are clipped."""
     high: float = Field(default=0.2, gt=0)
+    """Ratios above 1 + high are clipped."""
 
 
 class AlgorithmConfig(Strict):
     """The objective. `preset` sets all of it; keys given beside it win."""
 
     preset: Literal["agapo", "grpo", "dapo", "rloo", "reinforce++"] = "agapo"
+    """AGAPO, or a peer put together from the same pieces (docs/agapo.md)."""
     all_wrong_penalty: float = Field(default=0.1, ge=0)
     """δ ≥ 0, subtracted after normalisation from every response of an all-wrong group."""
     drop_all_correct: bool = True
+    """Leave out groups in which every response is correct."""
     drop_all_wrong: bool = False
+    """Leave out groups in which every response is wrong."""
     refill: RefillConfig = RefillConfig()
     advantage: AdvantageConfig = AdvantageConfig()
     kl: KLConfig = KLConfig()

@@ -15,6 +15,7 @@ class Recipe(Strict):
     """What every stage's recipe has."""
 
     stage: Literal["sft", "rl", "dpo", "filter", "eval"]
+    """What the recipe is for; `agapo` has a command of the same name."""
     run: RunConfig = RunConfig()
     model: ModelConfig
     data: DataConfig

@@ -19,9 +19,11 @@ class LengthsConfig(Strict):
     least_answer: int | None = Field(default=None, ge=1)
     """The answer includes its tool calls."""
     most_answer: int | None = Field(default=None, ge=1)
+    """The answer includes its tool calls."""
     least_thinking: int | None = Field(default=None, ge=1)
     """Of rows in reasoning mode."""
     most_thinking: int | None = Field(default=None, ge=1)
+    """Of rows in reasoning mode."""
 
     @model_validator(mode="after")
     def _in_order(self) -> "LengthsConfig":

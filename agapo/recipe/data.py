@@ -14,6 +14,7 @@ class SourceConfig(Strict):
     source: str
     """`package.module:function`, called as `function(split, **args)`; yields rows as dicts."""
     args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the source."""
     path: AbsolutePath | None = None
     """A local file or folder instead of the source's public data set; handed to the source as `path`."""
     weight: float = Field(default=1.0, ge=0)
@@ -26,6 +27,7 @@ class DataConfig(Strict):
     source: str = ""
     """`package.module:function`, called as `function(split, **args)`; yields rows as dicts."""
     args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the source."""
     path: AbsolutePath | None = None
     """A local file or folder instead of the source's public data set; handed to the source as `path`."""
     sources: dict[str, SourceConfig] = Field(default_factory=dict)
@@ -33,6 +35,7 @@ class DataConfig(Strict):
     modes: dict[Mode, float] = Field(default_factory=lambda: {"reasoning": 1.0})
     """Share of the training prompts asked in each mode."""
     max_prompt_tokens: int = Field(default=1024, ge=1)
+    """Tokens that a rendered prompt may have."""
     overlong: Literal["refuse", "drop"] = "refuse"
     """What to do about prompts with more tokens: stop before the run, or leave them out and say how many."""
 

@@ -19,13 +19,19 @@ class LearnerConfig(Strict):
     """Keep the optimizer, and under ZeRO-3 the weights, in the host's memory; the reference policy too, which is
     brought to the GPU while it computes."""
     learning_rate: float = Field(default=1e-6, gt=0)
+    """The peak, reached after the warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How it falls after the warm-up."""
     warmup_steps: int = Field(default=5, ge=0)
+    """Steps over which it rises linearly."""
     min_learning_rate: float = Field(default=0.0, ge=0)
     """Where `linear` and `cosine` end."""
     betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's."""
     eps: float = Field(default=1e-8, gt=0)
+    """AdamW's."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's."""
     max_grad_norm: float | None = Field(default=None, gt=0)
     """A larger gradient is shortened to this norm. By default 1 where `algorithm.aggregation` divides by tokens, and
     `rollout.max_new_tokens` where it is `sequence`: a sum over tokens is exactly so many times the `token` gradient,
@@ -46,6 +52,7 @@ class LearnerConfig(Strict):
     threads: int = Field(default=0, ge=0)
     """CPU threads a rank; 0 shares this machine's cores among the ranks."""
     gpus_per_rank: float = Field(default=0.0, ge=0)
+    """GPUs, or a share of one, for each rank; 0 trains on the CPU."""
     gpu_gib: float | None = Field(default=None, gt=0)
     """Memory of a GPU, which `agapo check` compares its estimate with; nothing else reads it."""
     max_restarts: int = Field(default=3, ge=0)

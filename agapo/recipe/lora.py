@@ -14,6 +14,7 @@ class LoRAConfig(Strict):
     """Low-rank adapters (arXiv 2106.09685) instead of all weights; merged into the exported model."""
 
     rank: int = Field(default=16, ge=1)
+    """Rank of the adapters' matrices."""
     alpha: float = Field(default=32, gt=0)
     """What an adapter adds is scaled by alpha / rank."""
     dropout: float = Field(default=0.0, ge=0, lt=1)

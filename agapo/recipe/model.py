@@ -43,8 +43,11 @@ class ModelConfig(Strict):
     chat_template: AbsolutePath | None = None
     """A file with a chat template (Jinja) in place of the model's own, or for a base model, which has none."""
     dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format that the model computes in, and is exported in."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention's implementation in transformers; `flash_attention_2` has to be installed."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
     rope: RopeConfig | None = None
     """Stretch the model's context; None takes the model as it is."""
 
@@ -58,16 +61,23 @@ class CreateModelConfig(Strict):
     """A small EXAONE 4 model with random weights and the project's own byte-level tokenizer."""
 
     hidden_size: int = Field(default=96, ge=8)
+    """Width of the residual stream."""
     intermediate_size: int = Field(default=288, ge=8)
+    """Width inside the feed-forward layers."""
     layers: int = Field(default=4, ge=1)
+    """Transformer layers."""
     heads: int = Field(default=4, ge=1)
+    """Query heads a layer."""
     kv_heads: int = Field(default=2, ge=1)
+    """Key and value heads a layer; `heads` is a multiple."""
     head_dim: int = Field(default=32, ge=2, multiple_of=2)
     """Size of one head. vLLM's attention takes 32, 64, 96, 128 and some more, but not any."""
     sliding_window: int = Field(default=24, ge=1)
+    """Tokens that a local layer sees."""
     sliding_window_pattern: int = Field(default=4, ge=1)
     """Every so many layers one is global, the others local (EXAONE 4: 3 local : 1 global)."""
     max_position_embeddings: int = Field(default=4096, ge=16)
+    """The context in tokens."""
     vocabulary: int = Field(default=0, ge=0)
     """Entries of a tokenizer that is trained on the recipe's own dialogues; 0 takes a token a byte."""
 

@@ -20,6 +20,7 @@ class NeedleConfig(Strict):
     """`package.module:function`, called as `function("test", lengths=[…], positions=[…], per_cell=…, seed=…, **args)`
     with lengths in its own unit (words); yields `per_cell` prompts for each, always in the same order."""
     args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the source."""
     lengths: list[int] = Field(min_length=1)
     """Tokens of the rendered prompt, at most. At the model's whole context, room for the response is taken off."""
     positions: list[float] = Field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0], min_length=1)
@@ -27,6 +28,7 @@ class NeedleConfig(Strict):
     per_cell: int = Field(default=10, ge=1)
     """Prompts a cell."""
     modes: list[Mode] = Field(default_factory=lambda: ["non_reasoning"], min_length=1)
+    """Modes that each prompt is asked in."""
     max_new_tokens: int = Field(default=64, ge=1)
     """Raise it for reasoning mode: a response that is cut has no answer."""
     green: float = Field(default=0.9, gt=0, le=1)

@@ -22,6 +22,7 @@ class PairRowsConfig(Strict):
     source: str = "data.preferences:pairs"
     """`package.module:function`, called as `function("train", **args)`."""
     args: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the source."""
     path: AbsolutePath | None = None
     """A local file or folder, handed to the source as `path`."""
     max_tokens: int = Field(default=2048, ge=16)

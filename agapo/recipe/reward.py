@@ -14,11 +14,15 @@ Combination = Literal["sum", "all"]
 
 Truncated = Literal["wrong", "masked"]
 
+ENOUGH_GROUPS = 8
+"""Groups (prompts) that are looked at before errors, or verdicts that are missing, are a rate and no chance."""
+
 
 class RewardTerm(Strict):
     """One reward function, what it is asked about, and how much it counts."""
 
     name: str
+    """Its name in metrics, tables and `verdict`."""
     function: str
     """`package.module:function` with the signature `score(prompts, completions, **columns)`, or
     `score_group(prompt, completions, scores, **columns)`, which judges a prompt's responses together."""
@@ -59,7 +63,8 @@ class RewardConfig(Strict):
     deadline_s: float = Field(default=10.0, gt=0)
     """Wall-clock limit for a term on a sample; then its worker is killed and the term scores 0."""
     max_error_rate: float = Field(default=0.2, ge=0, le=1)
-    """Stop the run when more than this share of a step's samples met an error."""
+    """Stop the run when more than this share of the samples of the last 64 prompts, of several steps where they have
+    fewer, met an error."""
 
     def terms_for(self, domain: str) -> list[RewardTerm]:
         """Return the terms that judge a domain's responses."""

@@ -21,7 +21,9 @@ class RLRecipe(Recipe):
 
     stage: Literal["rl"] = "rl"  # pyright: ignore[reportIncompatibleVariableOverride]
     steps: int = Field(ge=1)
+    """Steps: batches that are learned from. More of them than a finished run has made continue it."""
     prompts_per_step: int = Field(default=16, ge=1)
+    """N, the prompts whose groups make a step."""
     model: ModelConfig = ModelConfig()
     """Without `path` and `start`: what the last finished SFT run made."""
     data: DataConfig

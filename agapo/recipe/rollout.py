@@ -44,11 +44,15 @@ class RolloutConfig(Strict):
     engine: Literal["transformers", "vllm"] = "transformers"
     """`transformers` runs anywhere and repeats itself to the bit; `vllm` is fast, and wants `make setup-vllm`."""
     actors: int = Field(default=1, ge=1)
+    """Processes that sample, each with a copy of the model."""
     group_size: int = Field(default=8, ge=2)
     """G, the responses a prompt; leave-one-out needs at least 2."""
     temperature: float = Field(default=1.0, gt=0)
+    """Of training's sampling; evaluations are greedy."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """Sample from the likeliest tokens that together have this probability; in RL leave it at 1."""
     max_new_tokens: int = Field(default=1024, ge=1)
+    """Tokens of a response, thinking included; see `reward.truncated` for those that are cut."""
     thinking_budget: int | None = Field(default=None, ge=1)
     """Tokens of thinking after which `</think>` is put behind them, in `reasoning` mode, so that an answer follows
     within `max_new_tokens`; the tag is not learned from. None: as long as the model likes."""
@@ -60,6 +64,7 @@ class RolloutConfig(Strict):
     threads: int = Field(default=0, ge=0)
     """CPU threads an actor; 0 shares this machine's cores among the actors."""
     gpus_per_actor: float = Field(default=0.0, ge=0)
+    """GPUs, or a share of one, for each actor; 0 samples on the CPU."""
     max_staleness: int = Field(default=0, ge=0)
     """Steps that the weights which sampled a token may be behind those that learn from it, in RL (docs/async.md): with
     1 or more, actors sample the next steps' prompts while the learner learns. 0: they take turns, and a run repeats

@@ -18,17 +18,21 @@ class RunConfig(Strict):
     name: str = Field(default="", pattern=r"^([\w\-][\w.\-]*)?$")
     """Folder below `<output>/<stage>/`; defaults to the recipe's file name."""
     seed: int = Field(default=0, ge=0)
+    """Of everything that is drawn: data order, sampling, initial weights."""
     on_step: str = ""
     """`package.module:function`, called as `function(step, metrics)` with each line of `metrics.jsonl`: a step's, and
     an evaluation's. What it raises is said, and it is not called again."""
     output: AbsolutePath = Field(default=Path("outputs"), validate_default=True)
+    """Where runs are kept."""
 
 
 class CheckpointConfig(Strict):
     """How often the state that a resumed run needs is saved."""
 
     every: int = Field(default=50, ge=1)
+    """Steps from one checkpoint to the next; the last step is saved too."""
     keep: int = Field(default=2, ge=1)
+    """So many of the newest checkpoints stay."""
     background: bool = False
     """Write it while training goes on; the hosts' memory takes a copy of what their ranks save. (In SFT and preference
     learning under ZeRO.)"""
@@ -40,6 +44,7 @@ class TrackingConfig(Strict):
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """`auto`: online where a W&B key is configured, offline otherwise."""
     project: str = "agapo"
+    """W&B's project."""
     tensorboard: bool = False
     """Write metrics and samples for TensorBoard as well, below the run's folder (`agapo[tensorboard]`)."""
     samples_every: int = Field(default=20, ge=0)

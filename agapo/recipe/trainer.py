@@ -12,13 +12,19 @@ class TrainerConfig(Strict):
     """How a model is trained by TRL."""
 
     learning_rate: float = Field(gt=0)
+    """The peak, reached after the warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """How it falls after the warm-up: not, or to 0 at the last step."""
     warmup_steps: int = Field(default=20, ge=0)
+    """Steps over which it rises linearly."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's."""
     max_grad_norm: float = Field(default=1.0, gt=0)
+    """A larger gradient is shortened to this norm."""
     ranks: int = Field(default=1, ge=1)
     """Data-parallel ranks."""
     gpus_per_rank: float = Field(default=0.0, ge=0)
+    """GPUs for each rank; 0 trains on the CPU."""
     gpu_gib: float | None = Field(default=None, gt=0)
     """Memory of a GPU, which `agapo check` compares its estimate with; nothing else reads it."""
     zero_stage: Literal[0, 1, 2, 3] = 0
@@ -48,7 +54,11 @@ class TrainerConfig(Strict):
 
 
 class SFTTrainingConfig(TrainerConfig):
-    """How the model is fine-tuned. These defaults are for random weights (`create`); see `sft.PRETRAINED`."""
+    """How the model is fine-tuned. These defaults are for random weights (`create`).
+
+    For a model that is there already they are learning_rate 2e-5 (2e-4 with `lora`), row_tokens 2048, warmup_steps 5
+    and micro_batch_rows 1 (`sft.PRETRAINED`).
+    """
 
     learning_rate: float = Field(default=5e-3, gt=0)
     rows_per_step: int = Field(default=8, ge=1)

@@ -4,10 +4,10 @@ const COLORS = ["--blue", "--orange", "--green", "--red", "--violet", "--teal", 
 const MIX_COLORS = ["--green", "--grey", "--red"];
 // Title, metrics (a * stands for any ending), and how: "mix" stacks shares.
 const PANELS = [
-  ["Loss", ["train/loss"]],
+  ["Loss", ["train/loss", "held_out/loss"]],
   ["Next-token accuracy", ["train/token_accuracy"]],
-  ["Accuracy", ["reward/accuracy", "eval/*"]],
-  ["Reward", ["reward/mean", "reward/errors"]],
+  ["Accuracy", ["reward/accuracy", "eval/reasoning*", "eval/non_reasoning*"]],
+  ["Reward", ["reward/mean", "eval/reward", "reward/errors"]],
   ["Groups sampled", ["group/all_correct", "group/mixed", "group/all_wrong"], "mix"],
   ["KL to the reference, nats a response", ["kl/sequence"]],
   ["Entropy, nats a token", ["policy/entropy", "train/entropy"]],

@@ -10,16 +10,19 @@ from pydantic import ValidationError
 
 from agapo.errors import UserError
 from agapo.recipe import DPORecipe, EvalRecipe, Recipe, RLRecipe, SFTRecipe
+from agapo.tracking.curves import Points, read_curves
 from agapo.tracking.files import read_json, read_json_lines
-from agapo.tracking.report import read_curves
 from agapo.tracking.timeline import read_timeline, row_name
 
 RECIPES: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe, "eval": EvalRecipe}
 
+GIVEN_DEFAULTS = {"sft": ("training", ("lora",)), "rl": ("algorithm", ("preset",))}
+"""By stage: a section whose defaults depend on the rest of the recipe, and the keys of it that they depend on."""
+
 MOST_TEXT = 24_000_000
 """Bytes of rollouts that a page takes; in it they are half of that or less, as base64."""
 LONGEST = 8000
-"""Characters of a response that are shown: its beginning and its end."""
+"""Characters of a response, a prompt or an error that are shown: the beginning and the end."""
 MOST_EVENTS = 60_000
 MOST_ERRORS = 50
 
@@ -34,7 +37,7 @@ def gather(run: Path) -> dict[str, Any]:
     """Return all but the rollouts and the timeline: curves as in `metrics.jsonl`, recipe, lineage, environment."""
     recipe = _recipe(run / "recipe.yaml")
     summary, provenance = read_json(run / "summary.json") or {}, read_json(run / "provenance.json") or {}
-    errors = list(islice(read_json_lines(run / "reward_errors.jsonl"), MOST_ERRORS))
+    errors = [_shortened(row) for row in islice(read_json_lines(run / "reward_errors.jsonl"), MOST_ERRORS)]
     stage = recipe.get("stage", "")
     model = recipe.get("model") or {}
     return {
@@ -43,7 +46,7 @@ def gather(run: Path) -> dict[str, Any]:
         "finished": bool(summary.get("finished")),
         "steps": recipe.get("steps"),
         "summary": summary,
-        "curves": read_curves(run / "metrics.jsonl"),
+        "curves": read_curves(run / "metrics.jsonl") | _held_out_loss(summary),
         "changed": yaml.safe_dump(_changed(recipe, stage), sort_keys=False, allow_unicode=True),
         "recipe": yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
         "lineage": summary.get("lineage") or [{"model": model.get("start") or model.get("path") or "random weights"}],
@@ -70,7 +73,8 @@ def sampled_steps(path: Path, most: int = MOST_TEXT) -> tuple[list[int], int]:
     sizes: dict[int, int] = {}
     for row in read_json_lines(path):
         step = row.get("step", 0)
-        sizes[step] = sizes.get(step, 0) + len(str(row.get("text", ""))[:LONGEST].encode(errors="replace")) + 400
+        texts = (str(row.get(name, ""))[:LONGEST] for name in ("text", "prompt"))
+        sizes[step] = sizes.get(step, 0) + sum(len(text.encode(errors="replace")) for text in texts) + 400
     steps = sorted(sizes)
     kept, every = steps, 1
     while sum(map(sizes.__getitem__, kept)) > most and len(kept) > 2:
@@ -88,9 +92,15 @@ def rollouts_of(path: Path, steps: list[int]) -> Iterator[tuple[int, list[dict[s
                 yield step, rows
             step, rows = row.get("step", 0), []
         if step in wanted:
-            rows.append({**row, "text": shortened(str(row.get("text", "")))})
+            rows.append(_shortened(row))
     if step in wanted and rows:
         yield step, rows
+
+
+def _shortened(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a response's row with its long texts shortened, and without the data's columns."""
+    texts = {name: shortened(text) for name, text in row.items() if isinstance(text, str)}
+    return {name: texts.get(name, value) for name, value in row.items() if name != "columns"}
 
 
 def shortened(text: str) -> str:
@@ -111,8 +121,36 @@ def _recipe(path: Path) -> dict[str, Any]:
 
 def _changed(recipe: dict[str, Any], stage: str) -> dict[str, Any]:
     """Return what differs from the defaults; of a recipe that this version does not know, all of it."""
+    section, givers = GIVEN_DEFAULTS.get(stage, ("", ()))
+    given = {name: value for name in givers if (value := (recipe.get(section) or {}).get(name)) is not None}
     try:
         known = RECIPES[stage].model_validate(recipe)
+        bare = RECIPES[stage].model_validate({**recipe, section: given} if section else recipe)
     except (KeyError, ValidationError, UserError):
         return recipe
-    return known.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    changed = known.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    if section in changed:
+        own, defaults = changed[section], bare.model_dump(mode="json", by_alias=True)[section]
+        kept = {name: own[name] for name in givers if name in own}
+        changed[section] = kept | _without(own, defaults)
+    return {name: value for name, value in changed.items() if name != section or value}
+
+
+def _without(found: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return the leaves that are not the defaults."""
+    left: dict[str, Any] = {}
+    for name, value in found.items():
+        default = defaults.get(name)
+        if isinstance(value, dict) and isinstance(default, dict):
+            value = _without(value, default) or default
+        if value != default:
+            left[name] = value
+    return left
+
+
+def _held_out_loss(summary: dict[str, Any]) -> dict[str, Points]:
+    """Return SFT's loss on the dialogues held out, before the first step and after the last."""
+    loss = (summary.get("held_out") or {}).get("loss") or {}
+    points = {step: loss.get(when) for step, when in ((0, "before"), (summary.get("steps") or 1, "after"))}
+    known = {step: value for step, value in points.items() if value is not None}
+    return {"held_out/loss": (list(known), list(known.values()))} if known else {}

@@ -10,14 +10,12 @@ from dataclasses import replace
 from functools import partial
 
 from agapo.errors import UserError
-from agapo.recipe.reward import Combination, RewardConfig, RewardTerm, Truncated
+from agapo.recipe.reward import ENOUGH_GROUPS, Combination, RewardConfig, RewardTerm, Truncated
 from agapo.rewarding.pool import GroupSample, Pool, Sample, Score
 from agapo.schema import Group, Response
 
 Scores = Mapping[str, Score]
 
-ENOUGH_GROUPS = 8
-"""So many prompts without a verdict are no chance."""
 AHEAD = 128
 """Groups that `judge` has under way."""
 GROUPS_AT_ONCE = 32

@@ -11,13 +11,12 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from agapo.errors import UserError
+from agapo.recipe.reward import ENOUGH_GROUPS
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.schema import Group
 
 WINDOW = 64
 """Groups over which errors are counted: a few in a row are no rate, and an old error should not count for ever."""
-ENOUGH = 8
-"""Groups that are looked at before the end: so many without a verdict are no chance."""
 
 
 class Judge(Protocol):
@@ -58,13 +57,15 @@ def sample_and_score(
     *,
     chunk_prompts: int,
     on_sampled: Callable[[], None] = lambda: None,
+    watch: "ErrorWatch | None" = None,
 ) -> Iterator[list[Group]]:
     """Yield the judged groups of each chunk of `chunk_prompts` requests, in order, each as early as can be.
 
     Groups are judged while others are sampled. `on_sampled` is called when the last chunk has been sampled. Raises
-    JudgingError when the errors of the last groups pass the judge's bound.
+    JudgingError when the errors of the last groups pass the judge's bound: of these requests alone, or with a `watch`,
+    whose end is its owner's, of what it has seen before as well.
     """
-    watch = ErrorWatch(judge)
+    own = watch or ErrorWatch(judge)
     numbers = range(len(requests))
     chunks = deque(numbers[start : start + chunk_prompts] for start in range(0, len(requests), chunk_prompts))
     judging: dict[int, Future[Group]] = {}
@@ -73,7 +74,7 @@ def sample_and_score(
         return number in judging and judging[number].done()
 
     def judged(chunk: range) -> list[Group]:
-        return watch.seen([judging.pop(number).result() for number in chunk])
+        return own.seen([judging.pop(number).result() for number in chunk])
 
     for number, group in pool.generate(requests, params, chunk_prompts=chunk_prompts):
         judging[number] = judge.submit(group)
@@ -82,7 +83,8 @@ def sample_and_score(
     on_sampled()
     while chunks:
         yield judged(chunks.popleft())
-    watch.end()
+    if watch is None:
+        own.end()
 
 
 class ErrorWatch:
@@ -97,7 +99,7 @@ class ErrorWatch:
         """Note a chunk, look at the errors where there are groups enough, and return it."""
         self._groups.extend(groups)
         self._unseen += len(groups)
-        if len(self._groups) >= ENOUGH:
+        if len(self._groups) >= ENOUGH_GROUPS:
             self._check()
         return groups
 

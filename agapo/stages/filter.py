@@ -33,8 +33,8 @@ from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
-from agapo.stages.running.system import sampling_params, start_rollouts
-from agapo.tracking import RunDirectory, StepProgress, make_console, read_json, write_json_atomic
+from agapo.stages.running.system import STARTING_RAY, sampling_params, start_rollouts, starting
+from agapo.tracking import RunDirectory, StepProgress, make_console, read_json, say, write_json_atomic
 from agapo.tracking.files import json_line, read_json_lines, write_text_atomic
 from agapo.tracking.report import solve_rate_counts, solve_rate_histogram, solve_rate_table
 
@@ -73,6 +73,7 @@ def _measure_and_write(recipe: RLRecipe, own: FilterRecipe, run: RunDirectory, m
     tokenizer = load_tokenizer(model_path)
     recipe = fit_modes(recipe, tokenizer, make_console().print)
     render = make_renderer(tokenizer)
+    say("reading the questions and loading the rewards")
     questions = without_overlong(load_questions(recipe.data, recipe.evaluation), render, recipe.data)
     check_questions(recipe, questions, render, load_config(model_path, recipe.model.rope_fields))
     check_rewards(recipe.reward)
@@ -103,9 +104,11 @@ def _measure(
         return known
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
+        say(STARTING_RAY)
         stack.enter_context(in_cluster(own.cluster.address))
         gpus = own.rollout.actors * own.rollout.gpus_per_actor
         require_gpus(gpus, "rollout.actors × gpus_per_actor", own.cluster.address)
+        say(f"{starting(own.rollout, own.reward)}, which load {model_path}")
         scorer = start_scorer(own.reward)
         stack.callback(scorer.close)
         pool = start_rollouts(own.model, model_path, own.rollout, stop)

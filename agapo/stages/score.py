@@ -2,13 +2,15 @@
 
 A line is a JSON object with `completion` (or `text`), the columns that the rewards read, and, where they matter,
 `prompt` (a text or a chat), `mode` (by default `reasoning` where there is a `</think>`), `domain` and `language`. Lines
-with the same `prompt_id` are one group, for the terms that judge groups. A run's `reward_errors.jsonl` can be given as
-it is; the lines of its `rollouts.jsonl` lack the data's columns.
+with the same `prompt_id` are one group, for the terms that judge groups. A run's `reward_errors.jsonl` and
+`rollouts.jsonl` can be given as they are: the columns of the latter are looked up in the recipe's data by prompt id.
 """
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from rich.table import Table
 
 from agapo.chat import END_THINK
 from agapo.errors import UserError
+from agapo.evaluation.questions import load_questions, load_test_questions
 from agapo.recipe import DPORecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.read import recipe_stage
 from agapo.recipe.reward import RewardConfig, require_terms
@@ -32,18 +35,24 @@ _SHOWN_ERRORS = 5
 
 
 def score_file(path: Path, overrides: list[str], responses: Path | None, out: Path | None = None) -> None:
-    """Print scores and errors by reward term over the JSON lines of `responses`; write each one's to `out`."""
+    """Print scores and errors by reward term over the JSON lines of `responses`; write each one's to `out`.
+
+    Raises UserError where every response met an error.
+    """
     recipe = load_recipe({"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe}[recipe_stage(path)], path, overrides)
     assert isinstance(recipe, RLRecipe | SFTRecipe | DPORecipe)
     if responses is None:
         raise UserError("--responses: is required: a file of JSON lines with 'completion' and the reward's columns")
-    groups = read_groups(responses)
     if recipe.reward is None:
         raise UserError(f"{path}: has no 'reward' to try")
+    groups = read_groups(responses, cache(partial(_prompts, recipe)))
     judged = judge(recipe.reward, groups)
     if out:
         write_text_atomic(out, "".join(map(json_line, score_rows(judged))))
     _print_scores([term.name for term in recipe.reward.terms], judged)
+    errors = Counter(response.reward_error for group in judged for response in group.responses)
+    if None not in errors:
+        raise UserError(f"--responses: {responses}: every response met an error; {errors.most_common(1)[0][0]}")
 
 
 def judge(reward: RewardConfig, groups: Sequence[Group]) -> list[Group]:
@@ -63,22 +72,37 @@ def score_rows(judged: Sequence[Group]) -> list[dict[str, Any]]:
     return [_row(response) for group in judged for response in group.responses]
 
 
-def read_groups(path: Path) -> list[Group]:
-    """Return the responses of a JSON-lines file. Raises UserError naming the line that cannot be read."""
+def _prompts(recipe: RLRecipe | SFTRecipe | DPORecipe) -> Mapping[str, Prompt]:
+    """Return every prompt of a recipe's data, by its id."""
+    if isinstance(recipe, SFTRecipe):
+        own = recipe.prompts
+        asked = load_test_questions(own, recipe.evaluation.test_size, "prompts") if own else []
+    else:
+        found = load_questions(recipe.data, recipe.evaluation) if recipe.data else None
+        asked = [*found.train, *found.validation, *found.test] if found else []
+    return {prompt.id: prompt for prompt in asked}
+
+
+def read_groups(path: Path, prompts: Callable[[], Mapping[str, Prompt]]) -> list[Group]:
+    """Return the responses of a JSON-lines file. Raises UserError naming the line that cannot be read.
+
+    `prompts`: those of the recipe's data by id, for the lines of a run's `rollouts.jsonl`.
+    """
     if not path.is_file():
         raise UserError(f"--responses: {path}: no such file")
     with path.open(encoding="utf-8") as lines:
         numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
         raise UserError(f"--responses: {path}: is empty")
-    return as_groups((number, f"{path}:{number}", _parsed(line, f"{path}:{number}")) for number, line in numbered)
+    rows = ((number, f"{path}:{number}", _parsed(line, f"{path}:{number}")) for number, line in numbered)
+    return as_groups(rows, prompts)
 
 
-def as_groups(rows: Iterable[tuple[int, str, Any]]) -> list[Group]:
+def as_groups(rows: Iterable[tuple[int, str, Any]], prompts: Callable[[], Mapping[str, Prompt]] = dict) -> list[Group]:
     """Return the responses of rows, each with its number and its place (for errors), as groups by `prompt_id`."""
     found: dict[str, Group] = {}
     for number, place, row in rows:
-        group = _group(row, place, number)
+        group = _group(row, place, number, prompts)
         known = found.setdefault(group.prompt.id, group)
         if known is not group:
             found[group.prompt.id] = Group(known.prompt, (), known.responses + group.responses)
@@ -92,12 +116,15 @@ def _parsed(line: str, place: str) -> Any:
         raise UserError(f"{place}: not JSON ({error})") from None
 
 
-def _group(row: Any, place: str, number: int) -> Group:
+def _group(row: Any, place: str, number: int, prompts: Callable[[], Mapping[str, Prompt]]) -> Group:
     if not isinstance(row, Mapping):
         raise UserError(f"{place}: should be an object with 'completion' and the reward's columns")
     completion = row.get("completion", row.get("text"))
     if not isinstance(completion, str):
         raise UserError(f"{place}: column 'completion' should be text; columns here: {', '.join(row) or 'none'}")
+    response = Response((), completion, "length" if row.get("finish") == "length" else "stop")
+    if "weights_versions" in row:
+        return Group(_sampled_prompt(row, place, prompts()), (), (response,))
     prompt = row.get("prompt") or ""
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     inner = row.get("columns") if isinstance(row.get("columns"), dict) else {}
@@ -105,8 +132,19 @@ def _group(row: Any, place: str, number: int) -> Group:
     about = {name: row[name] for name in ("mode", "domain", "language") if row.get(name)}
     about.setdefault("mode", "reasoning" if END_THINK in completion else "non_reasoning")
     name = f"{row.get('prompt_id', f'line {number}')} {about.get('mode', '')}"
-    response = Response((), completion, "stop")
     return Group(Prompt(name, tuple(messages), columns=columns, **about), (), (response,))
+
+
+def _sampled_prompt(row: Mapping[str, Any], place: str, prompts: Mapping[str, Prompt]) -> Prompt:
+    """Return the prompt of a line of `rollouts.jsonl`, which has its id alone; it is asked anew at each step."""
+    known = prompts.get(row.get("prompt_id", ""))
+    if known is None:
+        raise UserError(
+            f"{place}: the prompt '{row.get('prompt_id')}' is not in the recipe's data; score a run's rollouts with "
+            "the run's own recipe (recipe.yaml in its folder)"
+        )
+    name = f"{known.id} {row.get('mode')} {row.get('step')} {row.get('visit')}"
+    return replace(known, id=name, mode=row.get("mode", known.mode))
 
 
 def _row(response: Response) -> dict[str, Any]:

@@ -9,13 +9,14 @@
 Knows recipes and records, and nothing of models: it imports no torch, and W&B and matplotlib only when used.
 """
 
+from agapo.tracking.curves import learning_curve
 from agapo.tracking.files import read_json, write_json_atomic
 from agapo.tracking.lineage import lineage_entry, lineage_of, lineage_table
 from agapo.tracking.logger import MetricsLogger
 from agapo.tracking.model_card import write_model_card
 from agapo.tracking.ownership import is_finished, stored_fingerprint
-from agapo.tracking.progress import StepProgress, make_console
-from agapo.tracking.report import before_after_table, final_summary, learning_curve, thinking_table
+from agapo.tracking.progress import StepProgress, make_console, say
+from agapo.tracking.report import before_after_table, final_summary, thinking_table
 from agapo.tracking.run_directory import RunDirectory
 from agapo.tracking.timeline import Timeline
 
@@ -33,6 +34,7 @@ __all__ = [
     "lineage_table",
     "make_console",
     "read_json",
+    "say",
     "stored_fingerprint",
     "thinking_table",
     "write_json_atomic",

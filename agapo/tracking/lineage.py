@@ -8,17 +8,17 @@ from rich.console import Console
 
 from agapo.recipe.model import ORIGIN
 from agapo.tracking.files import read_json
-from agapo.tracking.progress import make_console, print_table
+from agapo.tracking.progress import make_console, percent, print_table
 
 Lineage = list[dict[str, Any]]
 
-MEASURES = (
-    ("accuracy", "correct", lambda value: f"{100 * value:.1f}%"),
-    ("tokens", "tokens", lambda value: f"{value:.1f}"),
-    ("tokens_correct", "if right", lambda value: f"{value:.1f}"),
-    ("thinks", "think", lambda value: f"{100 * value:.1f}%"),
+COLUMNS = ("correct", "tokens", "if correct", "think")
+"""What is shown of a model's measures; see `cells` and `LEGEND`."""
+
+LEGEND = (
+    "± is the standard error; tokens: mean tokens of a response; if correct: of the correct responses alone; "
+    "think: the share of responses with a thinking block."
 )
-"""Name of a measure, its column and its format; `tokens_correct` are those of the correct responses."""
 
 MOST_TERMS = 1
 """Terms that a table of 80 columns has room for."""
@@ -42,40 +42,70 @@ def lineage_of(model: str | Path | None) -> Lineage:
 
 def lineage_entry(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return what later stages say of a run."""
-    names = ("stage", "recipe", "seed", "steps", "model", "after")
+    names = ("stage", "recipe", "seed", "steps", "model", "after", "test")
     measured = (summary.get("measures") or {}).get("after") or {}
     return {"run": run.name, **{name: summary.get(name) for name in names}, "measures": measured}
 
 
-def lineage_table(lineage: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
-    """Print what each run's model came to, by mode: the whole way at a glance.
+def same_test(lineage: Sequence[Mapping[str, Any]]) -> tuple[Lineage, list[str]]:
+    """Return (the measured runs that had the last one's test, what the others are called).
 
-    Each run's own test questions and limits; where recipes differ in them, so do the figures. Reward terms that the
-    last run shows come as well, where they are few, but for those that say there what the verdict says.
+    Accuracies on other questions, by another verdict or with other limits are not to be compared.
     """
-    measured = [
-        (f"{entry['stage']} {entry['run']}" if not number else "", mode, found)
-        for entry in lineage
-        for number, (mode, found) in enumerate((entry.get("measures") or {}).items())
+    measured = [dict(entry) for entry in lineage if entry.get("measures")]
+    last = _mark(measured[-1]) if measured else None
+    others = [f"{entry['stage']} {entry['run']}" for entry in measured if _mark(entry) != last]
+    return [entry for entry in measured if _mark(entry) == last], others
+
+
+def _mark(entry: Mapping[str, Any]) -> str | None:
+    return (entry.get("test") or {}).get("mark")
+
+
+def other_tests(others: Sequence[str]) -> str:
+    """Return the line that says which runs a table goes without, and why."""
+    return f"Not shown: {', '.join(others)}, measured on other questions, by another verdict or with other limits."
+
+
+def cells(found: Mapping[str, Any]) -> list[str]:
+    """Return a mode's measures as they stand under `COLUMNS`."""
+    return [
+        percent(found.get("accuracy"), found.get("questions")),
+        *(_number(found.get(name), ".1f") for name in ("tokens", "tokens_correct")),
+        percent(found.get("thinks")),
     ]
-    if not measured:
+
+
+def lineage_table(lineage: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
+    """Print what each run's model came to, by mode: the whole way at a glance, of the runs that had the same test.
+
+    Reward terms that the last run shows come as well, where they are few, but for those that say there what the
+    verdict says.
+    """
+    entries, others = same_test(lineage)
+    if not entries:
         return
-    run = list(lineage[-1].get("measures", {}).values()) or [measured[-1][2]]
-    terms = [
-        term
-        for term in run[-1].get("rewards") or {}
-        if any(found.get("rewards", {}).get(term) != found.get("accuracy") for found in run)
-    ]
-    terms = terms if len(terms) <= MOST_TERMS else []
+    console = console or make_console()
+    terms = _terms(list(entries[-1]["measures"].values()))
     rows = []
-    for name, mode, found in measured:
-        rewards = found.get("rewards") or {}
-        figures = [_shown(found.get(key), form) for key, _, form in MEASURES]
-        terms_shown = [_shown(rewards.get(term), lambda value: f"{100 * value:.1f}%") for term in terms]
-        rows.append((name, mode.replace("non_reasoning", "plain"), *figures, *terms_shown))
-    columns = ("after", "mode", *(column for _, column, _ in MEASURES), *terms)
-    print_table("The way here, greedy on the test questions", columns, rows, console or make_console(), left=(1,))
+    for entry in entries:
+        for number, (mode, found) in enumerate(entry["measures"].items()):
+            rewards = found.get("rewards") or {}
+            name = "" if number else f"{entry['stage']} {entry['run']}"
+            rows.append((name, mode, *cells(found), *(_number(rewards.get(term), ".2f") for term in terms)))
+    columns = ("after", "mode", *COLUMNS, *terms)
+    print_table("The way here, greedy on the test questions", columns, rows, console, left=(1,))
+    for line in (LEGEND, *([other_tests(others)] if others else [])):
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
 
 
-def _shown(value: float | None, form: Any) -> str:
-    return "–" if value is None else form(value)
+def _terms(last: Sequence[Mapping[str, Any]]) -> list[str]:
+    named = last[-1].get("rewards") or {}
+    terms = [
+        term for term in named if any(found.get("rewards", {}).get(term) != found.get("accuracy") for found in last)
+    ]
+    return terms if len(terms) <= MOST_TERMS else []
+
+
+def _number(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

@@ -9,7 +9,7 @@ import yaml
 import agapo
 from agapo.recipe import Recipe
 from agapo.tracking.files import write_text_atomic
-from agapo.tracking.lineage import MEASURES, lineage_entry, lineage_of
+from agapo.tracking.lineage import COLUMNS, LEGEND, cells, lineage_entry, lineage_of, other_tests, same_test
 from agapo.tracking.provenance import noted_start
 from agapo.tracking.run_directory import RunDirectory
 
@@ -150,15 +150,16 @@ def _held_out(held_out: Mapping[str, Any] | None) -> list[str]:
 
 
 def _results(way: Iterable[Mapping[str, Any]]) -> list[str]:
-    if not any(entry.get("measures") for entry in way):
+    entries, others = same_test(list(way))
+    if not entries:
         return []
-    columns = ["after", "mode", *(column for _, column, _ in MEASURES)]
-    lines = ["Greedy answers to held-out questions after each stage, with the questions and limits of its recipe.\n"]
+    columns = ["after", "mode", *COLUMNS]
+    left_out = f" {other_tests(others)}" if others else ""
+    lines = [f"Greedy answers to the same held-out questions after each stage. {LEGEND}{left_out}\n"]
     lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-    for entry in way:
-        for mode, found in (entry.get("measures") or {}).items():
-            cells = ["–" if found.get(key) is None else form(found[key]) for key, _, form in MEASURES]
-            lines.append(f"| {' | '.join([str(entry['stage']), mode, *cells])} |")
+    for entry in entries:
+        for mode, found in entry["measures"].items():
+            lines.append(f"| {' | '.join([str(entry['stage']), mode, *cells(found)])} |")
     return lines
 
 

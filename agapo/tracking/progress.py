@@ -3,6 +3,7 @@
 Everything that a model wrote is shown as plain text: no markup, no terminal control codes.
 """
 
+import math
 import sys
 import time
 from collections import deque
@@ -40,12 +41,16 @@ SAMPLE_CHARACTERS = 600
 PLAIN_WIDTH = 100
 """Columns for panels and tables where the output is no terminal."""
 
+ROOMY = 100
+"""Columns from which on the bar is long; below, the figures need its room."""
+
 
 class StepProgress:
     """The progress of a run of `total` steps, of which `done` were made before this process started.
 
-    Use as a context manager. In a terminal one line is live; elsewhere a plain line appears every `log_every`
-    steps, after the first and after the last. The ETA comes from the last 20 steps of this process, evaluation
+    Use as a context manager. In a terminal one line is live: steps and time left, and as many key figures as it has
+    room for. Elsewhere a plain line with all of them appears every `log_every` steps, after the first and after the
+    last. The ETA comes from the last 20 steps of this process, evaluation
     and checkpoints included, so that it is right after a resume too.
     """
 
@@ -65,7 +70,7 @@ class StepProgress:
         self._last_time = clock()
         self._seconds: deque[float] = deque(maxlen=20)
         self._live = self._make_live() if self.console.is_terminal else None
-        self._task = self._live.add_task(name, total=total, completed=done, figures="") if self._live else None
+        self._task = self._live.add_task(name, total=total, completed=done, left="", figures="") if self._live else None
 
     def __enter__(self) -> "StepProgress":
         self._last_time = self._clock()
@@ -91,9 +96,9 @@ class StepProgress:
         self._seconds.append((now - self._last_time) / max(step - self._done, 1))
         self._last_time, self._done = now, step
         if self._live and self._task is not None:
-            self._live.update(self._task, completed=step, figures=self._figures(metrics, "  "))
+            self._live.update(self._task, completed=step, left=self._left(), figures=self._fitting(metrics))
         elif step in (self._first, self._total) or step % self._log_every == 0:
-            self._line(f"{self._name} {step}/{self._total}  {self._figures(metrics, '  ')}")
+            self._line("  ".join([f"{self._name} {step}/{self._total}", *self._figures(metrics), self._left()]))
 
     @property
     def done(self) -> int:
@@ -107,12 +112,14 @@ class StepProgress:
             return None
         return (self._total - self._done) * sum(self._seconds) / len(self._seconds)
 
-    def evaluation(self, step: int, scores: Mapping[str, float], *, best: bool = False) -> None:
-        """Print a line of held-out accuracy by mode, 0 to 1 each; `best` marks a new best."""
+    def evaluation(
+        self, step: int, scores: Mapping[str, float], questions: Mapping[str, int] | None = None, *, best: bool = False
+    ) -> None:
+        """Print a line of held-out accuracy by mode, 0 to 1 each, of so many `questions`; `best` marks a new best."""
         if not self._seconds:
             # The evaluation before the first step says nothing about how long steps take.
             self._last_time = self._clock()
-        figures = "  ".join(f"{mode} {100 * score:.1f}%" for mode, score in scores.items())
+        figures = "  ".join(f"{mode} {percent(score, (questions or {}).get(mode))}" for mode, score in scores.items())
         self._line(f"eval at step {step}: {figures}{'  (best so far)' if best else ''}")
 
     def show_sample(self, step: int, prompt_text: str, response: Response) -> None:
@@ -132,20 +139,41 @@ class StepProgress:
         """Print one line above the live line."""
         self._line(text)
 
-    def _figures(self, metrics: Mapping[str, float], separator: str) -> str:
+    def _figures(self, metrics: Mapping[str, float]) -> list[str]:
         shown = [f"{name} {form(metrics[key])}" for key, name, form in KEY_FIGURES if metrics.get(key) is not None]
-        if "time/step" not in metrics:
-            shown.append(f"s/step {self._seconds[-1]:.2g}")
-        return separator.join([*shown, f"left {format_duration(self.eta_seconds)}"])
+        return shown if "time/step" in metrics else [*shown, f"s/step {self._seconds[-1]:.2g}"]
+
+    def _left(self) -> str:
+        return f"left {format_duration(self.eta_seconds)}"
+
+    def _fitting(self, metrics: Mapping[str, float]) -> str:
+        """Return the first of the figures, whole ones, that have room beside what the line always has."""
+        always = " ".join([self._name, "━" * self._bar_width, f"{self._total}/{self._total}", self._left(), ""])
+        text = ""
+        for figure in self._figures(metrics):
+            longer = f"{text}  {figure}" if text else figure
+            if len(always) + len(longer) > self.console.width:
+                break
+            text = longer
+        return text
+
+    @property
+    def _bar_width(self) -> int:
+        return 20 if self.console.width >= ROOMY else 10
 
     def _line(self, text: str) -> None:
         # Soft wrap: a log file gets one line a message, whatever its width.
         self.console.print(Text(printable(text)), soft_wrap=True)
 
     def _make_live(self) -> Progress:
-        figures = TextColumn("{task.fields[figures]}", markup=False)
-        columns = (TextColumn("{task.description}"), BarColumn(20), TaskProgressColumn("{task.completed}/{task.total}"))
-        return Progress(*columns, figures, console=self.console, refresh_per_second=4)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(self._bar_width),
+            TaskProgressColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[left]}", markup=False),
+            TextColumn("{task.fields[figures]}", markup=False),
+        )
+        return Progress(*columns, console=self.console, refresh_per_second=4)
 
 
 def make_console() -> Console:
@@ -153,6 +181,11 @@ def make_console() -> Console:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     return Console(highlight=False)
+
+
+def say(text: str) -> None:
+    """Print one line, at once and as it is: what a run is doing, what it has found."""
+    make_console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_table(
@@ -175,6 +208,17 @@ def format_duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def percent(share: float | None, of: int | None = None) -> str:
+    """Return a share, 0 to 1, as `94.7%`, with its standard error in points where it is one of `of` questions.
+
+    √(p(1−p)/n): how far another draw of as many questions would be, one time in three further.
+    """
+    if share is None:
+        return "–"
+    error = f" ±{100 * math.sqrt(max(0.0, share * (1 - share)) / of):.1f}" if of else ""
+    return f"{100 * share:.1f}%{error}"
 
 
 def printable(text: str) -> str:

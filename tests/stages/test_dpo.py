@@ -128,6 +128,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(whole: Path, tiny_model: Pa
     recipe, run = recipe_file(tmp_path, {"path": str(tiny_model)}), tmp_path / "dpo" / "first"
     stopped = interrupt_after(3, run / "metrics.jsonl", "dpo", recipe, f"run.output={tmp_path}")
     assert stopped.returncode == 130, stopped.stdout
+    assert (run / "report.html").exists(), "a stopped run has its page"
     done = agapo_here("dpo", recipe, f"run.output={tmp_path}")
     assert done.returncode == 0, done.stderr
     assert "going on from step" in done.stdout

@@ -26,6 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     "case",
     [
         Case("learner"),
+        Case("learner", shared=True),
         Case("learner", "bfloat16", zero_stage=3, ranks=2, checkpointing=True),
         Case("learner", "bfloat16", lora=16, checkpointing=True),
         Case("engine"),

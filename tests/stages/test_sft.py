@@ -90,6 +90,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(whole: Path, tmp_path: Path) 
     # Slowed down by a log line a step, a run of 40 such steps is still under way when the 8th is seen.
     stopped = interrupt_after(8, run / "metrics.jsonl", *arguments)
     assert stopped.returncode == 130, stopped.stdout
+    assert (run / "report.html").exists(), "a stopped run has its page"
     before = losses_of(run)
     done = agapo_here(*arguments)
     assert done.returncode == 0, done.stderr + done.stdout

@@ -144,3 +144,8 @@ def test_a_recipe_says_where_its_pairs_come_from() -> None:
     with pytest.raises(ValueError, match="'data' and 'reward' go together"):
         DPORecipe.model_validate({**rows, "data": {"source": "a:b"}})
     assert DPORecipe.model_validate(rows).data is None
+
+
+def test_rows_without_a_place_are_one_line() -> None:
+    with pytest.raises(UserError, match=r"^pairs.rows: give 'path' .*, or args: \{name: HUB_NAME\}$"):
+        given_pairs(PairRowsConfig(), TOKENIZER)

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from agapo.errors import UserError
+from agapo.recipe import RLRecipe, SFTRecipe
 from agapo.reporting import compare_runs, report_run, try_report
 from agapo.reporting.gather import LONGEST, sampled_steps, shortened
 from agapo.tracking.timeline import Timeline
@@ -156,3 +157,55 @@ def test_in_a_browser_runs_lie_over_each_other(tmp_path: Path) -> None:
     values = re.findall(r'data-metric="reward/mean" data-value="([^"]+)"', shown)
     assert list(map(float, values)) == [6 / 7, 4 / 7]
     assert "prompts_per_step: 8" in shown
+
+
+def test_long_prompts_and_errors_are_shortened_and_errors_go_without_columns(tmp_path: Path) -> None:
+    long, run = "long " * LONGEST, make_run(tmp_path / "a", steps=1)
+    row = {"step": 1, "prompt_id": "p", "mode": "reasoning", "prompt": long, "text": "short", "reward": 1.0}
+    (run / "rollouts.jsonl").write_text(json.dumps(row) + "\n")
+    error = {"step": 1, "reward_error": long, "prompt": "?", "text": long, "columns": {"test": long}}
+    (run / "reward_errors.jsonl").write_text(json.dumps(error) + "\n")
+    found = unpacked(report_run(run))
+    (told,) = found["data"]["runs"][0]["errors"]
+    (shown,) = found["step-1"]
+    assert "columns" not in told and told["prompt"] == "?"
+    for text in (shown["prompt"], told["reward_error"], told["text"]):
+        assert "characters left out" in text and len(text) < 1.1 * LONGEST
+    assert shown["text"] == "short"
+
+
+def test_the_held_out_loss_is_a_curve(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", stage="sft")
+    held_out = {"dialogues": 10, "loss": {"before": 2.5, "after": 1.5}}
+    (run / "summary.json").write_text(json.dumps({"steps": 40, "held_out": held_out}))
+    (data,) = unpacked(report_run(run))["data"]["runs"]
+    assert data["curves"]["held_out/loss"] == [[0, 40], [2.5, 1.5]]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ({"training": {}}, None),
+        ({"training": {"row_tokens": 4096}}, {"row_tokens": 4096}),
+        ({"training": {"lora": {}}}, {"lora": {}}),
+        ({"training": {"lora": {"rank": 8}, "learning_rate": 2e-5}}, {"lora": {"rank": 8}, "learning_rate": 2e-5}),
+    ],
+)
+def test_the_defaults_of_a_pretrained_model_are_no_changes(
+    recipe: dict[str, Any], expected: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    content = {"stage": "sft", "model": {"path": "m"}, "epochs": 1, "data": {"source": "data.files:dialogues"}}
+    resolved = SFTRecipe.model_validate({**content, **recipe}).model_dump(mode="json", by_alias=True)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(resolved))
+    (data,) = unpacked(report_run(tmp_path))["data"]["runs"]
+    changed = yaml.safe_load(data["changed"])
+    assert changed["epochs"] == 1
+    assert changed.get("training") == expected
+
+
+def test_of_a_preset_its_name_is_the_change(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", algorithm={"preset": "grpo", "kl": {"coefficient": 0.5}})
+    resolved = RLRecipe.model_validate(yaml.safe_load((run / "recipe.yaml").read_text()))
+    (run / "recipe.yaml").write_text(yaml.safe_dump(resolved.model_dump(mode="json", by_alias=True)))
+    (data,) = unpacked(report_run(run))["data"]["runs"]
+    assert yaml.safe_load(data["changed"])["algorithm"] == {"preset": "grpo", "kl": {"coefficient": 0.5}}

@@ -1,12 +1,13 @@
 """The memory of RL as `agapo check` estimates it: against what an H200 measured, and what is said of recipes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import GPT2Config
 
-from agapo.model.memory import GIB, FineTuningSetup, Memory
+from agapo.model.memory import GIB, FineTuningSetup, Memory, SharedBlocks, layer_bytes
 from agapo.model.rl_memory import engine_memory, learner_memory
 from agapo.model.sizes import published_sizes
 from agapo.preflight.rl import check_memory, learner_setup
@@ -129,3 +130,39 @@ def test_ranks_share_the_micro_batch_as_the_recipe_says():
     setup = learner_setup(recipe, sizes_of("Qwen/Qwen3-32B"))
     assert (setup.row_tokens, setup.micro_rows, setup.ranks, setup.zero_stage) == (8192, 1, 8, 3)
     assert setup.adapters == sizes_of("Qwen/Qwen3-32B").adapter_parameters(64, "all-linear")
+
+
+def test_shared_prompts_are_counted_as_attention_is_handed_them():
+    """By hand, for two prompts of 3 tokens with two responses of 2 each: keys, masks, and what a layer keeps."""
+    own = SharedBlocks(blocks=2, prompt=3, responses=2, response=2)
+    assert own.slots == 2 * (3 + 4)
+    assert own.seen == 2 * (3 + 2 * (3 + 2))
+    assert own.pairs == 9 + 4 * 2 * 5
+    sizes = sizes_of(QWEN)
+    setup = FineTuningSetup(row_tokens=14, micro_rows=1, gpu=False, bfloat16=False)
+    apart, shared = layer_bytes(sizes, setup), layer_bytes(sizes, replace(setup, shared=own))
+    repeated_apart = 4 * (14 * 2 * (sizes.queries - sizes.keys) + 14**2)
+    in_slots = 4 * (2 * 26 * sizes.queries - 2 * 14 * sizes.keys + 14 * sizes.queries + 49)
+    assert shared - apart == in_slots - repeated_apart
+    memory = learner_memory(sizes, replace(setup, shared=own), reference=False)
+    assert memory.of("attention masks") == 49 + 8 * 2 * 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "blocks"),
+    [
+        ([], (2, 256, 8, 256)),
+        (["learner.micro_batch_tokens=1024"], (1, 256, 3, 256)),
+        (["learner.micro_batch_tokens=64"], (1, 256, 1, 256)),
+        (["learner.layout=right"], None),
+        (["model.attention=eager"], None),
+        (["learner.shared_prompts=false"], None),
+    ],
+)
+def test_a_recipes_micro_batch_is_full_of_its_longest_blocks(changes: list[str], blocks: tuple[int, ...] | None):
+    given = [
+        *("learner.shared_prompts=true", "learner.micro_batch_tokens=5000"),
+        *("data.max_prompt_tokens=256", "rollout.max_new_tokens=256"),
+    ]
+    recipe = load_recipe(RLRecipe, ROOT / "recipes/rl/tiny.yaml", [*given, *changes])
+    assert learner_setup(recipe, sizes_of(QWEN)).shared == (SharedBlocks(*blocks) if blocks else None)

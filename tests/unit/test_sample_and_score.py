@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agapo.errors import UserError
+from agapo.recipe.reward import ENOUGH_GROUPS
 from agapo.rollouts.engine import PromptRequest, SamplingParams
-from agapo.rollouts.sampling import ENOUGH, WINDOW, JudgingError, sample_and_score
+from agapo.rollouts.sampling import WINDOW, ErrorWatch, JudgingError, sample_and_score
 from agapo.schema import Group, Prompt
 from tests.builders import group, response
 
@@ -108,7 +109,7 @@ def test_errors_are_counted_over_the_last_groups_and_at_the_end() -> None:
     judge = Judge(pool)
     count = WINDOW + 3
     list(sample_and_score(pool, judge, requests(count), PARAMS, chunk_prompts=1))
-    assert judge.looked_at[0] == [str(n) for n in range(ENOUGH)]
+    assert judge.looked_at[0] == [str(n) for n in range(ENOUGH_GROUPS)]
     assert judge.looked_at[-1] == [str(n) for n in range(3, count)]
     few = Judge(pool)
     list(sample_and_score(Pool(), few, requests(3), PARAMS, chunk_prompts=2))
@@ -117,7 +118,26 @@ def test_errors_are_counted_over_the_last_groups_and_at_the_end() -> None:
 
 def test_a_few_errors_at_the_start_are_no_rate() -> None:
     pool = Pool()
-    list(sample_and_score(pool, Judge(pool, errors=["0", "1"]), requests(ENOUGH), PARAMS, chunk_prompts=1))
+    list(sample_and_score(pool, Judge(pool, errors=["0", "1"]), requests(ENOUGH_GROUPS), PARAMS, chunk_prompts=1))
+
+
+def test_a_watch_looks_at_several_steps() -> None:
+    """Three prompts of four met errors in the first step: above the bound there, and not over two steps."""
+    judge = Judge(Pool(), errors=["0", "1", "2"])
+    watch = ErrorWatch(judge)
+
+    def step(names: Sequence[str]) -> None:
+        asked = [PromptRequest(Prompt(id=name, messages=()), (1,)) for name in names]
+        list(sample_and_score(Pool(), judge, asked, PARAMS, chunk_prompts=2, watch=watch))
+
+    step(["0", "1", "2", "a"])
+    assert judge.looked_at == [], "four prompts are too few to be looked at"
+    step(["b", "c", "d", "e"])
+    assert judge.looked_at == [["0", "1", "2", "a", "b", "c", "d", "e"]]
+    with pytest.raises(JudgingError):
+        step(["0", "1", "2", "0"])
+    watch.end()
+    assert len(judge.looked_at) == 3, "all has been looked at"
 
 
 def test_too_many_errors_stop_and_the_groups_are_there_to_be_written_down() -> None:
@@ -125,5 +145,5 @@ def test_too_many_errors_stop_and_the_groups_are_there_to_be_written_down() -> N
     judge = Judge(pool, errors=[str(n) for n in range(20)])
     with pytest.raises(JudgingError, match="too many errors") as caught:
         list(sample_and_score(pool, judge, requests(20), PARAMS, chunk_prompts=1))
-    assert [group.prompt.id for group in caught.value.groups] == [str(n) for n in range(ENOUGH)]
-    assert pool.log[-1] == f"judging {ENOUGH - 1}"
+    assert [group.prompt.id for group in caught.value.groups] == [str(n) for n in range(ENOUGH_GROUPS)]
+    assert pool.log[-1] == f"judging {ENOUGH_GROUPS - 1}"

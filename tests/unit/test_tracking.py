@@ -31,9 +31,10 @@ from agapo.tracking import (
     stored_fingerprint,
     write_json_atomic,
 )
+from agapo.tracking.curves import draw_curves, moving_average, read_curves
 from agapo.tracking.logger import choose_wandb_mode
 from agapo.tracking.progress import format_duration, print_table
-from agapo.tracking.report import draw_curves, moving_average, read_curves, this_command
+from agapo.tracking.report import this_command
 
 RECIPE = {
     "steps": 100,
@@ -462,8 +463,7 @@ class TestProgress:
             progress.update(3, {"reward/accuracy": 0.5, "time/step": 1.25})
             progress.announce("[bold]not markup[/bold]")
         printed = out.getvalue()
-        assert "3/5" in printed
-        assert "acc 50%  s/step 1.2  left" in printed
+        assert "3/5 left 1s acc 50%  s/step 1.2" in printed
         assert "[bold]not markup[/bold]" in printed
 
     @pytest.mark.parametrize(("correct", "mark"), [(True, "✓"), (False, "✗"), (None, "no verdict")])
@@ -510,18 +510,22 @@ class TestReport:
         metrics = tmp_path / "metrics.jsonl"
         write_run(metrics, steps=60)
         learning_curve(metrics, tmp_path / "curve.png")
-        assert png_size(tmp_path / "curve.png") == (1210, 825)
+        assert png_size(tmp_path / "curve.png") == (1210, 1237)
         figure = draw_curves(read_curves(metrics))
         assert legends(figure) == {
+            "Reward a response": ["training", "validation questions"],
             "Accuracy": ["training", "held-out reasoning", "held-out non_reasoning"],
             "Groups sampled": ["all correct", "mixed", "all wrong"],
             "KL to the reference and entropy": ["KL", "entropy"],
             "Response length and truncation": ["length", "truncated"],
+            "Gradient norm and learning rate": ["gradient norm", "learning rate"],
         }
-        held_out: Any = figure.axes[0].get_lines()[-2]
+        reward: Any = figure.axes[0].get_lines()[-1]
+        assert list(reward.get_ydata()) == pytest.approx([-0.4, 0.9, 2.2, 3.5]), "a reward is no share"
+        held_out: Any = figure.axes[1].get_lines()[-2]
         assert list(held_out.get_xdata()) == [0, 20, 40, 60]
         assert list(held_out.get_ydata()) == pytest.approx([0.3, 0.3 + 0.55 / 3, 0.3 + 1.1 / 3, 0.85])
-        top: Any = figure.axes[1].collections[-1].get_paths()[0].vertices
+        top: Any = figure.axes[2].collections[-1].get_paths()[0].vertices
         assert top[:, 1].max() == pytest.approx(1.0), "shares stack up to the whole"
         assert not any(axes.texts for axes in figure.axes)
 
@@ -531,11 +535,11 @@ class TestReport:
         if content is not None:
             metrics.write_text(content)
         learning_curve(metrics, tmp_path / "curve.png")
-        assert png_size(tmp_path / "curve.png") == (1210, 825)
+        assert png_size(tmp_path / "curve.png") == (1210, 1237)
         figure = draw_curves(read_curves(metrics))
-        reward = ["training reward"] if content and "reward/mean" in content else []
-        assert list(legends(figure).values()) == [reward, [], [], []]
-        assert sum(len(axes.texts) for axes in figure.axes) == (3 if reward else 4), "empty panels say so"
+        reward = ["training"] if content and "reward/mean" in content else []
+        assert list(legends(figure).values()) == [reward, [], [], [], [], []]
+        assert sum(len(axes.texts) for axes in figure.axes) == (5 if reward else 6), "empty panels say so"
 
     def test_gain_in_points(self) -> None:
         out = io.StringIO()
@@ -607,7 +611,7 @@ def png_size(path: Path) -> tuple[int, int]:
 
 def write_run(path: Path, steps: int) -> None:
     """Metrics as the RL loop writes them, of a run that learns."""
-    rows = [{"step": 0, "eval/reasoning": 0.3, "eval/non_reasoning": 0.2}]
+    rows = [{"step": 0, "eval/reasoning": 0.3, "eval/non_reasoning": 0.2, "eval/reward": -0.4}]
     for step in range(1, steps + 1):
         done = step / steps
         noise = 0.04 * math.sin(7.3 * step)
@@ -619,11 +623,14 @@ def write_run(path: Path, steps: int) -> None:
             "group/all_wrong": 0.5 * (1 - done),
             "group/mixed": 1 - 0.4 * done - 0.5 * (1 - done),
             "kl/sequence": 2 * done + noise,
+            "policy/grad_norm": 1.0 + noise,
+            "policy/learning_rate": 1e-4 * (1 - done),
             "policy/entropy": 0.9 - 0.5 * done + noise,
             "rollout/length": 60 - 20 * done + 20 * noise,
             "rollout/truncated": max(0.0, 0.2 - 0.3 * done),
         }
         if step % 20 == 0:
             row |= {"eval/reasoning": 0.3 + 0.55 * done, "eval/non_reasoning": 0.2 + 0.1 * done}
+            row |= {"eval/reward": -0.4 + 3.9 * done}
         rows.append(row)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

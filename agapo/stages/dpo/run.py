@@ -48,13 +48,14 @@ from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.measure import before_and_after, measured, measuring
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
-from agapo.stages.running.system import require_own_gpus, training_stream
+from agapo.stages.running.system import STARTING_RAY, require_own_gpus, training_stream
 from agapo.stages.running.trainer_loop import TrainerLoop, trainer_loop
 from agapo.tracking import (
     RunDirectory,
     learning_curve,
     make_console,
     read_json,
+    say,
     write_json_atomic,
 )
 from agapo.tracking.files import read_json_lines
@@ -95,7 +96,7 @@ def run_pairs(recipe: DPORecipe, recipe_path: Path, responses: Path | None, show
                         _pairs(stage, evaluator)
         report = read_json(run.path / "pairs.json") or {}
         print_pairs(report, _own_pairs(run), console, shown=shown)
-        for name in ("responses.jsonl", "pairs.jsonl", "pairs.png"):
+        for name in filter(lambda name: (run.path / name).exists(), ("responses.jsonl", "pairs.jsonl", "pairs.png")):
             console.print(f"  {run.path / name}", soft_wrap=True, highlight=False)
 
 
@@ -124,6 +125,7 @@ def _prepared(recipe: DPORecipe, run: RunDirectory, start: str) -> Iterator[_Sta
         render = make_renderer(tokenizer)
         questions = None
         if recipe.data and recipe.reward:
+            say("reading the questions and loading the rewards")
             check_rewards(recipe.reward)
             questions = load_questions(recipe.data, recipe.evaluation)
             questions = without_overlong(questions, render, recipe.data)
@@ -133,6 +135,7 @@ def _prepared(recipe: DPORecipe, run: RunDirectory, start: str) -> Iterator[_Sta
         if recipe.pairs.rows and not pairs_are_made(run.path, recipe.pairs):
             rows, left_out = given_pairs(recipe.pairs.rows, tokenizer)
             write_pairs(run.path, recipe.pairs, [], left_out, all_pairs(recipe, rows, earlier))
+        say(STARTING_RAY)
         stack.enter_context(in_cluster(recipe.cluster.address))
         require_own_gpus(recipe)
         yield _Stage(recipe, run, start, questions, render, earlier, stop)
@@ -145,7 +148,7 @@ def _prefer(recipe: DPORecipe, run: RunDirectory, start: str, so_far: dict[str, 
         if stage.questions and (before is None or not made):
             with measuring(recipe, start, stage.stop) as evaluator:
                 if before is None:
-                    before = measured(evaluator.accuracy(stage.questions.test, stage.recipe.evaluation.modes))
+                    before = measured(evaluator, stage.recipe, stage.questions.test)
                     write_json_atomic(run.path / SO_FAR, {**so_far, "before": before})
                 if not made:
                     _pairs(stage, evaluator)
@@ -156,7 +159,7 @@ def _prefer(recipe: DPORecipe, run: RunDirectory, start: str, so_far: dict[str, 
         summary, after = {"before": {}, "after": {}, "tokens_generated": 0}, UNMEASURED
         if stage.questions:
             with measuring(recipe, str(run.hf), stage.stop) as evaluator:
-                after = measured(evaluator.accuracy(stage.questions.test, stage.recipe.evaluation.modes))
+                after = measured(evaluator, stage.recipe, stage.questions.test)
             summary = before_and_after(before or UNMEASURED, after)
         learning_curve(run.metrics, run.curve)
         drift = [line.get("pairs/chosen_drift") for line in read_json_lines(run.metrics)]

@@ -33,8 +33,8 @@ from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.measure import needle_part, needles_of
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import starting_model
-from agapo.stages.running.system import make_evaluator, start_rollouts
-from agapo.tracking import RunDirectory, lineage_of, make_console, read_json, write_json_atomic
+from agapo.stages.running.system import STARTING_RAY, make_evaluator, start_rollouts, starting
+from agapo.tracking import RunDirectory, lineage_of, make_console, read_json, say, write_json_atomic
 from agapo.tracking.progress import format_duration
 from agapo.tracking.provenance import weights_mark
 
@@ -75,7 +75,7 @@ def _set_aside(run: RunDirectory) -> None:
         file.write(json.dumps(summary, ensure_ascii=False) + "\n")
     for name in FILES:
         (run.path / name).unlink(missing_ok=True)
-    _say(f"The evaluation of {summary.get('model')} is kept in {run.path / EARLIER}.")
+    say(f"The evaluation of {summary.get('model')} is kept in {run.path / EARLIER}.")
 
 
 def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: str) -> None:
@@ -103,14 +103,17 @@ def _measure(recipe: EvalRecipe, run: RunDirectory, model: str) -> dict[str, Any
     recipe = fit_modes(recipe, tokenizer, make_console().print)
     config = load_config(model, recipe.model.rope_fields)
     render = make_renderer(tokenizer)
+    say("reading the questions")
     questions = _questions(recipe, render, config)
     needles = needles_of(recipe, tokenizer, config)
     figures: dict[str, Any] = {}
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
+        say(STARTING_RAY)
         stack.enter_context(in_cluster(recipe.cluster.address))
         gpus = recipe.rollout.actors * recipe.rollout.gpus_per_actor
         require_gpus(gpus, "rollout.actors × gpus_per_actor", recipe.cluster.address)
+        say(f"{starting(recipe.rollout, recipe.reward)}, which load {model}")
         pool = start_rollouts(recipe.model, model, recipe.rollout, stop)
         stack.callback(pool.close)
         if recipe.reward:
@@ -141,6 +144,7 @@ def _accuracy(
     scorer = start_scorer(reward)
     try:
         evaluator = make_evaluator(pool, scorer, render, recipe.rollout, own.chunk_prompts, recipe.run.seed)
+        say(f"measuring on {len(questions)} test questions")
         found = evaluator.accuracy(questions, own.modes)
     finally:
         scorer.close()
@@ -156,12 +160,8 @@ def report_evaluation(run: RunDirectory) -> dict[str, Any]:
         print_accuracy(summary["accuracy"], console)
     if "needle" in summary:
         print_needle(run.path, console)
-    _say(f"Evaluated {summary['model']} in {format_duration(summary['wall_s'])}.")
+    say(f"Evaluated {summary['model']} in {format_duration(summary['wall_s'])}.")
     for name in FILES:
         if (run.path / name).exists():
             console.print(f"  {run.path / name}", soft_wrap=True)
     return summary
-
-
-def _say(text: str) -> None:
-    make_console().print(text, soft_wrap=True, highlight=False)

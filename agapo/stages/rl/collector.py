@@ -5,7 +5,7 @@ Which prompts a step takes is the same either way: those that follow in the stre
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agapo.algorithm.sampling import select_groups, shuffle_rewards
@@ -17,7 +17,7 @@ from agapo.recipe import RLRecipe
 from agapo.rollouts.ahead import Ahead
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.pool import RolloutPool
-from agapo.rollouts.sampling import Judge, JudgingError, sample_and_score
+from agapo.rollouts.sampling import ErrorWatch, Judge, JudgingError, sample_and_score
 from agapo.rollouts.waiting import Waiting, save_waiting
 from agapo.schema import Batch, Group, Prompt
 from agapo.stages.rl.metrics import Clock, Collected, staleness_metrics
@@ -44,8 +44,13 @@ class Collector:
     """What the run that goes on here had begun."""
     ahead: Ahead | None = None
     """What samples ahead, where the recipe lets it, between `start` and `close`."""
+    watch: ErrorWatch = field(init=False)
+    """Looks at errors over steps: one with few prompts says little."""
     _busy_s: float = 0.0
     """Of `ahead`, up to the last step."""
+
+    def __post_init__(self) -> None:
+        self.watch = ErrorWatch(self.scorer)
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -53,6 +58,8 @@ class Collector:
         own, progress = self.recipe.rollout, self.progress
         if not own.max_staleness or progress.step >= self.recipe.steps:
             yield
+            with self._judging_errors_told():
+                self.watch.end()
             return
         self.ahead = Ahead(
             self.pool,
@@ -101,6 +108,7 @@ class Collector:
             self._params,
             chunk_prompts=own.chunk_prompts,
             on_sampled=lambda: lap("generate"),
+            watch=self.watch,
         )
         groups = [group for chunk in chunks for group in chunk]
         lap("score")

@@ -45,6 +45,7 @@ from agapo.stages.rl.progress import Progress, unreached
 from agapo.stages.running.export import Exporter
 from agapo.tracking import MetricsLogger, RunDirectory, StepProgress, Timeline
 from agapo.tracking.logger import question
+from agapo.tracking.progress import percent
 from agapo.tracking.timeline import DRIVER
 
 UNREACHED_AFTER = 5
@@ -107,10 +108,12 @@ class RLLoop:
                 self.collector.bring_weights()
             self.evaluate_now_and_then()
             return
+        self.view.announce(f"measuring the start on {len(self.questions.test)} test questions, before the first step")
         with self.timeline.phase("evaluate"):
             evaluation = self.evaluator.accuracy(self.questions.test, self.recipe.evaluation.modes)
         self.progress.before = evaluation.accuracy
-        self.view.announce("before RL, greedy on the test questions: " + _percentages(evaluation.accuracy))
+        figures = _percentages(evaluation.accuracy, evaluation.questions)
+        self.view.announce(f"before RL, greedy on the test questions: {figures}")
         self._measure_start()
         if self.recipe.evaluation.every:
             self.evaluate(step=0)
@@ -122,9 +125,10 @@ class RLLoop:
         for mode in self.recipe.data.modes:
             with self.timeline.phase("evaluate"):
                 found = self.evaluator.pass_at(self.questions.validation, mode, k)
-            figures = found.accuracy | term_means(found.groups)
-            self.progress.start |= {f"{mode}/{name}": value for name, value in figures.items()}
-            self.view.announce(f"before RL, sampled on the validation questions ({mode}): {_percentages(figures)}")
+            means = term_means(found.groups)
+            self.progress.start |= {f"{mode}/{name}": value for name, value in (found.accuracy | means).items()}
+            figures = ", ".join([_percentages(found.accuracy), *(f"{name} {mean:.2f}" for name, mean in means.items())])
+            self.view.announce(f"before RL, sampled on the validation questions ({mode}): {figures}")
 
     def batch(self, collected: Collected) -> Batch:
         """Return the kept groups with their advantages."""
@@ -278,7 +282,7 @@ class RLLoop:
         ended = time.monotonic()
         self.timeline.add((DRIVER, 0), "evaluate", started, ended)
         self.logger.log(step, metrics | {"time/evaluate": ended - started})
-        self.view.evaluation(step, found.accuracy, best=best)
+        self.view.evaluation(step, found.accuracy, found.questions, best=best)
 
     def save_now_and_then(self) -> None:
         """Save every so many steps, and after the last."""
@@ -342,5 +346,5 @@ def split_groups(examples: Sequence[Example], parts: int) -> list[list[Example]]
     return [[item for item in examples if item.group % parts == part] for part in range(parts)]
 
 
-def _percentages(values: dict[str, float]) -> str:
-    return ", ".join(f"{name} {100 * value:.1f} %" for name, value in values.items())
+def _percentages(values: Mapping[str, float], questions: Mapping[str, int] | None = None) -> str:
+    return ", ".join(f"{name} {percent(value, (questions or {}).get(name))}" for name, value in values.items())

@@ -41,9 +41,17 @@ from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.export import make_exporter
 from agapo.stages.running.finish import common_summary, finish, report_finished, say_finished
 from agapo.stages.running.interrupt import StopRequest
+from agapo.stages.running.measure import about_test
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
-from agapo.stages.running.system import make_evaluator, require_own_gpus, start_rollouts, training_stream
+from agapo.stages.running.system import (
+    STARTING_RAY,
+    make_evaluator,
+    require_own_gpus,
+    start_rollouts,
+    starting,
+    training_stream,
+)
 from agapo.tracking import (
     MetricsLogger,
     RunDirectory,
@@ -53,6 +61,7 @@ from agapo.tracking import (
     learning_curve,
     make_console,
     read_json,
+    say,
     write_json_atomic,
 )
 from agapo.tracking.ownership import next_step
@@ -116,6 +125,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     tokenizer = load_tokenizer(model_path)
     recipe = fit_modes(recipe, tokenizer, make_console().print)
     render = make_renderer(tokenizer)
+    say("reading the questions and loading the rewards")
     questions = without_overlong(load_questions(recipe.data, recipe.evaluation), render, recipe.data)
     exporter = make_exporter(model_path, recipe.model, recipe.learner.lora)
     check_questions(recipe, questions, render, exporter.config)
@@ -170,9 +180,11 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
 def _start_workers(recipe: RLRecipe, model_path: str, stack: ExitStack) -> tuple[Scorer, RolloutPool, LearnerGroup]:
     """Return verifiers, rollout actors and learner ranks, each with its model loaded."""
     stop = stack.enter_context(StopRequest())
+    say(STARTING_RAY)
     stack.enter_context(in_cluster(recipe.cluster.address))
     own, rollout = recipe.learner, recipe.rollout
     require_own_gpus(recipe)
+    say(f"{starting(rollout, recipe.reward)}; learner ranks: {own.ranks}. Actors and ranks load {model_path}")
     scorer = start_scorer(recipe.reward)
     stack.callback(scorer.close)
     placement = Placement(
@@ -236,13 +248,16 @@ def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
     """Export, measure on the test questions, and report."""
     progress, recipe, run = loop.progress, loop.recipe, loop.run
     exported = export_result(loop)
+    test = loop.questions.test
+    loop.view.announce(f"measuring step {exported['step']}, which hf/ holds, on {len(test)} test questions")
     with sampling_export(loop) as evaluator:
-        after = evaluator.accuracy(loop.questions.test, recipe.evaluation.modes)
+        after = evaluator.accuracy(test, recipe.evaluation.modes)
     loop.view.close()
     learning_curve(run.metrics, run.curve)
     summary = {
         **common_summary(recipe, recipe_path, progress.before, after.accuracy),
         "measures": {"after": measures(after.groups)},
+        "test": about_test(after, test, recipe.reward, recipe.rollout),
         "wall_s": round(loop.wall_s, 1),
         "tokens_generated": progress.tokens,
         "reward_errors": progress.reward_errors,

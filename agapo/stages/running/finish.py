@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agapo.errors import UserError
+from agapo.errors import Interrupted, UserError
 from agapo.recipe import DPORecipe, Recipe, SFTRecipe
 from agapo.reporting import try_report
 from agapo.tracking import (
@@ -44,7 +44,11 @@ def run_to_end(
         say_finished(run)
         return
     with spending(run) as spent:
-        summary = work(read_json(run.path / SO_FAR) or {})
+        try:
+            summary = work(read_json(run.path / SO_FAR) or {})
+        except Interrupted:
+            try_report(run.path)
+            raise
     common = common_summary(recipe, recipe_path, summary.pop("before"), summary.pop("after"))
     finish(run, recipe, common | {"wall_s": spent(), **summary}, parent)
 
@@ -119,7 +123,7 @@ def report_finished(run: RunDirectory) -> None:
     """Print the table before and after, and where things lie."""
     summary = read_json(run.summary) or {}
     if summary["after"]:
-        before_after_table(summary["before"], summary["after"])
+        before_after_table(summary["before"], summary["after"], (summary.get("test") or {}).get("questions"))
     if held_out := summary.get("held_out"):
         _print_losses(held_out)
     if thinking := summary.get("thinking"):

@@ -10,14 +10,18 @@ from agapo.evaluation.evaluator import Evaluation, Evaluator
 from agapo.evaluation.figures import measures
 from agapo.evaluation.needle import needle_test
 from agapo.evaluation.needle_prompts import NeedlePrompt, context_of, needle_prompts
+from agapo.evaluation.questions import mark_of_test
 from agapo.evaluation.rendering import make_renderer
 from agapo.model.loading import load_tokenizer
 from agapo.recipe import DPORecipe, EvalRecipe, SFTRecipe
+from agapo.recipe.reward import RewardConfig
+from agapo.recipe.rollout import RolloutConfig
 from agapo.rewarding.start import start_scorer
 from agapo.rollouts.pool import RolloutPool
+from agapo.schema import Prompt
 from agapo.stages.running.interrupt import StopRequest
-from agapo.stages.running.system import make_evaluator, start_rollouts
-from agapo.tracking import RunDirectory, make_console
+from agapo.stages.running.system import make_evaluator, start_rollouts, starting
+from agapo.tracking import RunDirectory, make_console, say
 
 
 def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,13 +33,28 @@ def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any]) -> dic
         "reward_errors": before["errors"] + after["errors"],
         "thinking": {"before": before["thinking"], "after": after["thinking"]},
         "measures": {"before": before["measures"], "after": after["measures"]},
+        "test": after["test"],
     }
 
 
-def measured(found: Evaluation) -> dict[str, Any]:
-    """Return an evaluation as plain values, without the responses."""
+def measured(evaluator: Evaluator, recipe: SFTRecipe | DPORecipe, questions: Sequence[Prompt]) -> dict[str, Any]:
+    """Ask the questions greedily in each mode; return the evaluation as plain values, without the responses."""
+    say(f"measuring on {len(questions)} test questions")
+    found = evaluator.accuracy(questions, recipe.evaluation.modes)
+    assert recipe.reward
     names = ("accuracy", "thinking", "tokens", "errors")
-    return {**{name: getattr(found, name) for name in names}, "measures": measures(found.groups)}
+    return {
+        **{name: getattr(found, name) for name in names},
+        "measures": measures(found.groups),
+        "test": about_test(found, questions, recipe.reward, recipe.rollout),
+    }
+
+
+def about_test(
+    found: Evaluation, questions: Sequence[Prompt], reward: RewardConfig, rollout: RolloutConfig
+) -> dict[str, Any]:
+    """Return what a summary says of its test: how many questions by mode (and domain), and `mark_of_test`."""
+    return {"mark": mark_of_test(questions, reward, rollout), "questions": found.questions}
 
 
 @contextmanager
@@ -47,6 +66,7 @@ def measuring(recipe: SFTRecipe | DPORecipe, folder: str, stop: StopRequest) -> 
         needle = recipe.needle if isinstance(recipe, SFTRecipe) else None
         reward = recipe.reward or (needle and needle.reward)
         assert reward, "without a reward and without needles there is nothing to measure"
+        say(f"{starting(recipe.rollout, reward)}, which load {folder}")
         scorer = start_scorer(reward)
         stack.callback(scorer.close)
         pool = start_rollouts(recipe.model, folder, recipe.rollout, stop)

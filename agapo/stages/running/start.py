@@ -19,7 +19,7 @@ from agapo.model.templated import with_template
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.read import recipe_stage
 from agapo.signals import handled_by, note
-from agapo.tracking import RunDirectory, is_finished, make_console, read_json, write_json_atomic
+from agapo.tracking import RunDirectory, is_finished, read_json, say, write_json_atomic
 from agapo.tracking.ownership import describe_other_version
 from agapo.tracking.progress import format_duration
 from agapo.tracking.provenance import noted_start, weights_mark
@@ -46,11 +46,11 @@ def starting_model(recipe: Recipe, *, green: bool = True) -> str:
 def _starting_model(recipe: Recipe, *, green: bool) -> str:
     does = "measures" if recipe.stage == "eval" else "starts from"
     if recipe.model.path:
-        _say(f"{recipe.stage}: {does} {recipe.model.path} (model.path)")
+        say(f"{recipe.stage}: {does} {recipe.model.path} (model.path)")
         return recipe.model.path
     start = recipe.model.start
     run = _made(recipe, start) if start else last_finished(recipe)
-    _say(f"{recipe.stage}: {does} {run / 'hf'} ({_why(recipe)})")
+    say(f"{recipe.stage}: {does} {run / 'hf'} ({_why(recipe)})")
     if green:
         require_green_start(_as_its_recipe_says(read_json(run / "summary.json") or {}, recipe), start or run)
     return str(run / "hf")
@@ -65,10 +65,6 @@ def _why(recipe: Recipe) -> str:
     return f"the last finished {stages} run there is; model.path or model.start choose another"
 
 
-def _say(line: str) -> None:
-    make_console().print(line, soft_wrap=True, highlight=False)
-
-
 def _as_its_recipe_says(summary: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
     """Return a start's summary; `needle.stop` of the recipe that makes it may have been changed since to accept it."""
     needle = getattr(start_recipe(recipe), "needle", None) if recipe.model.start else None
@@ -81,7 +77,7 @@ def _made(recipe: Recipe, start: Path) -> Path:
     """Return the run of the recipe that `model.start` names, made where it is not there."""
     maker = start_recipe(recipe)
     if not is_finished(maker.run_directory):
-        _say(f"model.start: {start} has no finished run yet; it is run first")
+        say(f"model.start: {start} has no finished run yet; it is run first")
         began = time.monotonic()
         command = [sys.executable, "-m", "agapo", maker.stage, str(start), f"run.output={recipe.run.output}"]
         status = _wait_for(command)
@@ -91,7 +87,7 @@ def _made(recipe: Recipe, start: Path) -> Path:
             raise UserError(
                 f"model.start: the {maker.stage.upper()} run that makes the start failed; see above ({start})"
             )
-        _say(f"model.start: made in {format_duration(time.monotonic() - began)}")
+        say(f"model.start: made in {format_duration(time.monotonic() - began)}")
     elif changes := describe_other_version(maker.run_directory, maker):
         raise UserError(
             f"model.start: {maker.run_directory} was made by another version of {start} ({changes}); "

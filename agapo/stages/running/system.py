@@ -12,6 +12,7 @@ from agapo.placement import Placement, gpus_needed
 from agapo.recipe.dpo import DPORecipe
 from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.model import ModelConfig
+from agapo.recipe.reward import RewardConfig
 from agapo.recipe.rl import RLRecipe
 from agapo.recipe.rollout import RolloutConfig
 from agapo.recipe.sft import SFTRecipe
@@ -26,6 +27,15 @@ NOT_REPEATABLE = (
     "Sampling with vLLM: what is sampled again (after an actor's death, or a resume) is valid, and not the same; "
     "rollout.engine=transformers repeats itself to the bit."
 )
+
+
+STARTING_RAY = "starting Ray"
+
+
+def starting(rollout: RolloutConfig, reward: RewardConfig | None) -> str:
+    """Return what a line says of the processes that are started to sample and judge."""
+    judges = f"verifier workers: {reward.workers}; " if reward else ""
+    return f"starting {judges}rollout actors ({rollout.engine}): {rollout.actors}"
 
 
 def training_stream(recipe: RLRecipe | DPORecipe, questions: Questions) -> PromptStream | MixedStream:

@@ -41,6 +41,7 @@ class TrainerLoop:
         self.write_missing_steps()
         if self.done == self.settings.steps and self.run.hf.exists():
             return
+        self.view.announce(f"starting training ranks: {self.recipe.training.ranks}, which load {self.start}")
         run_ranks(
             self.settings,
             self.kind,

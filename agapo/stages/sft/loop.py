@@ -70,6 +70,7 @@ def sft_loop(
 ) -> Iterator[tuple[TrainerLoop, TrainingData]]:
     """Yield the loop and its data: read, logs open, where the run is known. No test question is trained on."""
     with StepProgress(recipe.steps or 0, name="sft", log_every=100) as view:
+        view.announce("reading the dialogues: checked, filtered, tokenised, mixed")
         data = training_data(
             recipe,
             load_tokenizer(start),

@@ -28,9 +28,9 @@ from agapo.stages.running.measure import (
 )
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
-from agapo.stages.running.system import require_own_gpus
+from agapo.stages.running.system import STARTING_RAY, require_own_gpus
 from agapo.stages.sft.loop import data_summary, held_out_loss, sft_loop, start_folder
-from agapo.tracking import RunDirectory, learning_curve, make_console, read_json, write_json_atomic
+from agapo.tracking import RunDirectory, learning_curve, make_console, read_json, say, write_json_atomic
 
 
 def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
@@ -63,10 +63,12 @@ def report_sft(run: RunDirectory) -> None:
 def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier: dict[str, Any]) -> dict[str, Any]:
     """Measure, train, measure; return the summary's content."""
     if recipe.reward:
+        say("loading the rewards")
         check_rewards(recipe.reward)
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         if recipe.cluster.address:
+            say(STARTING_RAY)
             stack.enter_context(in_cluster(recipe.cluster.address))
         require_own_gpus(recipe)
         start = start_folder(recipe, run, parent, stop)
@@ -76,6 +78,7 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
         needles = needles_of(recipe, tokenizer, config)
         with sft_loop(recipe, run, start, questions, stop) as (loop, data):
             if not recipe.cluster.address:
+                say(STARTING_RAY)
                 stack.enter_context(in_cluster(None))
             if "before" not in earlier:
                 earlier |= {"before": _measured(recipe, run, start, questions, [], stop)[0]}
@@ -103,7 +106,7 @@ def _measured(
     if not (questions or needles):
         return None, {}
     with measuring(recipe, folder, stop) as evaluator:
-        accuracy = measured(evaluator.accuracy(questions, recipe.evaluation.modes)) if questions else None
+        accuracy = measured(evaluator, recipe, questions) if questions else None
         return accuracy, needle_part(recipe, needles, run, evaluator.pool) if needles else {}
 
 

@@ -1,0 +1,73 @@
+"""`agapo score` on what a run wrote, and on what only meets errors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agapo.errors import UserError
+from agapo.recipe import RLRecipe, load_recipe
+from agapo.schema import Group, Prompt
+from agapo.stages.score import score_file
+from agapo.tracking import MetricsLogger, RunDirectory
+from data.arithmetic import prompts
+from tests.builders import response
+
+RECIPE = """
+stage: rl
+model: {path: nowhere}
+steps: 1
+data: {source: "data.arithmetic:prompts", args: {size: 40}}
+evaluation: {test_size: 8, validation_size: 8}
+reward:
+  workers: 1
+  terms: [{name: answer, function: "rewards.math_answer:score"}]
+tracking: {wandb: disabled}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def write_rollouts(recipe: Path, rows: list[dict[str, Any]], output: Path) -> Path:
+    """Have a run write right answers to the rows, as the RL loop does: a stop, and one that was cut."""
+    loaded = load_recipe(RLRecipe, recipe, [f"run.output={output}"])
+    with RunDirectory.open(loaded, recipe) as run:
+        logger = MetricsLogger(run, loaded, None, False)
+        for step, row in enumerate(rows, start=1):
+            columns = {name: row[name] for name in row if name not in ("id", "messages")}
+            asked = Prompt(row["id"], tuple(row["messages"]), mode="non_reasoning", columns=columns)
+            text = rf"\boxed{{{row['answer']}}}"
+            said = (response(1.0, text=text), response(0.0, text=text, finish="length"))
+            logger.log_rollouts(step, [Group(asked, (), said)], visits=[0])
+        logger.close()
+        return run.rollouts
+
+
+def test_a_runs_rollouts_are_scored_as_in_the_run(recipe: Path, tmp_path: Path) -> None:
+    rows = list(prompts("train", size=40))[:4]
+    rollouts = write_rollouts(recipe, [*rows, rows[0]], tmp_path)
+    assert "answer" not in json.loads(rollouts.read_text().splitlines()[0])
+    score_file(recipe, [], rollouts, tmp_path / "out.jsonl")
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").open()]
+    assert [row["reward"] for row in found] == [1.0, 0.0] * 5
+    assert not any(row["reward_error"] for row in found)
+
+
+def test_rollouts_of_another_data_set_are_refused_by_line(recipe: Path, tmp_path: Path) -> None:
+    foreign = {"id": "gsm8k/1", "messages": [{"role": "user", "content": "?"}], "answer": "1"}
+    rollouts = write_rollouts(recipe, [foreign], tmp_path)
+    with pytest.raises(UserError, match=r"rollouts.jsonl:1: the prompt 'gsm8k/1' is not in the recipe's data"):
+        score_file(recipe, [], rollouts)
+
+
+def test_errors_alone_are_no_success(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bare.jsonl").write_text('{"completion": "1"}\n{"completion": "2"}\n')
+    with pytest.raises(UserError, match=r"every response met an error; .*answer"):
+        score_file(recipe, [], tmp_path / "bare.jsonl")
+    assert "errors: 2" in capsys.readouterr().out
