@@ -30,7 +30,7 @@ BEFORE_WORK = (
 QUESTIONS = {"source": "data.arithmetic:prompts"}
 REWARD = {"terms": [{"name": "answer", "function": "rewards.math_answer:score"}]}
 RECIPES: dict[type[Recipe], dict[str, Any]] = {
-    RLRecipe: {"steps": 100, "data": QUESTIONS, "reward": REWARD},
+    RLRecipe: {"steps": 100, "data": QUESTIONS, "reward": REWARD, "learner": {"ranks": 2}},
     SFTRecipe: {
         "steps": 100,
         "model": {},
