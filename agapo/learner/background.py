@@ -44,15 +44,16 @@ class BackgroundWriter(TorchCheckpointEngine):
         """
         if not wait and not all(file.done() for file in self._writing):
             return False
-        files, self._writing = self._writing, []
         try:
-            for file in files:
+            for file in self._writing:
                 file.result()
         except OSError as error:
             raise UserError(
                 f"checkpoint: {error.filename or 'a file'} could not be written ({error.strerror or error}); make room "
                 "for it, and run again to go on from the checkpoint before it"
             ) from error
+        # After a failure they stay: who asks again hears of it again.
+        self._writing = []
         return True
 
 

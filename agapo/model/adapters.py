@@ -7,6 +7,7 @@ transformers puts PEFT's layers into the model itself, so that its parameters ke
 [outputs, rank]. Only these are trained, and so only these travel (`weights.py`). A folder is as PEFT writes it.
 """
 
+import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -159,9 +160,12 @@ def adapted_folder(base: str, dtype: str, lora: LoRAConfig) -> str:
     if not lora.quantize:
         return base
     folder = restored_place(local_files(base), dtype)
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        export_hf(restored(load_model(base, dtype=dtype, quantized=True)), load_tokenizer(base), folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # A host's actors all want it: one makes it, the others wait.
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            export_hf(restored(load_model(base, dtype=dtype, quantized=True)), load_tokenizer(base), folder)
     return str(folder)
 
 

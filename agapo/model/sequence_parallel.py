@@ -8,7 +8,7 @@ the log-probabilities is then put together on all n of them, so that the loss, w
 same on each; a gradient is the rank's own part, and the sum over ranks is that of the whole.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -63,6 +63,8 @@ class DividedRows:
     """[R, L] of the whole rows: each sequence of a row begins at 0."""
     single: bool = False
     """Whether a row is one sequence."""
+    _masks: dict[int | None, Tensor] = field(default_factory=dict, compare=False)
+    """By window: made in the first layer that wants one."""
 
     def sees(self, window: int | None) -> Tensor | None:
         """Return which keys each query sees [R, 1, L, L]: those of its own sequence up to itself, the last `window`.
@@ -71,11 +73,19 @@ class DividedRows:
         """
         if self.single and (window is None or window >= self.positions.shape[1]):
             return None
+        if window not in self._masks:
+            self._masks[window] = self._mask(window)
+        return self._masks[window]
+
+    def _mask(self, window: int | None) -> Tensor:
+        # In place, and of one byte: these are the largest tensors of a long row.
         sequence = (self.positions == 0).cumsum(dim=1)
         place = torch.arange(self.positions.shape[1], device=self.positions.device)
-        distance = place[:, None] - place
-        near = distance >= 0 if window is None else (distance >= 0) & (distance < window)
-        return ((sequence[:, :, None] == sequence[:, None, :]) & near)[:, None]
+        mask = sequence[:, :, None] == sequence[:, None, :]
+        mask &= place[:, None] >= place
+        if window is not None:
+            mask &= place[:, None] - window < place
+        return mask[:, None]
 
 
 class _Exchange(torch.autograd.Function):

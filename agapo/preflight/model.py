@@ -272,5 +272,5 @@ def _changes(setup: FineTuningSetup, fewest: Fewest) -> Iterator[Change]:
             yield f"training.zero_stage={stage}", {"zero_stage": stage}
     if setup.zero_stage and not setup.offload:
         yield "training.offload=true", {"offload": True}
-    if setup.adapters and not setup.quantized and setup.ranks == 1:
+    if setup.adapters and not setup.quantized and setup.ranks == 1 and setup.zero_stage < 3:
         yield "training.lora.quantize=nf4", {"quantized": True}

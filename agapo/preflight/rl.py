@@ -51,6 +51,11 @@ def check_memory(recipe: RLRecipe) -> Rows:
 def learner_setup(recipe: RLRecipe, sizes: ModelSizes) -> FineTuningSetup:
     """Return what the memory of the recipe's ranks depends on."""
     own = recipe.learner
+    if sizes.heads % own.sequence_parallel:
+        raise UserError(
+            f"learner.sequence_parallel: {own.sequence_parallel} ranks cannot share the model's {sizes.heads} heads; "
+            "take a number that divides them"
+        )
     longest = longest_sequence(recipe)
     bfloat16 = recipe.model.dtype == "bfloat16"
     return FineTuningSetup(
@@ -171,6 +176,6 @@ def _changes(recipe: RLRecipe, sizes: ModelSizes) -> Iterator[Change]:
     if setup.adapters is None:
         adapters = sizes.adapter_parameters(16, "all-linear")
         yield "learner.lora={}", {"adapters": adapters}
-    if not setup.quantized and setup.ranks == 1:
+    if not setup.quantized and setup.ranks == 1 and setup.zero_stage < 3:
         adapters = setup.adapters or sizes.adapter_parameters(16, "all-linear")
         yield "learner.lora.quantize=nf4", {"adapters": adapters, "quantized": True}

@@ -27,7 +27,7 @@ from typing import Protocol, TypeVar
 from agapo.rollouts.dispatch import Dispatch
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.sampling import ErrorWatch, Judge
-from agapo.rollouts.waiting import Waiting
+from agapo.rollouts.waiting import Begun, Waiting
 from agapo.schema import Group
 
 T = TypeVar("T")
@@ -46,11 +46,17 @@ class _Sampled:
 
     @property
     def judged(self) -> Group | None:
-        """The group with its verdicts; None where there are none yet, or judging has failed."""
+        """The group with its verdicts; None where there are none yet, or judging has failed, of a response too.
+
+        A run is often stopped to mend a reward: what it failed at is judged again.
+        """
         if not self.judging.done() or self.judging.exception():
             return None
-        judged = self.judging.result()
-        return judged.result() if judged.done() and not judged.exception() else None
+        judging = self.judging.result()
+        if not judging.done() or judging.exception():
+            return None
+        judged = judging.result()
+        return None if any(response.reward_error for response in judged.responses) else judged
 
 
 class AheadPool(Protocol):
@@ -73,22 +79,25 @@ class Ahead:
         *,
         chunk_prompts: int,
         start: int,
-        waiting: Iterable[Waiting] = (),
+        begun: Begun | None = None,
     ):
         """`requests(position, count)`: prompts of the stream, rendered; `start`: the first position to sample.
 
-        `waiting`: what there is already of prompts from `start` on (`left` of the run that goes on here).
+        `begun`: what there is already of prompts from `start` on, of the run that goes on here.
         """
         self._pool, self._judge, self._requests = pool, judge, requests
         self._dispatch = pool.dispatch_ahead(params, chunk_prompts=chunk_prompts)
         self._watch = ErrorWatch(judge)
         self._fed = self._horizon = self._taken = start
+        self._asked_end = max(start, begun.asked) if begun else start
         self._positions: dict[int, int] = {}
         """Of the prompts that are fed and not whole, by their places in the dispatch."""
-        self._begun = {item.position: item for item in waiting}
+        self._begun = {item.position: item for item in begun.waiting} if begun else {}
         """Of what was begun by the run before: what is not fed yet."""
         self._sampled: dict[int, _Sampled] = {}
         """By their positions."""
+        self._requested: dict[int, PromptRequest] = {}
+        """What is fed and not learned from, by position."""
         # Judging may hold back who submits; that must not hold back the dealing out.
         self._submitting = ThreadPoolExecutor(1, thread_name_prefix="judge")
         self._changed = threading.Condition()
@@ -107,6 +116,7 @@ class Ahead:
         Prompts before `horizon` may be begun from now on. Waits for the slowest of the `count`; raises what sampling or
         judging raised.
         """
+        self._asked_end = max(self._asked_end, start + count)
         self.move_horizon(horizon)
         found: list[Group] = []
         for position in range(start, start + count):
@@ -119,7 +129,7 @@ class Ahead:
         """Let go of the prompts before position `end`: they have been learned from, or dropped."""
         with self._changed:
             for position in [position for position in self._sampled if position < end]:
-                del self._sampled[position]
+                del self._sampled[position], self._requested[position]
 
     def left(self, start: int) -> list[Waiting]:
         """Return what was begun of the prompts from position `start` on, in order; sampling goes on afterwards.
@@ -146,6 +156,11 @@ class Ahead:
     def has_failed(self) -> bool:
         """Whether the thread has ended with what `groups` will raise: a stop that the user asked for, say."""
         return self._failure is not None
+
+    @property
+    def asked(self) -> int:
+        """The end of the prompts that the learner has asked for."""
+        return self._asked_end
 
     @property
     def waiting(self) -> int:
@@ -231,6 +246,7 @@ class Ahead:
             return
         positions = range(self._fed, horizon)
         requests = dict(zip(positions, self._requests(self._fed, len(positions)), strict=True))
+        self._requested |= requests
         begun = [self._begun.pop(position) for position in positions if position in self._begun]
         for item in begun:
             if item.group:
@@ -268,11 +284,11 @@ class Ahead:
         found = [item for position, item in self._begun.items() if position >= start]
         for position, sampled in self._sampled.items():
             if position >= start:
-                judged = sampled.judged
-                found.append(Waiting(position, judged or sampled.group, judged=judged is not None))
+                judged, request = sampled.judged, self._requested[position]
+                found.append(Waiting(position, request, judged or sampled.group, judged=judged is not None))
         for place, position in self._positions.items():
             if pieces := self._dispatch.pieces(place):
-                found.append(Waiting(position, pieces=tuple(pieces)))
+                found.append(Waiting(position, self._requested[position], pieces=tuple(pieces)))
         return sorted(found, key=lambda item: item.position)
 
     def _take(self, found: Iterable[tuple[int, Group]]) -> None:

@@ -305,6 +305,7 @@ class Dispatch:
     def _take_back(self, number: int) -> None:
         self._waiting.extendleft(reversed(self._held[number]))
         self._held[number] = []
+        self._back.discard(number)
         self._idle.add(number)
 
     def _look_up(self) -> None:

@@ -5,12 +5,11 @@ that take long would be drawn a second time.
 """
 
 import pickle
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agapo.errors import UserError, first_line
-from agapo.rollouts.engine import Piece, SamplingParams
+from agapo.rollouts.engine import Piece, PromptRequest, SamplingParams
 from agapo.schema import Group, Segment
 
 
@@ -20,6 +19,8 @@ class Waiting:
 
     position: int
     """Its place in the stream."""
+    request: PromptRequest
+    """What was asked there."""
     group: Group | None = None
     """Its responses, where they are whole."""
     judged: bool = False
@@ -39,18 +40,30 @@ class Waiting:
         return min((segment.weights_version for segment in self.segments if segment.trained), default=None)
 
 
-def save_waiting(path: Path, params: SamplingParams, waiting: Sequence[Waiting]) -> None:
-    """Write them, with how they were sampled. Arrays are pickled as they lie in memory."""
-    path.write_bytes(pickle.dumps((params, list(waiting)), protocol=5))
+@dataclass(frozen=True)
+class Begun:
+    """All that a stopped run had begun."""
+
+    params: SamplingParams
+    """How it was sampled."""
+    asked: int
+    """The end of the prompts that the step which was stopped had asked for, refills among them."""
+    waiting: tuple[Waiting, ...]
 
 
-def load_waiting(path: Path) -> tuple[SamplingParams, list[Waiting]]:
+def save_waiting(path: Path, begun: Begun) -> None:
+    """Write it. Arrays are pickled as they lie in memory."""
+    path.write_bytes(pickle.dumps(begun, protocol=5))
+
+
+def load_waiting(path: Path) -> Begun:
     """Return what was written. Raises UserError where this version of agapo cannot read it."""
     try:
-        params, waiting = pickle.loads(path.read_bytes())
+        begun = pickle.loads(path.read_bytes())
+        assert isinstance(begun, Begun), "another version of agapo wrote it"
     except Exception as error:
         raise UserError(
             f"{path}: cannot be read ({first_line(error)}); delete it, and its line in state.json beside it, to sample "
             "these prompts again"
         ) from None
-    return params, waiting
+    return begun

@@ -132,7 +132,7 @@ def test_a_stopped_run_goes_on_with_the_same_account(recipe_file: Path, tmp_path
     assert stopped.returncode == 130, stopped.stdout
     checkpoint = latest_checkpoint(run / "checkpoints")
     assert checkpoint
-    _, waiting = load_waiting(checkpoint.path / WAITING)
+    waiting = load_waiting(checkpoint.path / WAITING).waiting
     assert [item.position for item in waiting][:1] == [checkpoint.state["cursor"]]
     done = agapo_here(*arguments)
     assert done.returncode == 0, done.stderr

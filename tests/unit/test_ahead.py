@@ -24,8 +24,8 @@ from agapo.rollouts.actor import EngineSettings
 from agapo.rollouts.ahead import Ahead
 from agapo.rollouts.dispatch import Dispatch
 from agapo.rollouts.engine import Piece, PromptRequest, Request, ResponseId, SamplingParams
-from agapo.rollouts.waiting import Waiting, load_waiting, save_waiting
-from agapo.schema import Group, Prompt, Segment
+from agapo.rollouts.waiting import Begun, Waiting, load_waiting, save_waiting
+from agapo.schema import Group, Prompt, Response, Segment
 from agapo.stages.rl.progress import WAITING, Progress, begun_before, fresh_enough
 from agapo.tracking import RunDirectory
 
@@ -39,6 +39,8 @@ class World:
 
     draw: random.Random
     lengths: dict[tuple[str, int], int] = field(default_factory=dict)
+    refills: dict[int, int] = field(default_factory=dict)
+    """By step: how many prompts more it takes."""
 
     def begin(self, request: Request) -> None:
         """Draw the length of a response that begins; it may begin once."""
@@ -164,13 +166,14 @@ class Run:
 
     def go_on(self, stop_at: int, when: str) -> None:
         """Make steps; stop in step `stop_at` as `when` says. What a step that is stopped has taken is not learned."""
-        waiting = load_waiting(self.file)[1] if self.file.exists() else []
+        begun = load_waiting(self.file) if self.file.exists() else Begun(PARAMS, 0, ())
+        waiting = list(begun.waiting)
         self.forget_what_was_begun_after(waiting)
         recipe = recipe_of(self.bound)
         progress = Progress(step=self.step, cursor=self.cursor, updates=self.step)
-        assert all(fresh_enough(item, recipe, progress) for item in waiting), "the bound allows all of it"
+        assert all(fresh_enough(item, recipe, progress, begun.asked) for item in waiting), "the bound allows all of it"
         pool = Pool(self.world, self.step, self.actors)
-        ahead = Ahead(pool, LateJudge(), requests, PARAMS, chunk_prompts=1, start=self.cursor, waiting=waiting)
+        ahead = Ahead(pool, LateJudge(), requests, PARAMS, chunk_prompts=1, start=self.cursor, begun=begun)
         try:
             while self.step < STEPS:
                 stopping = self.step == stop_at
@@ -181,8 +184,13 @@ class Run:
                 further = min(self.bound, STEPS - self.step - 1) * A_STEP
                 if stopping and when == "asked to":
                     pool.stopped = True
+                # Some steps refill: then they take more prompts.
+                refill = self.world.refills.setdefault(self.step, self.world.draw.randrange(A_STEP))
                 try:
                     groups = ahead.groups(self.cursor, A_STEP, self.cursor + A_STEP + further)
+                    if refill:
+                        end = self.cursor + A_STEP + refill
+                        groups += ahead.groups(self.cursor + A_STEP, refill, end + further)
                 except Interrupted:
                     break
                 if stopping and when == "killed before learning":
@@ -190,7 +198,7 @@ class Run:
                 self.learn(groups)
                 with suppress(Interrupted):
                     ahead.call(lambda: setattr(pool, "version", self.step))
-            save_waiting(self.file, PARAMS, ahead.left(self.cursor))
+            save_waiting(self.file, Begun(PARAMS, ahead.asked, tuple(ahead.left(self.cursor))))
         finally:
             ahead.close()
 
@@ -212,7 +220,7 @@ class Run:
                 assert list(response.versions) == sorted(response.versions)
                 assert 0 <= self.step - response.versions[0] <= self.bound
         self.learned += groups
-        self.step, self.cursor = self.step + 1, self.cursor + A_STEP
+        self.step, self.cursor = self.step + 1, self.cursor + len(groups)
 
 
 def recipe_of(bound: int, limit: int = PARAMS.max_new_tokens) -> RLRecipe:
@@ -247,19 +255,20 @@ def test_over_any_stops_each_prompt_is_learned_from_once_as_it_was_first_drawn(
         run = Run(World(random.Random(seed)), bound, actors, tmp_path_factory.mktemp("run") / "waiting.pkl")
         for stop_at, when in [*sorted(stops), (STEPS, "never")]:
             run.go_on(stop_at, when)
-    assert [group.prompt.id for group in run.learned] == [f"p{n}" for n in range(STEPS * A_STEP)]
+    assert [group.prompt.id for group in run.learned] == [f"p{n}" for n in range(run.cursor)]
     for group in run.learned:
         lengths = [len(response.token_ids) for response in group.responses]
         assert lengths == [run.world.lengths[group.prompt.id, index] for index in range(GROUP)]
-    assert len(run.world.lengths) == GROUP * STEPS * A_STEP, "nothing was begun that was not learned from"
+    assert len(run.world.lengths) == GROUP * run.cursor, "nothing was begun that was not learned from"
 
 
 def test_what_was_begun_is_sampled_again_where_the_bound_or_the_token_limit_is_another_now(tmp_path: Path) -> None:
-    begun = [Waiting(A_STEP * (5 + ahead), pieces=(piece(version=4),)) for ahead in (0, 1)]
+    places = [A_STEP * (5 + ahead) for ahead in (0, 1)]
+    begun = [Waiting(place, *requests(place, 1), pieces=(piece(version=4),)) for place in places]
 
     def write(folder: Path) -> Saved:
         (folder / "weights").write_text("w")
-        save_waiting(folder / WAITING, replace(PARAMS, max_new_tokens=100), begun)
+        save_waiting(folder / WAITING, Begun(replace(PARAMS, max_new_tokens=100), A_STEP * 5, tuple(begun)))
         return Saved(1, 0, ["weights", WAITING])
 
     progress = Progress(step=5, cursor=A_STEP * 5, updates=5)
@@ -272,9 +281,34 @@ def test_what_was_begun_is_sampled_again_where_the_bound_or_the_token_limit_is_a
         (2, 99, [], "2 of 2 .*rollout.max_new_tokens"),
     ]:
         said: list[str] = []
-        found = begun_before(run, recipe_of(bound, limit), progress, said.append)
-        assert [item.position for item in found] == [item.position for item in kept]
+        found = begun_before(run, recipe_of(bound, limit), progress, lambda place: requests(place, 1)[0], said.append)
+        assert found and [item.position for item in found.waiting] == [item.position for item in kept]
         assert re.search(key, said[0]) if key else not said
+    # Rows that were put in front, say: what was sampled for one prompt is no other's response.
+    said = []
+    found = begun_before(run, recipe_of(2), progress, lambda place: requests(place - 1, 1)[0], said.append)
+    assert found and not found.waiting and "2 of 2" in said[0] and "the data has other prompts there now" in said[0]
+
+
+def test_a_step_that_was_stopped_in_a_refill_keeps_what_is_learned_from_after_it() -> None:
+    recipe, progress = recipe_of(1), Progress(step=2, cursor=6, updates=2)
+    beyond = [Waiting(place, *requests(place, 1), pieces=(piece(version=2),)) for place in (9, 11, 12, 14, 15)]
+    fresh = [item.position for item in beyond if fresh_enough(item, recipe, progress, asked=12)]
+    # The next step takes 6 to 11, the one after it 12 to 14.
+    assert fresh == [9, 11, 12, 14]
+
+
+def test_what_a_reward_failed_at_is_judged_again() -> None:
+    def sampled(*errors: str | None) -> Any:
+        judged: Future[Group] = Future()
+        response = Response((), "x", "stop")
+        judged.set_result(Group(Prompt("p", ()), (), tuple(replace(response, reward_error=item) for item in errors)))
+        judging: Future[Future[Group]] = Future()
+        judging.set_result(judged)
+        return ahead_module._Sampled(judged.result(), judging)
+
+    assert sampled(None, None).judged is not None
+    assert sampled(None, "raised ValueError").judged is None
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

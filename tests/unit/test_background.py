@@ -59,6 +59,9 @@ def test_what_cannot_be_written_is_said_and_the_checkpoint_before_stays(
     with monkeypatch.context() as patch, pytest.raises(UserError, match=r"w\.pt could not be written \(No space left"):
         patch.setattr(background, "_write", full)
         complete(2)
+    with pytest.raises(UserError, match="could not be written"):
+        writer.written(wait=True)
+    writer._writing = []
     found = latest_checkpoint(tmp_path)
     assert found and found.state == {"step": 1}
     # One that nobody completed is gone with the next.

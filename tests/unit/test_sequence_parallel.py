@@ -12,7 +12,7 @@ from torch import Tensor, distributed, multiprocessing
 
 from agapo.errors import UserError
 from agapo.learner.rl.batching import Example, MicroPlan, collate
-from agapo.learner.rl.row_check import check_divided_rows
+from agapo.learner.rl.row_check import check_divided_rows, check_shared_prompts
 from agapo.model.logprobs import LogProbModel
 from agapo.model.sequence_parallel import ATTENTION, DividedRows, SequenceGroup
 from agapo.recipe import RLRecipe, load_recipe
@@ -103,6 +103,25 @@ def test_what_cannot_be_shared_is_refused(changes: list[str], message: str) -> N
 def test_heads_that_cannot_be_divided_are_named() -> None:
     with pytest.raises(UserError, match=r"the sequences of Exaone4ForCausalLM \(its 4 heads are not to be"):
         check_divided_rows(tiny_exaone(), SequenceGroup(3, 0))
+
+
+def test_what_depends_on_a_sequences_length_or_leaves_sdpa_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    long: Any = tiny_qwen()
+    long.config.rope_parameters = {**long.config.rope_parameters, "rope_type": "longrope"}
+    with pytest.raises(UserError, match="its RoPE is of type longrope, which depends on a sequence's length"):
+        check_divided_rows(long, SequenceGroup(2, 0))
+    monkeypatch.setattr(type(long), "_supports_sdpa", False)
+    with pytest.raises(UserError, match="has no SDPA in transformers"):
+        check_divided_rows(tiny_qwen(), SequenceGroup(2, 0))
+    with pytest.raises(UserError, match=r"shared_prompts: .* has no SDPA in transformers"):
+        check_shared_prompts(tiny_qwen())
+
+
+def test_the_mask_of_a_row_is_of_bytes_and_made_once_a_kind() -> None:
+    rows = DividedRows(SequenceGroup(2, 0), torch.arange(6)[None])
+    assert rows.sees(3) is rows.sees(3) and rows.sees(None) is not rows.sees(3)
+    mask = rows.sees(None)
+    assert mask is not None and mask.dtype == torch.bool
 
 
 def test_no_square_is_held_for_a_row_of_one_sequence() -> None:

@@ -7,6 +7,7 @@ told apart by an attention of ours, which an architecture may not call, or want 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,6 +84,7 @@ def check_shared_prompts(model: PreTrainedModel) -> None:
 
     The model's attention is that of `shared_prompts.py`.
     """
+    _require_sdpa(model, "learner.shared_prompts")
     examples = made_up_examples(model.config.get_text_config().vocab_size)
     # Two groups: the second example takes the first one's prompt, the fourth the third one's.
     examples = [replace(item, prompt_ids=examples[number // 2 * 2].prompt_ids) for number, item in enumerate(examples)]
@@ -107,6 +109,10 @@ def check_divided_rows(model: PreTrainedModel, group: SequenceGroup) -> None:
     config = model.config.get_text_config()
     if config.num_attention_heads % group.ranks:
         raise _not_divided(model, f"its {config.num_attention_heads} heads are not to be divided by {group.ranks}")
+    if by_length := _rope_types(config) & {"longrope", "dynamic"}:
+        # They look at the longest position that they are given, and ranks have different parts of a row.
+        raise _not_divided(model, f"its RoPE is of type {by_length.pop()}, which depends on a sequence's length")
+    _require_sdpa(model, "learner.sequence_parallel")
     examples = made_up_examples(config.vocab_size)
     micro = collate(examples, MicroPlan(ROWS), "packed", str(model.device))
     alone = _alone(model, examples)
@@ -117,6 +123,20 @@ def check_divided_rows(model: PreTrainedModel, group: SequenceGroup) -> None:
     off = max(float((found - alone[index]).abs().mean()) for found, index in zip(together, micro.examples, strict=True))
     if not off <= max(SLACK, 4 * _precision(model, alone)):
         raise _not_divided(model, f"log-probabilities are off by {off:.2g} nats")
+
+
+def _rope_types(config: Any) -> set[str]:
+    given = getattr(config, "rope_parameters", None) or {}
+    each = [item for item in given.values() if isinstance(item, dict)] or [given]
+    return {str(item.get("rope_type")) for item in each}
+
+
+def _require_sdpa(model: PreTrainedModel, key: str) -> None:
+    """Raise UserError where transformers would: our attention takes SDPA's place, and leaves out what it leaves out."""
+    if not model._supports_sdpa:
+        raise UserError(
+            f"{key}: {type(model).__name__} has no SDPA in transformers, which this is made of; leave it out"
+        )
 
 
 def _not_divided(model: PreTrainedModel, reason: str) -> UserError:

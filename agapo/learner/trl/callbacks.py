@@ -59,8 +59,8 @@ class CheckpointCallback(TrainerCallback):
         self._complete(wait=self._writer is None)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Complete a checkpoint that was under way."""
-        self._complete(wait=False)
+        """Complete a checkpoint that was under way; before the next one is copied, it has to be."""
+        self._complete(wait=control.should_save)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Wait for a checkpoint that is under way."""

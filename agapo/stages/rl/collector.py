@@ -18,7 +18,7 @@ from agapo.rollouts.ahead import Ahead
 from agapo.rollouts.engine import PromptRequest, SamplingParams
 from agapo.rollouts.pool import RolloutPool
 from agapo.rollouts.sampling import ErrorWatch, Judge, JudgingError, sample_and_score
-from agapo.rollouts.waiting import Waiting, save_waiting
+from agapo.rollouts.waiting import Begun, save_waiting
 from agapo.schema import Batch, Group, Prompt
 from agapo.stages.rl.metrics import Clock, Collected, staleness_metrics
 from agapo.stages.rl.progress import WAITING, Progress
@@ -40,7 +40,7 @@ class Collector:
     weight_sync: WeightSync
     logger: MetricsLogger
     progress: Progress
-    waiting: Sequence[Waiting] = ()
+    begun: Begun | None = None
     """What the run that goes on here had begun."""
     ahead: Ahead | None = None
     """What samples ahead, where the recipe lets it, between `start` and `close`."""
@@ -68,7 +68,7 @@ class Collector:
             self._params,
             chunk_prompts=own.chunk_prompts,
             start=progress.cursor,
-            waiting=self.waiting,
+            begun=self.begun,
         )
         try:
             yield
@@ -152,7 +152,8 @@ class Collector:
         """Write what was begun and not learned from below a checkpoint's folder; return the files' names."""
         if not self.ahead:
             return []
-        save_waiting(folder / WAITING, self._params, self.ahead.left(self.progress.cursor))
+        waiting = self.ahead.left(self.progress.cursor)
+        save_waiting(folder / WAITING, Begun(self._params, self.ahead.asked, tuple(waiting)))
         return [WAITING]
 
     @contextmanager

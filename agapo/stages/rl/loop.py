@@ -11,7 +11,7 @@ meanwhile (`agapo.rollouts.ahead`); a step's prompts are the same then, and its 
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -308,22 +308,26 @@ class RLLoop:
 
     def complete_save(self, *, wait: bool) -> None:
         """Let the checkpoint that is being written appear if its files are there; with `wait`, once they are."""
-        if self.unfinished and self.learner.written(wait=wait):
-            complete_checkpoint(self.unfinished, keep=self.recipe.checkpoint.keep)
-            self.unfinished = None
+        # Where it cannot be written, nobody is to take it for whole later.
+        unfinished, self.unfinished = self.unfinished, None
+        if unfinished and not self.learner.written(wait=wait):
+            self.unfinished = unfinished
+        elif unfinished:
+            complete_checkpoint(unfinished, keep=self.recipe.checkpoint.keep)
 
     @contextmanager
     def completing_saves(self) -> Iterator[None]:
         """Leave no checkpoint half written, whatever happens inside, while there are ranks."""
-        died = False
         try:
             yield
         except ProcessDied:
-            died = True
             raise
-        finally:
-            if not died:
+        except BaseException:
+            # A rank that dies now does not turn a stop into a new start.
+            with suppress(ProcessDied):
                 self.complete_save(wait=True)
+            raise
+        self.complete_save(wait=True)
 
     @contextmanager
     def saving_on_stop(self) -> Iterator[None]:

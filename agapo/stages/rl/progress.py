@@ -1,12 +1,14 @@
 """Where an RL run is: what a checkpoint holds of the main loop, and how it goes on from there."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from agapo.learner.checkpoint import latest_checkpoint
 from agapo.learner.rl.group import LearnerGroup
 from agapo.recipe import RLRecipe
-from agapo.rollouts.waiting import Waiting, load_waiting
+from agapo.rollouts.engine import PromptRequest
+from agapo.rollouts.waiting import Begun, Waiting, load_waiting
 from agapo.stages.running.system import sampling_params
 from agapo.tracking import RunDirectory
 
@@ -57,33 +59,45 @@ def resume(run: RunDirectory, learner: LearnerGroup) -> Progress:
 
 
 def begun_before(
-    run: RunDirectory, recipe: RLRecipe, progress: Progress, announce: Callable[[str], None]
-) -> list[Waiting]:
-    """Return what the newest checkpoint holds of prompts that were begun and not learned from.
+    run: RunDirectory,
+    recipe: RLRecipe,
+    progress: Progress,
+    requests: Callable[[int], PromptRequest],
+    announce: Callable[[str], None],
+) -> Begun | None:
+    """Return what the newest checkpoint holds of prompts that were begun and not learned from, if anything.
 
-    What the recipe would not sample so any more, or not so early, is sampled again; a line says so.
+    What the recipe would not sample so any more, or not so early, or not there (`requests` has what the stream gives at
+    a position), is sampled again; a line says so.
     """
     checkpoint = latest_checkpoint(run.checkpoints)
     if checkpoint is None or WAITING not in checkpoint.written.files:
-        return []
-    params, waiting = load_waiting(checkpoint.path / WAITING)
-    same = params == sampling_params(recipe.rollout, recipe.run.seed)
-    kept = [item for item in waiting if same and fresh_enough(item, recipe, progress)]
-    if again := len(waiting) - len(kept):
-        announce(
-            f"{again} of {len(waiting)} prompts that the checkpoint holds responses of are sampled again: "
-            f"rollout.{'max_staleness' if same else 'max_new_tokens'} is another now"
-        )
-    return kept
+        return None
+    begun, kept = load_waiting(checkpoint.path / WAITING), []
+    reasons: Counter[str] = Counter()
+    for item in begun.waiting:
+        if begun.params != sampling_params(recipe.rollout, recipe.run.seed):
+            reasons["how the recipe samples (rollout.max_new_tokens and the like) is another now"] += 1
+        elif not fresh_enough(item, recipe, progress, begun.asked):
+            reasons["rollout.max_staleness is another now"] += 1
+        elif item.request != requests(item.position):
+            reasons["the data has other prompts there now"] += 1
+        else:
+            kept.append(item)
+    for reason, again in reasons.items():
+        announce(f"{again} of {len(begun.waiting)} prompts that the checkpoint holds are sampled again: {reason}")
+    return replace(begun, waiting=tuple(kept))
 
 
-def fresh_enough(item: Waiting, recipe: RLRecipe, progress: Progress) -> bool:
+def fresh_enough(item: Waiting, recipe: RLRecipe, progress: Progress, asked: int) -> bool:
     """Return whether no token of a prompt will be staler than the bound where it is learned from.
 
-    A step takes `prompts_per_step` prompts or more: so the prompt is learned from after so many steps at the latest.
+    The next step takes the prompts before `asked`, and `prompts_per_step` at least, as each step after it does: so the
+    prompt is learned from after so many steps at the latest.
     """
     allowed, a_step = recipe.rollout.max_staleness, recipe.algorithm.updates_per_batch
-    steps = (item.position - progress.cursor) // recipe.prompts_per_step
+    first = max(asked, progress.cursor + recipe.prompts_per_step)
+    steps = 0 if item.position < first else 1 + (item.position - first) // recipe.prompts_per_step
     oldest = progress.updates if item.oldest is None else item.oldest
     return allowed > 0 and progress.updates + steps * a_step - oldest <= allowed * a_step
 

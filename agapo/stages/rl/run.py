@@ -31,6 +31,7 @@ from agapo.reporting import try_report
 from agapo.resolve import resolve
 from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import check_rewards, start_scorer
+from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.pool import RolloutPool
 from agapo.stages.rl.collector import Collector
 from agapo.stages.rl.loop import RLLoop
@@ -148,6 +149,12 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     for warning in rollout_warnings(recipe.rollout):
         view.announce(f"warning: {warning}")
     evaluator = make_evaluator(pool, judge, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed)
+    stream = training_stream(recipe, questions)
+
+    def asked(position: int) -> PromptRequest:
+        ((prompt, visit),) = stream.take(position, 1)
+        return PromptRequest(prompt, render(prompt), visit)
+
     return RLLoop(
         recipe=recipe,
         run=run,
@@ -158,14 +165,14 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
         collector=Collector(
             recipe=recipe,
             run=run,
-            stream=training_stream(recipe, questions),
+            stream=stream,
             render=render,
             pool=pool,
             scorer=judge,
             weight_sync=WeightSync(recipe.rollout.weight_transport, learner, pool, view.announce),
             logger=logger,
             progress=progress,
-            waiting=begun_before(run, recipe, progress, view.announce),
+            begun=begun_before(run, recipe, progress, asked, view.announce),
         ),
         evaluator=evaluator,
         exporter=exporter,
