@@ -139,6 +139,7 @@ def plan(
     response_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a response, on average.")] = None,
 ) -> None:
     """Plan a recipe on a described cluster: memory, places, time, and the least that would do."""
+    print(f"plan: {recipe} on {cluster}; loading PyTorch and what goes with it", flush=True)
     from agapo.preflight.planning.plan import plan_recipe
 
     plan_recipe(recipe, overrides or [], cluster, prompt_tokens=prompt_tokens, response_tokens=response_tokens)
@@ -154,7 +155,7 @@ def score(
     out: Annotated[Path | None, typer.Option(help="Write each response's scores here, as JSON lines.")] = None,
 ) -> None:
     """Score responses from a file with the recipe's rewards."""
-    print(f"score: {responses}; loading the rewards of {recipe}", flush=True)
+    print(f"score: {responses or recipe}; loading the rewards of {recipe}", flush=True)
     from agapo.stages.score import score_file
 
     score_file(recipe, overrides or [], responses, out)
@@ -171,6 +172,7 @@ def export(
     private: Annotated[bool, typer.Option("--private", help="Make the hub's repository a private one.")] = False,
 ) -> None:
     """Export the model of a run's checkpoint, finished or not, for transformers and vLLM; also to the hub."""
+    print(f"export: {run}; loading PyTorch and what goes with it", flush=True)
     from agapo.stages.export import export_model
 
     export_model(run, step, out, push, private=private)

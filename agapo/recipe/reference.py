@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from agapo.algorithm.presets import PRESETS
 from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe
 from agapo.recipe.keys import classes_of, section_at
 
@@ -105,7 +106,23 @@ def _row(section: type[BaseModel], name: str, field: FieldInfo, titles: Mapping[
     if inner:
         values = values.replace(inner.__name__, f"[{titles[inner]}](#{_anchor(titles[inner])})")
     change = CHANGES.get(classes_of(section).get(name) or classes_of(section).get(key) or "", "")
-    return f"| `{key}` | {values} | {_default(field, inner)} | {_escaped(meaning)} | {change} |"
+    default = _by_preset(titles[section], key) if section in titles else ""
+    return f"| `{key}` | {values} | {default or _default(field, inner)} | {_escaped(meaning)} | {change} |"
+
+
+def _by_preset(title: str, key: str) -> str:
+    """Return what the presets set a key of `algorithm` to, where they do; else nothing."""
+    place = [*title.partition(" ")[0].split("."), key]
+    if place[0] != "algorithm":
+        return ""
+    found: dict[str, list[str]] = {}
+    for name, preset in PRESETS.items():
+        value: Any = {"algorithm": preset}
+        for part in place:
+            value = value.get(part, ...) if isinstance(value, dict) else ...
+        if value is not ... and not isinstance(value, dict):
+            found.setdefault(f"`{json.dumps(value)}`", []).append(name)
+    return "; ".join(f"{value} ({', '.join(names)})" for value, names in found.items())
 
 
 def _values(annotation: Any) -> str:
