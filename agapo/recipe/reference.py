@@ -121,7 +121,7 @@ def _by_preset(title: str, key: str) -> str:
         for part in place:
             value = value.get(part, ...) if isinstance(value, dict) else ...
         if value is not ... and not isinstance(value, dict):
-            found.setdefault(f"`{json.dumps(value)}`", []).append(name)
+            found.setdefault(f"`{value if isinstance(value, str) else json.dumps(value)}`", []).append(name)
     return "; ".join(f"{value} ({', '.join(names)})" for value, names in found.items())
 
 

@@ -36,7 +36,8 @@ def test_a_key_with_its_values_default_meaning_and_class() -> None:
     page = PAGE.read_text()
     assert "| `learning_rate` | float > 0 | `1e-06` | The peak, reached after the warm-up. | later |" in page
     assert "| `zero_stage` | `0`, `1`, `2`, `3` | `0` |" in page
-    assert "| `global` | `batch`, `none` | `batch` |" in page, "as a recipe writes it"
+    by_preset = "`batch` (agapo, reinforce++); `none` (grpo, dapo, rloo)"
+    assert f"| `global` | `batch`, `none` | {by_preset} |" in page, "as a recipe writes it"
     assert "| `reward` | [reward](#reward) | **required** | How responses are judged. |  |" in page
     assert "several with weights. Stands at `prompts` (sft, eval), `data` (rl, dpo)." in page
 

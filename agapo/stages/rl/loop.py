@@ -232,14 +232,7 @@ class RLLoop:
     def _warn_of_unreached_verdict(self, step: int, groups: Sequence[Group]) -> None:
         """Say once that nothing counts as correct although rewards differ: often the threshold, not the model."""
         reward = self.recipe.reward
-        values = [
-            value
-            for group in groups
-            for response in group.responses
-            if (value := response.reward_parts.get(reward.verdict_for(group.prompt.domain))) is not None
-        ]
-        known = [] if self.progress.highest_verdict is None else [self.progress.highest_verdict]
-        self.progress.highest_verdict = max([*known, *values], default=None)
+        self.progress.note_verdicts(groups, reward)
         if step == min(UNREACHED_AFTER, self.recipe.steps) and (warning := unreached(self.progress, reward.correct_at)):
             self.view.announce(f"warning: {warning}")
 

@@ -1,14 +1,16 @@
 """Where an RL run is: what a checkpoint holds of the main loop, and how it goes on from there."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from agapo.learner.checkpoint import latest_checkpoint
 from agapo.learner.rl.group import LearnerGroup
 from agapo.recipe import RLRecipe
+from agapo.recipe.reward import RewardConfig
 from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.waiting import Begun, Waiting, load_waiting
+from agapo.schema import Group
 from agapo.stages.running.system import sampling_params
 from agapo.tracking import RunDirectory
 
@@ -43,6 +45,17 @@ class Progress:
     before: dict[str, float] = field(default_factory=dict)
     start: dict[str, float] = field(default_factory=dict)
     """What the starting model does when sampled, by mode: pass@k, pass@1, and the mean of each reward term."""
+
+    def note_verdicts(self, groups: Sequence[Group], reward: RewardConfig) -> None:
+        """Take note of the highest value that the verdict's term gave a response of the groups."""
+        values = [
+            value
+            for group in groups
+            for response in group.responses
+            if (value := response.reward_parts.get(reward.verdict_for(group.prompt.domain))) is not None
+        ]
+        known = [] if self.highest_verdict is None else [self.highest_verdict]
+        self.highest_verdict = max([*known, *values], default=None)
 
 
 def resume(run: RunDirectory, learner: LearnerGroup) -> Progress:
