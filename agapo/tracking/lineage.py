@@ -33,7 +33,8 @@ def lineage_of(model: str | Path | None) -> Lineage:
         return []
     folder = Path(model)
     if (folder / ORIGIN).is_file():
-        return lineage_of((folder / ORIGIN).read_text(encoding="utf-8"))
+        origin = (folder / ORIGIN).read_text(encoding="utf-8")
+        return lineage_of((folder / origin).resolve() if origin.startswith("..") else origin)
     summary = read_json(folder.parent / "summary.json") if folder.name == "hf" else None
     if summary is None:
         return [{"model": str(model)}]

@@ -172,6 +172,39 @@ def test_a_project_and_its_start_can_be_moved(inside: bool, tmp_path: Path) -> N
         begin(moved, path)
 
 
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer.json", "config.json"])
+def test_the_same_weights_in_another_form_are_another_start(name: str, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for model, text in ((one, "{}"), (other, "{ }")):
+        write(model / name, text)
+        (model / "model.safetensors").write_bytes(bytes(9))
+    begin(*project(tmp_path / "project", one))
+    with pytest.raises(UserError, match=r"another recipe \(model\.path: "):
+        begin(*project(tmp_path / "project", other))
+    write(one / name, "{ }")
+    with pytest.raises(UserError, match=r"holds another config, tokenizer or chat template than when the run"):
+        begin(*project(tmp_path / "project", one))
+
+
+def test_a_built_in_start_is_the_same_in_another_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = json.loads(project(tmp_path, tmp_path)[1].read_text()) | {"run": {"output": str(tmp_path / "outputs")}}
+    recipes = []
+    for environment in ("env1", "env2"):
+        carried = tmp_path / environment / "lib/agapo/carried"
+        path = write(carried / "recipes/rl/mine.yaml", json.dumps(content | {"model": {"start": "../sft/tiny.yaml"}}))
+        write(carried / "recipes/sft/tiny.yaml", "stage: sft\n")
+        write(carried / "recipes/sft/other.yaml", "stage: sft\n")
+        recipes.append((load_recipe(RLRecipe, path), path))
+    with RunDirectory.open(*recipes[0]) as run:
+        (run.path / "metrics.jsonl").write_text("{}")
+    with RunDirectory.open(*recipes[1]) as run:
+        assert run.resumed
+    path = recipes[1][1]
+    other = load_recipe(RLRecipe, path, [f"model.start={path.parent.parent / 'sft/other.yaml'}"])
+    with pytest.raises(UserError, match=r"another recipe \(model\.start: "):
+        RunDirectory.open(other, path)
+
+
 def test_other_rows_are_another_run_wherever_they_lie(tmp_path: Path) -> None:
     model = tmp_path / "start"
     model.mkdir()
