@@ -51,11 +51,16 @@ def checkpoint_card(run: Path, recipe: Recipe, step: int) -> str:
         [
             _front_matter(recipe, lineage_of(noted_start(run) or recipe.model.path)),
             f"# {recipe.run.name}, step {step}\n",
-            f"The weights of step {step} of the run `{run.name}` ({STAGES.get(recipe.stage, recipe.stage)}), exported "
+            f"{origin_of_checkpoint(run, step)} ({STAGES.get(recipe.stage, recipe.stage)}), exported "
             f"from its checkpoint with agapo {agapo.__version__}.",
             *_recipe(run),
         ]
     )
+
+
+def origin_of_checkpoint(run: Path, step: int) -> str:
+    """Return how a checkpoint's card says what the weights are."""
+    return f"The weights of step {step} of the run `{run.resolve().name}`"
 
 
 def _recipe(run: Path) -> list[str]:
