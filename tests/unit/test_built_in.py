@@ -24,6 +24,7 @@ for name in sys.argv[1:]:
     function = resolve(name, key="reward")
     print(function.__module__, function.__code__.co_filename)
 """
+IMPORTED = "import sys; sys.path.insert(0, ''); import rewards.answers.mine\n"
 
 
 def resolved(folder: Path, *names: str, first: str = "") -> list[str]:
@@ -71,6 +72,27 @@ def test_of_one_name_the_own_module_wins_and_a_line_says_so(tmp_path: Path) -> N
     assert resolved(tmp_path, name, name) == [
         f"rewards.math_answer: your own {mine}, in place of the built-in one",
         *[f"rewards.math_answer {mine}"] * 2,
+    ]
+
+
+def test_an_own_module_that_a_built_in_one_imports_is_said(tmp_path: Path) -> None:
+    mine = write(tmp_path / "rewards/sentences.py", "count_sentences = punkt_sentences = len\n")
+    assert resolved(tmp_path, "rewards.instructions:score") == [
+        f"rewards.sentences: your own {mine}, in place of the built-in one",
+        f"rewards.instructions {ROOT / 'rewards/instructions.py'}",
+    ]
+
+
+@pytest.mark.parametrize(("init", "first"), [(False, ""), (True, ""), (True, IMPORTED)])
+def test_own_folders_inside_add_to_the_built_in_ones(init: bool, first: str, tmp_path: Path) -> None:
+    mine = write(tmp_path / "rewards/answers/mine.py")
+    package = write(tmp_path / "rewards/answers/__init__.py", "") if init else None
+    found = resolved(tmp_path, "rewards.answers.units:is_unit", "rewards.answers.mine:score", first=first)
+    said = [f"rewards.answers: your own {package}, in place of the built-in one"] if init else []
+    assert found == [
+        *said,
+        f"rewards.answers.units {ROOT / 'rewards/answers/units.py'}",
+        f"rewards.answers.mine {mine}",
     ]
 
 
