@@ -38,7 +38,11 @@ def finished_run(project: Path, start: str) -> Path:
         "data": {
             "source": "data.files:prompts",
             "path": str(project / "rows/train.jsonl"),
-            "args": {"own": "/secret/x"},
+            "args": {
+                "own": "/secret/x",
+                "options": f"--files=/secret/x/rows:/secret/y/z --own {project}/rows/a file:///secret/z/w",
+                "kept": "a/b/c https://some.org/a/b ./a/b </think> /end",
+            },
         },
         "reward": {"terms": [{"name": "answer", "function": "rewards.math_answer:score"}]},
     }
@@ -69,10 +73,19 @@ def test_a_card_names_its_base_and_no_place_on_this_machine(start: str, name: st
     assert "data, data.files:prompts: `data.files:prompts` from `rows/train.jsonl`" in body
     recipe = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])
     assert recipe["model"]["path"] == (name or "mine")
-    assert (recipe["run"]["output"], recipe["data"]["args"]) == ("outputs", {"own": "x"})
+    args = {
+        "own": "x",
+        "options": "--files=rows:z --own rows/a file://w",
+        "kept": "a/b/c https://some.org/a/b ./a/b </think> /end",
+    }
+    assert (recipe["run"]["output"], recipe["data"]["args"]) == ("outputs", args)
     assert recipe["rollout"]["stop"] == ["/end"]
     for place in (str(tmp_path), "/home/", "/secret", "/models", "/project"):
         assert place not in card
+
+
+def test_a_name_of_the_hub_may_have_two_strokes() -> None:
+    assert hub_name("/x/models--me--my--model/snapshots/1") == "me/my--model"
 
 
 class Hub(HTTPServer):
