@@ -1,6 +1,7 @@
 """Outside a clone: what is built in beside one's own, a project that is laid out, and one that moves."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -149,6 +150,21 @@ def test_the_example_of_a_project_fits_together(tmp_path: Path) -> None:
     command = [sys.executable, "-c", EXAMPLE]
     done = subprocess.run(command, cwd=tmp_path / "project", capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == ["80 80.0 [0.0]", "20 20.0 [0.0]"], done.stderr
+
+
+def test_a_package_carries_no_data_that_somebody_has_put_beside_the_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("setuptools.setup", lambda **_: None)
+    left_out = runpy.run_path(str(ROOT / "setup.py"))["left_out"]
+    monkeypatch.chdir(tmp_path)
+    for name in ("rows.csv", "rows.jsonl", "sets/all.arrow", "mine/rows.py", "__pycache__/rows.pyc"):
+        write(Path("data", name))
+    write(Path("recipes/cluster/a.sbatch"))
+    for name in ("data", "recipes"):
+        shutil.copytree(name, Path("out", name), ignore=left_out)
+    carried = [str(path.relative_to("out")) for path in Path("out").rglob("*") if path.is_file()]
+    assert sorted(carried) == ["data/mine/rows.py", "recipes/cluster/a.sbatch"]
 
 
 def project(folder: Path, model: Path) -> tuple[RLRecipe, Path]:
