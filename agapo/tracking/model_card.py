@@ -10,7 +10,7 @@ import yaml
 import agapo
 from agapo.recipe import Recipe
 from agapo.tracking.files import write_text_atomic
-from agapo.tracking.lineage import COLUMNS, LEGEND, cells, lineage_entry, lineage_of, other_tests, same_test
+from agapo.tracking.lineage import COLUMNS, LEGEND, cells, lineage_entry, lineage_of, same_test
 from agapo.tracking.provenance import noted_start
 from agapo.tracking.run_directory import RunDirectory
 
@@ -174,7 +174,7 @@ def _results(way: Iterable[Mapping[str, Any]]) -> list[str]:
     if not entries:
         return []
     columns = ["after", "mode", *COLUMNS]
-    left_out = f" {other_tests(others)}" if others else ""
+    left_out = f" {others}" if others else ""
     lines = [f"Greedy answers to the same held-out questions after each stage. {LEGEND}{left_out}\n"]
     lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for entry in entries:
