@@ -10,8 +10,16 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-FOLDERS = ("recipes", "rewards", "data")
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "*.jsonl", "*.parquet")
+FOLDERS = {"recipes": (".yaml", ".sbatch"), "rewards": (".py",), "data": (".py",)}
+"""What each folder is carried with, as in `MANIFEST.in`: data that somebody has put there is theirs."""
+
+
+def left_out(folder: str, names: list[str]) -> list[str]:
+    """Return the names in a folder, which lies in one of `FOLDERS`, that are not carried; for `shutil.copytree`."""
+    carried = FOLDERS[Path(folder).parts[0]]
+    return [
+        name for name in names if name == "__pycache__" or not (name.endswith(carried) or Path(folder, name).is_dir())
+    ]
 
 
 class WithBuiltIns(build_py):
@@ -26,7 +34,7 @@ class WithBuiltIns(build_py):
             target = Path(self.build_lib, "agapo", "carried", name)
             # What an earlier build has left may be gone from the sources.
             shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(name, target, ignore=LEFT_OUT)
+            shutil.copytree(name, target, ignore=left_out)
 
 
 setup(cmdclass={"build_py": WithBuiltIns})

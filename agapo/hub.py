@@ -66,7 +66,7 @@ def push(folder: Path, name: str, *, private: bool) -> str:
     """Send a model's folder, its card included, to the hub as `name`, and return its address there.
 
     A repository of that name is made (`private` or public) where there is none; else it gets a new commit. Raises
-    UserError where the hub cannot be reached or refuses.
+    UserError where the hub cannot be reached or refuses, or one that should be private is public.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import (
@@ -80,6 +80,11 @@ def push(folder: Path, name: str, *, private: bool) -> str:
     api = HfApi()
     try:
         made = api.create_repo(name, private=private, exist_ok=True)
+        if private and not api.repo_info(made.repo_id).private:
+            raise UserError(
+                f"--push {name}: --private, but {made} is a public repository already; make it private in its "
+                "settings on the hub, or give another name"
+            )
         api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Upload with agapo")
     except (OSError, HTTPError, HFValidationError) as error:
         mend = "name it ORGANISATION/NAME or NAME, and log in with 'hf auth login' or HF_TOKEN (with write access)"

@@ -22,7 +22,7 @@ from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.read import recipe_stage
 from agapo.tracking import is_finished, make_console, read_json
 from agapo.tracking.files import write_text_atomic
-from agapo.tracking.model_card import checkpoint_card
+from agapo.tracking.model_card import checkpoint_card, origin_of_checkpoint
 from agapo.tracking.provenance import noted_start
 
 KINDS: dict[str, type[Recipe]] = {"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe}
@@ -47,7 +47,7 @@ def _exported(recipe: Recipe, run: Path, step: int | None, out: Path | None, *, 
     checkpoint = read_checkpoint(_chosen(run, step))
     number = int(checkpoint.state["step"])
     folder = out or run / "exports" / f"step-{number:06d}"
-    if again and (folder / "config.json").is_file():
+    if again and out is None and _holds(folder, run, number):
         return folder  # an earlier push did not come through
     if folder.exists():
         raise UserError(f"{folder}: is there already; delete it, or give --out another folder")
@@ -57,6 +57,12 @@ def _exported(recipe: Recipe, run: Path, step: int | None, out: Path | None, *, 
     write_text_atomic(folder / "README.md", checkpoint_card(run, recipe, number))
     make_console().print(f"Step {number} of {run} is in {folder}", soft_wrap=True, highlight=False)
     return folder
+
+
+def _holds(folder: Path, run: Path, step: int) -> bool:
+    """Whether a folder's card, which is written last, says that it has this step of this run."""
+    card = folder / "README.md"
+    return card.is_file() and origin_of_checkpoint(run, step) in card.read_text(encoding="utf-8")
 
 
 def _recipe_of(run: Path) -> Recipe:

@@ -55,6 +55,13 @@ def keep_steps_up_to(path: Path, step: int) -> None:
         new.writelines(line for line in old if _belongs(line, step))
 
 
+def last_step(path: Path) -> int:
+    """Return the highest `step` in a JSON lines file; -1 where there is none."""
+    with path.open("rb") as file:
+        steps = [(_parse(line) or {}).get("step") for line in file]
+    return max((step for step in steps if isinstance(step, int)), default=-1)
+
+
 def plain(value: Any) -> Any:
     """Return `value` with non-finite floats as None and everything JSON has no word for as text."""
     if isinstance(value, Mapping):

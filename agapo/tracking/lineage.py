@@ -8,7 +8,7 @@ from rich.console import Console
 
 from agapo.recipe.model import ORIGIN
 from agapo.tracking.files import read_json
-from agapo.tracking.progress import make_console, percent, print_table
+from agapo.tracking.progress import ROOMY, make_console, percent, print_table, table_width
 
 Lineage = list[dict[str, Any]]
 
@@ -21,7 +21,7 @@ LEGEND = (
 )
 
 MOST_TERMS = 1
-"""Terms that a table of 80 columns has room for."""
+"""Terms that a table of `ROOMY` columns has room for; a narrower one has none."""
 
 
 def lineage_of(model: str | Path | None) -> Lineage:
@@ -33,7 +33,8 @@ def lineage_of(model: str | Path | None) -> Lineage:
         return []
     folder = Path(model)
     if (folder / ORIGIN).is_file():
-        return lineage_of((folder / ORIGIN).read_text(encoding="utf-8"))
+        origin = (folder / ORIGIN).read_text(encoding="utf-8")
+        return lineage_of((folder / origin).resolve() if origin.startswith("..") else origin)
     summary = read_json(folder.parent / "summary.json") if folder.name == "hf" else None
     if summary is None:
         return [{"model": str(model)}]
@@ -47,24 +48,30 @@ def lineage_entry(run: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     return {"run": run.name, **{name: summary.get(name) for name in names}, "measures": measured}
 
 
-def same_test(lineage: Sequence[Mapping[str, Any]]) -> tuple[Lineage, list[str]]:
-    """Return (the measured runs that had the last one's test, what the others are called).
+def same_test(lineage: Sequence[Mapping[str, Any]]) -> tuple[Lineage, str]:
+    """Return (the measured runs that had the last one's test, the line that says which others there are, and why).
 
     Accuracies on other questions, by another verdict or with other limits are not to be compared.
     """
     measured = [dict(entry) for entry in lineage if entry.get("measures")]
     last = _mark(measured[-1]) if measured else None
-    others = [f"{entry['stage']} {entry['run']}" for entry in measured if _mark(entry) != last]
-    return [entry for entry in measured if _mark(entry) == last], others
+    others = [entry for entry in measured if _mark(entry) != last]
+    return [entry for entry in measured if _mark(entry) == last], _not_shown(last, others) if others else ""
 
 
 def _mark(entry: Mapping[str, Any]) -> str | None:
     return (entry.get("test") or {}).get("mark")
 
 
-def other_tests(others: Sequence[str]) -> str:
-    """Return the line that says which runs a table goes without, and why."""
-    return f"Not shown: {', '.join(others)}, measured on other questions, by another verdict or with other limits."
+def _not_shown(last: str | None, others: Sequence[Mapping[str, Any]]) -> str:
+    # Summaries of before have no mark.
+    named = "measured on other questions, by another verdict or with other limits"
+    whys = {True: named if last else "since the last run's test is not noted", False: "whose test is not noted"}
+    parts = []
+    for noted, why in whys.items():
+        names = [f"{entry['stage']} {entry['run']}" for entry in others if (_mark(entry) is not None) == noted]
+        parts += [f"{', '.join(names)}, {why}"] if names else []
+    return f"Not shown: {'; '.join(parts)}."
 
 
 def cells(found: Mapping[str, Any]) -> list[str]:
@@ -79,14 +86,14 @@ def cells(found: Mapping[str, Any]) -> list[str]:
 def lineage_table(lineage: Sequence[Mapping[str, Any]], console: Console | None = None) -> None:
     """Print what each run's model came to, by mode: the whole way at a glance, of the runs that had the same test.
 
-    Reward terms that the last run shows come as well, where they are few, but for those that say there what the
-    verdict says.
+    Reward terms that the last run shows come as well, where they are few and the console is wide enough, but for those
+    that say there what the verdict says.
     """
     entries, others = same_test(lineage)
     if not entries:
         return
     console = console or make_console()
-    terms = _terms(list(entries[-1]["measures"].values()))
+    terms = _terms(list(entries[-1]["measures"].values())) if table_width(console) >= ROOMY else []
     rows = []
     for entry in entries:
         for number, (mode, found) in enumerate(entry["measures"].items()):
@@ -95,7 +102,7 @@ def lineage_table(lineage: Sequence[Mapping[str, Any]], console: Console | None 
             rows.append((name, mode, *cells(found), *(_number(rewards.get(term), ".2f") for term in terms)))
     columns = ("after", "mode", *COLUMNS, *terms)
     print_table("The way here, greedy on the test questions", columns, rows, console, left=(1,))
-    for line in (LEGEND, *([other_tests(others)] if others else [])):
+    for line in (LEGEND, *([others] if others else [])):
         console.print(f"  {line}", soft_wrap=True, highlight=False)
 
 

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from agapo.recipe import Recipe
 from agapo.schema import Group, Response
 from agapo.tracking.board import Board
-from agapo.tracking.files import json_line
+from agapo.tracking.files import json_line, last_step
 from agapo.tracking.hooks import Hook, hooks_of
 from agapo.tracking.run_directory import RunDirectory
 
@@ -56,7 +56,7 @@ class MetricsLogger:
         self._files = [path.open("a", encoding="utf-8") for path in paths]
         self._metrics, self._rollouts, self._errors, self._answers = self._files
         self._hooks = hooks_of(recipe)
-        self._board = Board(run.path / "tensorboard") if recipe.tracking.tensorboard else None
+        self._board = Board(run.path / "tensorboard", last_step(run.metrics)) if recipe.tracking.tensorboard else None
         self._table_rows = recipe.tracking.rollout_rows
         self.wandb_mode = choose_wandb_mode(recipe.tracking.wandb)
         """Where W&B logs to; `disabled` imports no wandb."""

@@ -1,5 +1,6 @@
 """The model card: what a model was made from and with, and what it came to, as the README.md beside its weights."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import yaml
 import agapo
 from agapo.recipe import Recipe
 from agapo.tracking.files import write_text_atomic
-from agapo.tracking.lineage import COLUMNS, LEGEND, cells, lineage_entry, lineage_of, other_tests, same_test
+from agapo.tracking.lineage import COLUMNS, LEGEND, cells, lineage_entry, lineage_of, same_test
 from agapo.tracking.provenance import noted_start
 from agapo.tracking.run_directory import RunDirectory
 
@@ -51,11 +52,16 @@ def checkpoint_card(run: Path, recipe: Recipe, step: int) -> str:
         [
             _front_matter(recipe, lineage_of(noted_start(run) or recipe.model.path)),
             f"# {recipe.run.name}, step {step}\n",
-            f"The weights of step {step} of the run `{run.name}` ({STAGES.get(recipe.stage, recipe.stage)}), exported "
+            f"{origin_of_checkpoint(run, step)} ({STAGES.get(recipe.stage, recipe.stage)}), exported "
             f"from its checkpoint with agapo {agapo.__version__}.",
             *_recipe(run),
         ]
     )
+
+
+def origin_of_checkpoint(run: Path, step: int) -> str:
+    """Return how a checkpoint's card says what the weights are."""
+    return f"The weights of step {step} of the run `{run.resolve().name}`"
 
 
 def _recipe(run: Path) -> list[str]:
@@ -67,17 +73,31 @@ def _recipe(run: Path) -> list[str]:
 def _without_places(value: Any, run: Path) -> Any:
     """Return plain values without places on the machine that made them: a card is for others.
 
-    A path in the project of the run in folder `run` is shown from there, of another its last name alone.
+    A path in the project of the run in folder `run` is shown from there, of another its last name alone; inside a
+    longer text (`--files=/home/me/x`) as well.
     """
     if isinstance(value, Mapping):
         return {key: _without_places(item, run) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_without_places(item, run) for item in value]
-    # A stop text may begin with a stroke as well.
-    if not isinstance(value, str | Path) or not Path(value).is_absolute() or len(Path(value).parts) < 3:
+    if not isinstance(value, str | Path):
         return value
-    path, project = Path(value), run.resolve().parents[2]
-    return str(path.relative_to(project)) if path.is_relative_to(project) else hub_name(value) or path.name
+    path = Path(value)
+    # A stop text may begin with a stroke as well.
+    if isinstance(value, Path) or (path.is_absolute() and "\n" not in value):
+        return _without_place(path, run) if len(path.parts) > 2 else value
+    inside = value.replace(f"{run.resolve().parents[2]}/", "")
+    return INSIDE.sub(lambda found: _without_place(Path(found[0]), run), inside)
+
+
+NAME = r"[^\s/'\"`,;:=()<>\[\]{}|]+"
+INSIDE = re.compile(rf"(?:(?<![\w./~}}])|(?<=file://))/{NAME}(?:/{NAME})+")
+"""A path inside a text, of two names or more (a stop text may begin with a stroke); no part of an address or path."""
+
+
+def _without_place(path: Path, run: Path) -> str:
+    project = run.resolve().parents[2]
+    return str(path.relative_to(project)) if path.is_relative_to(project) else hub_name(path) or path.name
 
 
 def hub_name(model: str | Path) -> str | None:
@@ -85,7 +105,7 @@ def hub_name(model: str | Path) -> str | None:
     if not Path(model).is_absolute():
         return str(model)
     cached = next((part for part in Path(model).parts if part.startswith("models--")), "")
-    return cached.removeprefix("models--").replace("--", "/") or None
+    return cached.removeprefix("models--").replace("--", "/", 1) or None
 
 
 def _front_matter(recipe: Recipe, way: Iterable[Mapping[str, Any]]) -> str:
@@ -154,7 +174,7 @@ def _results(way: Iterable[Mapping[str, Any]]) -> list[str]:
     if not entries:
         return []
     columns = ["after", "mode", *COLUMNS]
-    left_out = f" {other_tests(others)}" if others else ""
+    left_out = f" {others}" if others else ""
     lines = [f"Greedy answers to the same held-out questions after each stage. {LEGEND}{left_out}\n"]
     lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
     for entry in entries:

@@ -9,14 +9,18 @@ import yaml
 
 from agapo.built_in import BUILT_IN
 from agapo.errors import UserError
+from agapo.model.form import form_mark
 from agapo.recipe import Recipe, RLRecipe, fingerprint
 from agapo.recipe.keys import BEFORE_TRAINING, SHARDED, Change, KeyClass, changes
 from agapo.recipe.sharding import can_be_divided_anew, stage_run
 from agapo.tracking.files import read_json
-from agapo.tracking.provenance import weights_mark
+from agapo.tracking.provenance import template_mark, weights_mark
 
 MADE_ANEW = ("start", "data")
 """Folders that a run makes before any work, from its recipe alone."""
+
+CARRIED = "/agapo/carried/"
+"""Where an environment has the built-in recipes (`agapo.built_in`)."""
 
 
 def is_finished(path: Path) -> bool:
@@ -90,25 +94,41 @@ def _changes_by_class(path: Path, recipe: Recipe) -> dict[KeyClass, list[Change]
         for kind, change in changes(recipe, stored):
             if not _lies_elsewhere(path, recipe, stored, change):
                 found[kind].append(change)
+    # A file of the same name may hold another text by now. Runs of before have not noted theirs.
+    known, template = (read_json(path / "provenance.json") or {}).get("chat_template"), template_mark(recipe)
+    if known and template and known != template:
+        found["identity"].append(("model.chat_template", f"text {known}", f"text {template}"))
     return found
 
 
 def _lies_elsewhere(path: Path, recipe: Recipe, stored: Mapping[str, Any], change: Change) -> bool:
     """Whether a changed key names what it has named before, in another place: a project may be moved.
 
-    What lies in the project is known by its place there, and a start anywhere by its weights.
+    What lies in the project is known by its place there, what an environment carries by its place in that, and a start
+    anywhere by its weights, config, tokenizer and chat template.
     """
     key, was, now = change
-    if key == "model.path" and isinstance(now, str):
-        known = (read_json(path / "provenance.json") or {}).get("start_weights")
-        if known and known == weights_mark(Path(now)):
-            return True
+    if key == "model.path" and isinstance(now, str) and _is_noted_start(path, recipe, Path(now)):
+        return True
     before = (stored.get("run") or {}).get("output")
     if not before or not isinstance(was, str) or not isinstance(now, str):
         return False
+    if carried := was.rpartition(CARRIED)[2] if CARRIED in was else "":
+        places = (str(BUILT_IN / carried), str(recipe.run.output.parent / carried))
+        return now in places or now.endswith(CARRIED + carried)
     # A built-in recipe, which an environment brings, and `agapo init` lays out, is the same in both.
     moves = [(Path(before).parent, recipe.run.output.parent), (BUILT_IN, recipe.run.output.parent)]
     return any(Path(was).is_relative_to(old) and new / Path(was).relative_to(old) == Path(now) for old, new in moves)
+
+
+def _is_noted_start(path: Path, recipe: Recipe, model: Path) -> bool:
+    """Whether a folder holds the model that the run in folder `path` began with."""
+    noted = read_json(path / "provenance.json") or {}
+    known, form = noted.get("start_weights"), noted.get("start_form")
+    if not known or known != weights_mark(model):
+        return False
+    # With a template of the recipe's, the start's form is that of the folder that is made with it (`keep_start`).
+    return bool(recipe.model.chat_template) or form in (None, form_mark(model))
 
 
 def _differs_unseen(path: Path, recipe: Recipe) -> bool:

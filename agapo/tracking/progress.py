@@ -42,7 +42,7 @@ PLAIN_WIDTH = 100
 """Columns for panels and tables where the output is no terminal."""
 
 ROOMY = 100
-"""Columns from which on the bar is long; below, the figures need its room."""
+"""Columns from which on the bar is long, and tables have columns that are good to have; below, others need the room."""
 
 
 class StepProgress:
@@ -129,7 +129,9 @@ class StepProgress:
         cut = "  cut at the token limit" if response.finish == "length" else ""
         title = Text(f"step {step}  {mark}{reward}{cut}", style)
         body = Group(Text(_clip(prompt_text), "bold"), Rule(style="dim"), Text(_clip(response.text)))
-        self.console.print(Panel(body, title=title, title_align="left", width=_width(self.console), border_style="dim"))
+        self.console.print(
+            Panel(body, title=title, title_align="left", width=table_width(self.console), border_style="dim")
+        )
 
     def print_table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Print a table: first column left, the others right."""
@@ -198,7 +200,7 @@ def print_table(
         table.add_column(column, justify=justify, no_wrap=number > 0, overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(str(cell))) for cell in row))
-    console.print(table, width=_width(console))
+    console.print(table, width=table_width(console))
 
 
 def format_duration(seconds: float | None) -> str:
@@ -213,11 +215,12 @@ def format_duration(seconds: float | None) -> str:
 def percent(share: float | None, of: int | None = None) -> str:
     """Return a share, 0 to 1, as `94.7%`, with its standard error in points where it is one of `of` questions.
 
-    √(p(1−p)/n): how far another draw of as many questions would be, one time in three further.
+    √(p(1−p)/n): how far another draw of as many questions would be, one time in three further. Of none or all, where
+    that is 0, it says nothing, and is left out.
     """
     if share is None:
         return "–"
-    error = f" ±{100 * math.sqrt(max(0.0, share * (1 - share)) / of):.1f}" if of else ""
+    error = f" ±{100 * math.sqrt(share * (1 - share) / of):.1f}" if of and 0 < share < 1 else ""
     return f"{100 * share:.1f}%{error}"
 
 
@@ -240,5 +243,6 @@ def _clip(text: str) -> str:
     return f"{text[:half]} […] {text[-half:]}"
 
 
-def _width(console: Console) -> int:
+def table_width(console: Console) -> int:
+    """Return the columns that a panel or table takes."""
     return min(console.width, PLAIN_WIDTH) if console.is_terminal else PLAIN_WIDTH

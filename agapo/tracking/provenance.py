@@ -25,6 +25,8 @@ PACKAGES = ("torch", "transformers", "ray", "deepspeed", "trl", "wandb", "vllm")
 def write_provenance(path: Path, recipe: Recipe, recipe_path: Path) -> None:
     """Note what begins the run in folder `path`."""
     identity = {"fingerprint": fingerprint(recipe), "stage": recipe.stage, "seed": recipe.run.seed}
+    if template := template_mark(recipe):
+        identity["chat_template"] = template
     write_json_atomic(path / "provenance.json", {**identity, **_launch(recipe_path), "history": []})
 
 
@@ -104,3 +106,11 @@ def weights_mark(folder: Path, *, samples: int = 64, size: int = 4096) -> str | 
                 file.seek(length * number // samples)
                 found.update(file.read(size))
     return found.hexdigest()[:16] if files else None
+
+
+def template_mark(recipe: Recipe) -> str | None:
+    """Return a hash of the text of `model.chat_template`; None without one, or where it cannot be read."""
+    try:
+        return hashlib.sha256(Path(recipe.model.chat_template or "").read_bytes()).hexdigest()[:12]
+    except OSError:
+        return None

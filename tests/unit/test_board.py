@@ -1,5 +1,6 @@
 """TensorBoard beside the other places: what its files hold, also of a run that goes on, and what is said without it."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -36,7 +37,12 @@ def test_numbers_and_samples_are_there_and_a_run_that_goes_on_has_each_step_once
     with RunDirectory.open(recipe, recipe_path) as run:
         # Killed after step 3, going on from a checkpoint of step 2.
         for steps, factor in (((1, 2, 3), 1), ((3, 4), 10)):
+            if factor > 1:
+                run.truncate_after(2)
             logger = MetricsLogger(run, recipe, None, resume=factor > 1)
+            if factor > 1:
+                # What was still to be measured of the checkpoint's step, and hides nothing of it.
+                logger.log(2, {"eval/accuracy": 0.5})
             for step in steps:
                 logger.log(step, {"reward/mean": float(factor * step)})
                 logger.log_rollouts(step, [group])
@@ -45,6 +51,20 @@ def test_numbers_and_samples_are_there_and_a_run_that_goes_on_has_each_step_once
     assert [(event.step, event.value) for event in found.Scalars("reward/mean")] == [(1, 1), (2, 2), (3, 30), (4, 40)]
     samples = found.Tensors("rollout/samples/text_summary")
     assert samples[0].tensor_proto.string_val == [b"**2+2**\n\nfour\n\nreward 1.0"]
+
+
+def test_files_that_cannot_be_written_cost_a_warning(recipe_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = load_recipe(RLRecipe, recipe_path)
+    with RunDirectory.open(recipe, recipe_path) as run:
+        (run.path / "tensorboard").write_text("no folder")
+        logger = MetricsLogger(run, recipe, None, resume=False)
+        with caplog.at_level(logging.WARNING, "agapo"):
+            for step in (1, 2):
+                logger.log(step, {"reward/mean": 1.0})
+            logger.close(0)
+        assert len(run.metrics.read_text().splitlines()) == 2
+    assert len(caplog.records) == 1
+    assert caplog.text.count("TensorBoard could not write step 1 (") == 1
 
 
 def test_nothing_is_written_where_nobody_asked(recipe_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Outside a clone: what is built in beside one's own, a project that is laid out, and one that moves."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ for name in sys.argv[1:]:
     function = resolve(name, key="reward")
     print(function.__module__, function.__code__.co_filename)
 """
+IMPORTED = "import sys; sys.path.insert(0, ''); import rewards.answers.mine\n"
 
 
 def resolved(folder: Path, *names: str, first: str = "") -> list[str]:
@@ -71,6 +73,27 @@ def test_of_one_name_the_own_module_wins_and_a_line_says_so(tmp_path: Path) -> N
     assert resolved(tmp_path, name, name) == [
         f"rewards.math_answer: your own {mine}, in place of the built-in one",
         *[f"rewards.math_answer {mine}"] * 2,
+    ]
+
+
+def test_an_own_module_that_a_built_in_one_imports_is_said(tmp_path: Path) -> None:
+    mine = write(tmp_path / "rewards/sentences.py", "count_sentences = punkt_sentences = len\n")
+    assert resolved(tmp_path, "rewards.instructions:score") == [
+        f"rewards.sentences: your own {mine}, in place of the built-in one",
+        f"rewards.instructions {ROOT / 'rewards/instructions.py'}",
+    ]
+
+
+@pytest.mark.parametrize(("init", "first"), [(False, ""), (True, ""), (True, IMPORTED)])
+def test_own_folders_inside_add_to_the_built_in_ones(init: bool, first: str, tmp_path: Path) -> None:
+    mine = write(tmp_path / "rewards/answers/mine.py")
+    package = write(tmp_path / "rewards/answers/__init__.py", "") if init else None
+    found = resolved(tmp_path, "rewards.answers.units:is_unit", "rewards.answers.mine:score", first=first)
+    said = [f"rewards.answers: your own {package}, in place of the built-in one"] if init else []
+    assert found == [
+        *said,
+        f"rewards.answers.units {ROOT / 'rewards/answers/units.py'}",
+        f"rewards.answers.mine {mine}",
     ]
 
 
@@ -129,6 +152,21 @@ def test_the_example_of_a_project_fits_together(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["80 80.0 [0.0]", "20 20.0 [0.0]"], done.stderr
 
 
+def test_a_package_carries_no_data_that_somebody_has_put_beside_the_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("setuptools.setup", lambda **_: None)
+    left_out = runpy.run_path(str(ROOT / "setup.py"))["left_out"]
+    monkeypatch.chdir(tmp_path)
+    for name in ("rows.csv", "rows.jsonl", "sets/all.arrow", "mine/rows.py", "__pycache__/rows.pyc"):
+        write(Path("data", name))
+    write(Path("recipes/cluster/a.sbatch"))
+    for name in ("data", "recipes"):
+        shutil.copytree(name, Path("out", name), ignore=left_out)
+    carried = [str(path.relative_to("out")) for path in Path("out").rglob("*") if path.is_file()]
+    assert sorted(carried) == ["data/mine/rows.py", "recipes/cluster/a.sbatch"]
+
+
 def project(folder: Path, model: Path) -> tuple[RLRecipe, Path]:
     """A recipe of a project in `folder`, its data in it, and its start in `model`."""
     content = {
@@ -170,6 +208,39 @@ def test_a_project_and_its_start_can_be_moved(inside: bool, tmp_path: Path) -> N
     (Path(str(moved.model.path)) / "model.safetensors").write_bytes(bytes(256))
     with pytest.raises(UserError, match=r"other weights|another recipe"):
         begin(moved, path)
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer.json", "config.json"])
+def test_the_same_weights_in_another_form_are_another_start(name: str, tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for model, text in ((one, "{}"), (other, "{ }")):
+        write(model / name, text)
+        (model / "model.safetensors").write_bytes(bytes(9))
+    begin(*project(tmp_path / "project", one))
+    with pytest.raises(UserError, match=r"another recipe \(model\.path: "):
+        begin(*project(tmp_path / "project", other))
+    write(one / name, "{ }")
+    with pytest.raises(UserError, match=r"holds another config, tokenizer or chat template than when the run"):
+        begin(*project(tmp_path / "project", one))
+
+
+def test_a_built_in_start_is_the_same_in_another_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = json.loads(project(tmp_path, tmp_path)[1].read_text()) | {"run": {"output": str(tmp_path / "outputs")}}
+    recipes = []
+    for environment in ("env1", "env2"):
+        carried = tmp_path / environment / "lib/agapo/carried"
+        path = write(carried / "recipes/rl/mine.yaml", json.dumps(content | {"model": {"start": "../sft/tiny.yaml"}}))
+        write(carried / "recipes/sft/tiny.yaml", "stage: sft\n")
+        write(carried / "recipes/sft/other.yaml", "stage: sft\n")
+        recipes.append((load_recipe(RLRecipe, path), path))
+    with RunDirectory.open(*recipes[0]) as run:
+        (run.path / "metrics.jsonl").write_text("{}")
+    with RunDirectory.open(*recipes[1]) as run:
+        assert run.resumed
+    path = recipes[1][1]
+    other = load_recipe(RLRecipe, path, [f"model.start={path.parent.parent / 'sft/other.yaml'}"])
+    with pytest.raises(UserError, match=r"another recipe \(model\.start: "):
+        RunDirectory.open(other, path)
 
 
 def test_other_rows_are_another_run_wherever_they_lie(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`model.chat_template`: a base model asked in a template of its user's, in a folder that every part loads."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import yaml
 
 from agapo.chat import prompt_ids
 from agapo.errors import UserError
+from agapo.model import templated
+from agapo.model.form import form_mark
 from agapo.model.loading import export_hf, load_model, load_tokenizer
 from agapo.model.templated import with_template
 from agapo.model.tokenizer import build_tokenizer
@@ -86,6 +89,41 @@ def test_what_is_no_template_is_refused(text: str, message: str, base: Path, tem
         with_template(str(base), tmp_path / "nothing.jinja", tmp_path / "templated")
 
 
+def test_a_model_made_anew_in_its_place_brings_its_own_tokenizer(base: Path, template: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(base, tmp_path / "model"))
+    first = with_template(str(model), template, tmp_path / "templated")
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(model)
+    second = with_template(str(model), template, tmp_path / "templated")
+    assert "<new>" not in load_tokenizer(first).get_vocab()
+    assert "<new>" in load_tokenizer(second).get_vocab()
+
+
+def test_it_moves_with_its_project(base: Path, template: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(base, tmp_path / "old/outputs/sft/a/hf"))
+    place = tmp_path / "old/outputs/templated"
+    name = Path(with_template(str(model), template, place)).name
+    before = form_mark(place / name)
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = tmp_path / "new/outputs/templated" / name
+    assert weights_mark(moved) == weights_mark(base)
+    assert lineage_of(moved) == [{"model": str(tmp_path / "new/outputs/sft/a/hf")}]
+    again = with_template(str(tmp_path / "new/outputs/sft/a/hf"), template, moved.parent)
+    assert form_mark(Path(again)) == before, "and a run that began with it goes on"
+
+
+def test_a_model_of_the_hub_without_safetensors_is_refused(
+    base: Path, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fetched").mkdir()
+    monkeypatch.setattr(templated, "load_tokenizer", lambda *_: load_tokenizer(base, TEMPLATE))
+    monkeypatch.setattr(templated, "local_files", lambda _: tmp_path / "fetched")
+    monkeypatch.setattr(templated, "model_folder", str)
+    with pytest.raises(UserError, match=r"model\.chat_template: org/bin has no weights in \*\.safetensors files"):
+        with_template("org/bin", template, tmp_path / "templated")
+
+
 def test_a_recipe_with_one_starts_from_that_folder_and_its_lineage_is_the_models(
     base: Path, template: Path, tmp_path: Path
 ) -> None:
@@ -105,6 +143,9 @@ def test_a_recipe_with_one_starts_from_that_folder_and_its_lineage_is_the_models
     with RunDirectory.open(recipe, path) as run:
         keep_start(run, start)
         (run.path / "metrics.jsonl").write_text("{}")
+    template.write_text(TEMPLATE + " ")
+    with pytest.raises(UserError, match=r"another recipe \(model\.chat_template: text \w+ → text \w+\)"):
+        RunDirectory.open(recipe, path)
     (tmp_path / "other.jinja").write_text(TEMPLATE + " ")
     other = load_recipe(RLRecipe, path, [f"model.chat_template={tmp_path / 'other.jinja'}"])
     with pytest.raises(UserError, match=r"another recipe \(model\.chat_template: "):

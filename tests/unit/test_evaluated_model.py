@@ -77,3 +77,11 @@ def test_a_model_made_anew_in_the_same_place_is_measured_anew(path: Path, measur
         assert evaluate(path)["number"] == min(number, 2)
     os.utime(run / "summary.json")
     assert evaluate(path)["number"] == 2, "the same weights give the same figures"
+
+
+def test_the_same_weights_with_another_chat_template_are_measured_anew(path: Path, measured: list[str]) -> None:
+    run = finished_run(path.parent, "rl", "tiny", 20)
+    write_weights(run, b"one")
+    for number, template in enumerate(("a", "b", "b"), start=1):
+        (run / "hf" / "chat_template.jinja").write_text(template)
+        assert evaluate(path)["number"] == min(number, 2)

@@ -29,9 +29,9 @@ def entry(stage: str, mark: str | None, accuracy: float, **rewards: float) -> Ma
     return {"run": "tiny", "stage": stage, "measures": measures, "test": mark and {"mark": mark}}
 
 
-def printed(*entries: Mapping[str, Any]) -> str:
+def printed(*entries: Mapping[str, Any], terminal: int | None = None) -> str:
     out = io.StringIO()
-    lineage_table(entries, Console(file=out, width=80))
+    lineage_table(entries, Console(file=out, width=terminal or 80, force_terminal=terminal is not None))
     return out.getvalue()
 
 
@@ -40,7 +40,8 @@ def mark(questions: Any = QUESTIONS, rollout: Mapping[str, Any] | None = None, *
 
 
 @pytest.mark.parametrize(
-    ("share", "of", "text"), [(0.5, 100, "50.0% ±5.0"), (0.9, None, "90.0%"), (1.0, 8, "100.0% ±0.0"), (None, 8, "–")]
+    ("share", "of", "text"),
+    [(0.5, 100, "50.0% ±5.0"), (0.9, None, "90.0%"), (1.0, 8, "100.0%"), (0.0, 8, "0.0%"), (None, 8, "–")],
 )
 def test_a_share_has_its_standard_error(share: float | None, of: int | None, text: str) -> None:
     assert percent(share, of) == text
@@ -60,6 +61,23 @@ def test_the_table_shows_runs_with_the_last_ones_test_and_names_the_others() -> 
 def test_runs_of_before_are_still_compared_with_each_other() -> None:
     text = printed(entry("sft", None, 0.2), entry("rl", None, 0.5))
     assert "sft tiny" in text and "rl tiny" in text and "Not shown" not in text
+
+
+def test_what_is_not_noted_is_not_claimed() -> None:
+    text = printed(entry("sft", None, 0.2), entry("rl", "x", 0.5), entry("dpo", "y", 0.8))
+    other = "measured on other questions, by another verdict or with other limits"
+    assert f"Not shown: rl tiny, {other}; sft tiny, whose test is not noted." in text
+    assert "Not shown: rl tiny, since the last run's test is not noted." in printed(
+        entry("rl", "x", 0.5), entry("dpo", None, 0.8)
+    )
+
+
+def test_a_narrow_terminal_has_the_table_without_terms() -> None:
+    run = entry("rl", "x", 0.5, length=-3.25)
+    assert "-3.25" in printed(run, terminal=100)
+    narrow = printed(run, terminal=80)
+    assert "-3.25" not in narrow
+    assert next(line for line in narrow.splitlines() if "reasoning" in line).split()[:2] == ["rl", "tiny"]
 
 
 def test_rewards_are_no_percentages() -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +18,12 @@ import yaml
 from agapo import hub
 from agapo.errors import UserError
 from agapo.recipe import RLRecipe, load_recipe
+from agapo.stages import export
 from agapo.stages.export import export_model
 from agapo.stages.running.start import keep_start
 from agapo.tracking import RunDirectory, write_json_atomic, write_model_card
 from agapo.tracking.lineage import lineage_of
-from agapo.tracking.model_card import hub_name
+from agapo.tracking.model_card import checkpoint_card, hub_name
 
 CACHED = "/home/someone/.cache/huggingface/hub/models--Qwen--Qwen3-0.6B/snapshots/c1899de2"
 
@@ -36,7 +38,11 @@ def finished_run(project: Path, start: str) -> Path:
         "data": {
             "source": "data.files:prompts",
             "path": str(project / "rows/train.jsonl"),
-            "args": {"own": "/secret/x"},
+            "args": {
+                "own": "/secret/x",
+                "options": f"--files=/secret/x/rows:/secret/y/z --own {project}/rows/a file:///secret/z/w",
+                "kept": "a/b/c https://some.org/a/b ./a/b </think> /end",
+            },
         },
         "reward": {"terms": [{"name": "answer", "function": "rewards.math_answer:score"}]},
     }
@@ -67,10 +73,19 @@ def test_a_card_names_its_base_and_no_place_on_this_machine(start: str, name: st
     assert "data, data.files:prompts: `data.files:prompts` from `rows/train.jsonl`" in body
     recipe = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])
     assert recipe["model"]["path"] == (name or "mine")
-    assert (recipe["run"]["output"], recipe["data"]["args"]) == ("outputs", {"own": "x"})
+    args = {
+        "own": "x",
+        "options": "--files=rows:z --own rows/a file://w",
+        "kept": "a/b/c https://some.org/a/b ./a/b </think> /end",
+    }
+    assert (recipe["run"]["output"], recipe["data"]["args"]) == ("outputs", args)
     assert recipe["rollout"]["stop"] == ["/end"]
     for place in (str(tmp_path), "/home/", "/secret", "/models", "/project"):
         assert place not in card
+
+
+def test_a_name_of_the_hub_may_have_two_strokes() -> None:
+    assert hub_name("/x/models--me--my--model/snapshots/1") == "me/my--model"
 
 
 class Hub(HTTPServer):
@@ -81,6 +96,7 @@ class Hub(HTTPServer):
         self.made: list[dict[str, Any]] = []
         self.files: dict[str, bytes] = {}
         self.tokens: set[str | None] = set()
+        self.private = True
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -108,7 +124,7 @@ class Answers(BaseHTTPRequestHandler):
             self._answer({})
 
     def do_GET(self) -> None:
-        self._answer({"id": "me/mine", "sha": "0", "siblings": []})
+        self._answer({"id": "me/mine", "sha": "0", "siblings": [], "private": self.server.private})
 
     def _chunked(self) -> bytes:
         parts = []
@@ -167,6 +183,38 @@ def test_what_the_hub_refuses_is_one_line_with_the_mend(
         export_model(finished_run(tmp_path, "Qwen/Qwen3-0.6B"), None, None, name, private=False)
     assert "\n" not in str(refused.value)
     assert not server.files
+
+
+def test_what_should_be_private_is_not_sent_to_a_public_repository(server: Hub, tmp_path: Path) -> None:
+    server.private = False
+    run = finished_run(tmp_path, "Qwen/Qwen3-0.6B")
+    with pytest.raises(
+        UserError, match=r"--push me/mine: --private, but http\S+/me/mine is a public repository already"
+    ):
+        export_model(run, None, None, "me/mine", private=True)
+    assert not server.files
+    export_model(run, None, None, "me/mine", private=False)
+    assert server.files
+
+
+def test_only_the_same_step_of_the_same_run_is_pushed_again(
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = finished_run(tmp_path, "Qwen/Qwen3-0.6B")
+    monkeypatch.setattr(export, "read_checkpoint", lambda _: SimpleNamespace(state={"step": 3}))
+    monkeypatch.setattr(export, "steps_of", lambda _: {3: run / "checkpoints/3"})
+    for folder in (run / "exports/step-000003", tmp_path / "other"):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="step-000003: is there already"):
+        export_model(run, 3, None, "me/mine", private=False)
+    for folder in (run / "exports/step-000003", tmp_path / "other"):
+        (folder / "README.md").write_text(checkpoint_card(run, load_recipe(RLRecipe, run / "recipe.yaml"), 3))
+    with pytest.raises(UserError, match="other: is there already"):
+        export_model(run, 3, tmp_path / "other", "me/mine", private=False)
+    assert not server.files
+    export_model(run, 3, None, "me/mine", private=False)
+    assert set(server.files) == {"config.json", "README.md"}
 
 
 def test_without_a_way_to_the_hub_nothing_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

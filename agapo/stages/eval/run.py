@@ -22,6 +22,7 @@ from agapo.evaluation.figures import accuracy_table, mode_figures, print_accurac
 from agapo.evaluation.needle import print_needle, refuse_red
 from agapo.evaluation.questions import fitting_test_questions
 from agapo.evaluation.rendering import Renderer, make_renderer
+from agapo.model.form import form_mark
 from agapo.model.loading import load_config, load_tokenizer
 from agapo.recipe import EvalRecipe
 from agapo.recipe.reward import RewardConfig
@@ -62,8 +63,11 @@ def run_eval(recipe: EvalRecipe, recipe_path: Path) -> None:
 
 
 def _is_of(run: RunDirectory, model: str) -> bool:
-    """Whether a finished evaluation is of these weights: another run may have finished since, or the same one anew."""
-    summary, version = read_json(run.summary) or {}, weights_mark(Path(model))
+    """Whether a finished evaluation is of this model: another run may have finished since, or the same one anew."""
+    summary, version, form = read_json(run.summary) or {}, weights_mark(Path(model)), form_mark(Path(model))
+    # Evaluations of before have not noted it.
+    if summary.get("model_form", form) != form:
+        return False
     # Weights tell a folder's model, wherever it has been moved to; a model of the hub has its name.
     return summary.get("model_version") == version and bool(version or summary.get("model") == model)
 
@@ -86,6 +90,7 @@ def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: s
         "finished": True,
         "model": model,
         "model_version": weights_mark(Path(model)),
+        "model_form": form_mark(Path(model)),
         "lineage": lineage_of(model),
         "recipe": str(recipe_path.resolve()),
         "seed": recipe.run.seed,

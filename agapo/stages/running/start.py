@@ -15,6 +15,7 @@ from typing import Any
 
 from agapo.errors import INTERRUPTED, Interrupted, UserError
 from agapo.evaluation.needle import require_green_start
+from agapo.model.form import form_mark
 from agapo.model.templated import with_template
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.read import recipe_stage
@@ -159,18 +160,21 @@ def start_folder(recipe: Recipe) -> Path:
 def keep_start(run: RunDirectory, model: str) -> None:
     """Note a run's start, so that it goes on from there whatever has been finished since.
 
-    Raises UserError where the folder holds other weights than when the run began: what it has sampled and measured is
-    not of them.
+    Raises UserError where the folder holds other weights, or another config, tokenizer or chat template, than when the
+    run began: what it has sampled and measured is not of them.
     """
-    provenance, weights = read_json(run.provenance) or {}, weights_mark(Path(model))
-    known = provenance.get("start_weights")
-    if known and weights and known != weights:
-        raise UserError(
-            f"model: {model} holds other weights than when the run in {run.path} began; name a new run with "
-            "run.name=…, or delete that one"
-        )
+    provenance, folder = read_json(run.provenance) or {}, Path(model)
+    marks = {"start_weights": weights_mark(folder), "start_form": form_mark(folder)}
+    what = {"start_weights": "other weights", "start_form": "another config, tokenizer or chat template"}
+    for name, mark in marks.items():
+        known = provenance.get(name)
+        if known and mark and known != mark:
+            raise UserError(
+                f"model: {model} holds {what[name]} than when the run in {run.path} began; name a new run with "
+                "run.name=…, or delete that one"
+            )
     if "start" not in provenance:
-        write_json_atomic(run.provenance, {**provenance, "start": _noted(run.path, model), "start_weights": weights})
+        write_json_atomic(run.provenance, {**provenance, "start": _noted(run.path, model), **marks})
 
 
 def _noted(run: Path, model: str) -> str:
