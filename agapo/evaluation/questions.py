@@ -99,7 +99,7 @@ def load_test_questions(data: DataConfig, size: int, key: str) -> list[Prompt]:
         place = f"{key}.sources.{name}" if data.sources else key
         parts.append(_read(data.parts[name], "test", place)[: sizes[name]])
     questions = list(chain(*parts))
-    require_own_ids(questions)
+    require_own_ids(questions, f"{key}.source")
     return questions
 
 

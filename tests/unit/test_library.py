@@ -75,6 +75,29 @@ def test_rewards_by_name_and_rows_scored() -> None:
         agapo.score("recipes/rl/tiny.yaml", [{"answer": "42"}])
 
 
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"id": "q"}, r"prompts: two different questions have the id 'q'"),
+        (
+            {"mode": "thinking"},
+            r"prompts: row 2: column 'mode' is 'thinking'; should be 'reasoning' or 'non_reasoning'",
+        ),
+    ],
+)
+def test_questions_to_sample_are_checked_before_anything_is_loaded(row: dict[str, Any], says: str) -> None:
+    asked = [{"id": "q", "messages": [{"role": "user", "content": "1+1"}], "mode": "reasoning"}]
+    asked.append({"messages": [{"role": "user", "content": "7+7"}], **row})
+    with pytest.raises(UserError, match=says):
+        agapo.sample("recipes/rl/tiny.yaml", prompts=asked, model="no/model")
+
+
+def test_a_given_model_is_sampled_in_the_recipes_chat_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agapo.library.start_forks", lambda *_, **__: None)
+    with pytest.raises(UserError, match=r"model\.chat_template: cannot read /nope\.jinja"):
+        agapo.sample("recipes/rl/tiny.yaml", "model.chat_template=/nope.jinja", model="no/model")
+
+
 class TestHooks:
     seen: list[tuple[int, dict[str, float]]]
 
