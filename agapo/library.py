@@ -141,16 +141,18 @@ def score(path: Path | str, rows: Iterable[Mapping[str, Any]], *overrides: str) 
     """Score responses with a recipe's rewards: `agapo score` on rows instead of a file.
 
     A row has `completion`, the columns that the rewards read and, where they matter, `prompt`, `mode`, `domain`,
-    `language`; rows with one `prompt_id` are one group. Returns, a row each, `completion`, `reward`, `correct`,
-    `reward_parts`, `reward_error`. Raises UserError.
+    `language`; rows with one `prompt_id` are one group. Those of a run's own files are looked up in the recipe's data.
+    Returns, a row each and in their order, `completion`, `reward`, `correct`, `reward_parts`, `reward_error`. Raises
+    UserError.
     """
-    from agapo.stages.score import as_groups, judge, score_rows
+    from agapo.stages.score import Judged, as_groups, judge, score_rows
 
-    reward_section = getattr(load_recipe(path, *overrides), "reward", None)
-    if reward_section is None:
+    recipe = load_recipe(path, *overrides)
+    if not isinstance(recipe, Judged) or recipe.reward is None:
         raise UserError(f"{path}: has no 'reward' to try")
-    groups = as_groups((number, f"rows: row {number}", row) for number, row in enumerate(rows, start=1))
-    return score_rows(judge(reward_section, groups))
+    numbered = ((number, f"rows: row {number}", row) for number, row in enumerate(rows, start=1))
+    groups, numbers = as_groups(numbered, recipe)
+    return score_rows(judge(recipe.reward, groups), numbers)
 
 
 def reward(name: str) -> Callable[..., list[float | None]]:
