@@ -143,13 +143,10 @@ def load_sets(recipe: RLRecipe, render: Renderer, config: PreTrainedConfig) -> d
     }
 
 
-def read_sets(recipe: RLRecipe) -> dict[str, list[Prompt]]:
-    """Return the questions of each of `evaluation.sets`, whatever their lengths."""
-    size = recipe.evaluation.test_size
-    return {
-        name: load_test_questions(_set_data(recipe, given), size, f"evaluation.sets.{name}")
-        for name, given in recipe.evaluation.sets.items()
-    }
+def read_set(recipe: RLRecipe, name: str) -> list[Prompt]:
+    """Return the questions of one of `evaluation.sets`, whatever their lengths."""
+    own = recipe.evaluation
+    return load_test_questions(_set_data(recipe, own.sets[name]), own.test_size, f"evaluation.sets.{name}")
 
 
 def _set_data(recipe: RLRecipe, given: SetConfig) -> DataConfig:

@@ -23,7 +23,7 @@ from rich.table import Table
 from agapo.chat import END_THINK
 from agapo.curation.prompts import as_mode
 from agapo.errors import UserError
-from agapo.evaluation.questions import load_questions, load_test_questions, read_sets
+from agapo.evaluation.questions import load_questions, load_test_questions, read_set
 from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.evaluation import VALIDATION
 from agapo.recipe.read import recipe_stage
@@ -95,8 +95,10 @@ def _prompts(recipe: Judged) -> Asked:
         found = load_questions(recipe.data, recipe.evaluation) if recipe.data else None
         asked = [*found.train, *found.validation, *found.test] if found else []
     known = {("", prompt.id): prompt for prompt in asked}
-    sets = read_sets(recipe) if isinstance(recipe, RLRecipe) else {}
-    return known | {(name, prompt.id): prompt for name, prompts in sets.items() for prompt in prompts}
+    if isinstance(recipe, RLRecipe):
+        sets = {name: read_set(recipe, name) for name in recipe.evaluation.sets}
+        known |= {(name, prompt.id): prompt for name, prompts in sets.items() for prompt in prompts}
+    return known
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, str, Any]]:
