@@ -48,7 +48,7 @@ def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None
     if not schema_only and isinstance(recipe, EvalRecipe):
         from agapo.preflight.evaluation import check_evaluation
 
-        rows += check_evaluation(recipe)
+        rows += [*check_evaluation(recipe), *(_test_questions(recipe) if recipe.prompts else [])]
     elif not schema_only:
         assert isinstance(recipe, RLRecipe | SFTRecipe | DPORecipe)
         from agapo.preflight.machine import machine_warnings  # with Ray, which takes a second
@@ -244,7 +244,7 @@ def _sets(recipe: RLRecipe) -> Rows:
     return rows
 
 
-def _test_questions(recipe: SFTRecipe) -> Rows:
+def _test_questions(recipe: SFTRecipe | EvalRecipe) -> Rows:
     from agapo.evaluation.questions import load_test_questions
     from agapo.rewarding.start import check_columns
 

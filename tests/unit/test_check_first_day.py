@@ -70,6 +70,12 @@ def test_files_that_are_not_there_or_not_right(override: str, says: str, tmp_pat
         check_recipe(TINY["rl"], [override], schema_only=False)
 
 
+def test_questions_of_an_evaluation_that_are_not_there(model: Path) -> None:
+    given = [f"model.path={model}", "prompts={source: 'data.files:prompts', path: /nope}"]
+    with pytest.raises(UserError, match="/nope"):
+        check_recipe(TINY["eval"], given, schema_only=False)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
