@@ -18,7 +18,7 @@ from agapo.recipe import DPORecipe, EvalRecipe, Recipe, RLRecipe, SFTRecipe
 from agapo.recipe import load_recipe as load
 from agapo.recipe.read import recipe_stage
 from agapo.resolve import resolve
-from agapo.schema import Group, Prompt
+from agapo.schema import Group, Mode, Prompt
 from agapo.tracking.files import read_json
 from agapo.tracking.hooks import Hook, calling
 
@@ -79,6 +79,7 @@ def sample(
     recipe = load_recipe(path, *overrides)
     if not isinstance(recipe, RLRecipe):
         raise UserError(f"{path}: stage: is '{recipe.stage}'; sampling wants a recipe of 'rl'")
+    given = None if prompts is None else _given(prompts)
     start_forks(recipe.cluster.address, trainers=False)
     from agapo.cluster import in_cluster, require_gpus
     from agapo.evaluation.rendering import make_renderer
@@ -88,14 +89,14 @@ def sample(
     from agapo.rollouts.sampling import sample_and_score
     from agapo.stages.running.interrupt import StopRequest
     from agapo.stages.running.modes import fit_modes
-    from agapo.stages.running.start import starting_model
+    from agapo.stages.running.start import starting_model, with_chat_template
     from agapo.stages.running.system import sampling_params, start_rollouts
 
-    folder = model or starting_model(recipe)
+    folder = with_chat_template(recipe, model) if model else starting_model(recipe)
     tokenizer = load_tokenizer(folder)
     recipe = fit_modes(recipe, tokenizer, print)
     render = make_renderer(tokenizer)
-    requests = [PromptRequest(prompt, render(prompt)) for prompt in _prompts(recipe, prompts)]
+    requests = [PromptRequest(prompt, render(prompt)) for prompt in _asked(recipe, given)]
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         stack.enter_context(in_cluster(recipe.cluster.address))
@@ -110,34 +111,48 @@ def sample(
         return [group for chunk in chunks for group in chunk]
 
 
-def _prompts(recipe: RLRecipe, rows: Sequence[Mapping[str, Any]] | None) -> list[Prompt]:
-    from agapo.curation.prompts import as_prompt
+Given = Sequence[tuple[Prompt, Mode | None]]
+"""Questions of the caller's, each with the mode that its row names."""
+
+
+def _given(rows: Sequence[Mapping[str, Any]]) -> Given:
+    """Return the rows as prompts. Raises UserError, naming the row, where one is malformed."""
+    from agapo.curation.prompts import as_mode, as_prompt, require_own_ids
+
+    places = [f"prompts: row {number}" for number in range(1, len(rows) + 1)]
+    asked = [as_prompt(row, "given", place) for row, place in zip(rows, places, strict=True)]
+    require_own_ids(asked, "prompts")
+    modes: list[Mode | None] = [
+        as_mode(row["mode"], place) if row.get("mode") else None for row, place in zip(rows, places, strict=True)
+    ]
+    return list(zip(asked, modes, strict=True))
+
+
+def _asked(recipe: RLRecipe, given: Given | None) -> list[Prompt]:
     from agapo.evaluation.questions import load_test_questions
 
-    mode = next(iter(recipe.data.modes))
-    if rows is None:
-        found = load_test_questions(recipe.data, recipe.evaluation.test_size, "data")
-        return [replace(prompt, mode=mode) for prompt in found]
-    return [
-        replace(as_prompt(row, "given", f"prompts: row {number}"), mode=row.get("mode", mode))
-        for number, row in enumerate(rows, start=1)
-    ]
+    first = next(iter(recipe.data.modes))
+    if given is None:
+        given = [(prompt, None) for prompt in load_test_questions(recipe.data, recipe.evaluation.test_size, "data")]
+    return [replace(prompt, mode=mode or first) for prompt, mode in given]
 
 
 def score(path: Path | str, rows: Iterable[Mapping[str, Any]], *overrides: str) -> list[dict[str, Any]]:
     """Score responses with a recipe's rewards: `agapo score` on rows instead of a file.
 
     A row has `completion`, the columns that the rewards read and, where they matter, `prompt`, `mode`, `domain`,
-    `language`; rows with one `prompt_id` are one group. Returns, a row each, `completion`, `reward`, `correct`,
-    `reward_parts`, `reward_error`. Raises UserError.
+    `language`; rows with one `prompt_id` are one group. Those of a run's own files are looked up in the recipe's data.
+    Returns, a row each and in their order, `completion`, `reward`, `correct`, `reward_parts`, `reward_error`. Raises
+    UserError.
     """
-    from agapo.stages.score import as_groups, judge, score_rows
+    from agapo.stages.score import Judged, as_groups, judge, score_rows
 
-    reward_section = getattr(load_recipe(path, *overrides), "reward", None)
-    if reward_section is None:
+    recipe = load_recipe(path, *overrides)
+    if not isinstance(recipe, Judged) or recipe.reward is None:
         raise UserError(f"{path}: has no 'reward' to try")
-    groups = as_groups((number, f"rows: row {number}", row) for number, row in enumerate(rows, start=1))
-    return score_rows(judge(reward_section, groups))
+    numbered = ((number, f"rows: row {number}", row) for number, row in enumerate(rows, start=1))
+    groups, numbers = as_groups(numbered, recipe)
+    return score_rows(judge(recipe.reward, groups), numbers)
 
 
 def reward(name: str) -> Callable[..., list[float | None]]:

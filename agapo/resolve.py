@@ -10,17 +10,18 @@ import sys
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 from agapo.built_in import add_built_ins, say_if_hidden
-from agapo.errors import UserError
+from agapo.errors import UserError, first_line
 
 
 def resolve(name: str, *, key: str) -> Callable[..., Any]:
     """Return the function that `package.module:function` names.
 
     `key` is the recipe key that holds the name; it stands in the error. Raises UserError when the module
-    does not import or has no such function.
+    does not import (the error names the file and line of a mistake in it) or has no such function.
     """
     module_name, _, attribute = name.partition(":")
     if not attribute:
@@ -29,14 +30,27 @@ def resolve(name: str, *, key: str) -> Callable[..., Any]:
     add_built_ins()
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"{key}: cannot import '{module_name}' from {Path.cwd()}: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # a module may raise anything
+        raise UserError(f"{key}: cannot import '{module_name}' from {Path.cwd()}: {_mistake(error)}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         known = [item for item in vars(module) if callable(getattr(module, item)) and not item.startswith("_")]
         raise UserError(f"{key}: '{module_name}' has no function '{attribute}'{did_you_mean(attribute, known)}")
     say_if_hidden(module)
     return function
+
+
+def _mistake(error: Exception) -> str:
+    """Return what went wrong in an import, in a line, with the file and line of the code that did it."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    text = first_line(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {first_line(error)}"
+    # Python's own machinery of imports is not where the mistake is.
+    own = (__file__, importlib.__file__)
+    frames = [one for one in extract_tb(error.__traceback__) if one.filename not in own and one.filename[0] != "<"]
+    return f"{frames[-1].filename}:{frames[-1].lineno}: {text}" if frames else text
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

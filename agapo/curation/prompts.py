@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from agapo.errors import UserError
 from agapo.resolve import resolve
-from agapo.schema import Mode, Prompt
+from agapo.schema import MODES, Mode, Prompt
 
 ABOUT = ("id", "messages", "domain", "mode", "language")
 """Columns that become fields of the prompt; the others are for the reward."""
@@ -78,6 +78,13 @@ def as_prompt(row: Mapping[str, Any], split: str, place: str) -> Prompt:
     )
 
 
+def as_mode(value: Any, place: str) -> Mode:
+    """Return a row's `mode`. Raises UserError, naming its `place`, where there is no such mode."""
+    if value not in MODES:
+        raise UserError(f"{place}: column 'mode' is {value!r}; should be {' or '.join(map(repr, MODES))}")
+    return value
+
+
 def _is_turn(message: Any) -> bool:
     return isinstance(message, Mapping) and "role" in message and "content" in message
 
@@ -87,14 +94,14 @@ def question_key(messages: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
-def require_own_ids(prompts: Sequence[Prompt]) -> None:
-    """Raise UserError when two different questions have one id: seeds and rendered prompts go by it."""
+def require_own_ids(prompts: Sequence[Prompt], place: str = "data.source") -> None:
+    """Raise UserError, naming their `place`, when two different questions have one id: seeds and records go by it."""
     known: dict[str, str] = {}
     for prompt in prompts:
         key = question_key(prompt.messages)
         if known.setdefault(prompt.id, key) != key:
             raise UserError(
-                f"data.source: two different questions have the id '{prompt.id}'; put the split's name in front of it, "
+                f"{place}: two different questions have the id '{prompt.id}'; put the split's name in front of it, "
                 "or leave ids out"
             )
 

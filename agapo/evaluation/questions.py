@@ -12,7 +12,7 @@ from agapo.curation.mixing import share_out
 from agapo.curation.prompts import hold_out, question_key, read_prompts, require_own_ids
 from agapo.errors import UserError
 from agapo.evaluation.rendering import Renderer, check_lengths
-from agapo.recipe.data import DataConfig, SourceConfig
+from agapo.recipe.data import DataConfig, SetConfig, SourceConfig
 from agapo.recipe.dpo import DPORecipe
 from agapo.recipe.evaluation import EvaluationConfig, RLEvaluationConfig
 from agapo.recipe.reward import RewardConfig, require_terms
@@ -99,7 +99,7 @@ def load_test_questions(data: DataConfig, size: int, key: str) -> list[Prompt]:
         place = f"{key}.sources.{name}" if data.sources else key
         parts.append(_read(data.parts[name], "test", place)[: sizes[name]])
     questions = list(chain(*parts))
-    require_own_ids(questions)
+    require_own_ids(questions, f"{key}.source")
     return questions
 
 
@@ -129,17 +129,9 @@ def fitting_test_questions(
 
 def load_sets(recipe: RLRecipe, render: Renderer, config: PreTrainedConfig) -> dict[str, list[Prompt]]:
     """Return the questions of each of `evaluation.sets`, as `fitting_test_questions` does."""
-    own, found = recipe.data, {}
-    for name, given in recipe.evaluation.sets.items():
-        data = DataConfig(
-            source=given.source,
-            args=given.args,
-            path=given.path,
-            max_prompt_tokens=own.max_prompt_tokens,
-            overlong=own.overlong,
-        )
-        found[name] = fitting_test_questions(
-            data,
+    return {
+        name: fitting_test_questions(
+            _set_data(recipe, given),
             recipe.evaluation.test_size,
             recipe.reward,
             render,
@@ -147,7 +139,20 @@ def load_sets(recipe: RLRecipe, render: Renderer, config: PreTrainedConfig) -> d
             max_new_tokens=recipe.rollout.max_new_tokens,
             key=f"evaluation.sets.{name}",
         )
-    return found
+        for name, given in recipe.evaluation.sets.items()
+    }
+
+
+def read_set(recipe: RLRecipe, name: str) -> list[Prompt]:
+    """Return the questions of one of `evaluation.sets`, whatever their lengths."""
+    own = recipe.evaluation
+    return load_test_questions(_set_data(recipe, own.sets[name]), own.test_size, f"evaluation.sets.{name}")
+
+
+def _set_data(recipe: RLRecipe, given: SetConfig) -> DataConfig:
+    """Return one of `evaluation.sets` as a section of data, with the limits of the recipe's own."""
+    limits = {"max_prompt_tokens": recipe.data.max_prompt_tokens, "overlong": recipe.data.overlong}
+    return DataConfig.model_validate({**given.model_dump(), **limits})
 
 
 def without_asked(questions: Questions, sets: Mapping[str, Sequence[Prompt]]) -> Questions:

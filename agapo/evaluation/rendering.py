@@ -13,10 +13,11 @@ Renderer = Callable[[Prompt], tuple[int, ...]]
 
 def make_renderer(tokenizer: PreTrainedTokenizerBase) -> Renderer:
     """Return a function from a prompt to its token ids, which remembers what it has rendered."""
-    known: dict[tuple[str, str], tuple[int, ...]] = {}
+    known: dict[str, tuple[int, ...]] = {}
 
     def render(prompt: Prompt) -> tuple[int, ...]:
-        key = (prompt.id, prompt.mode)
+        # By all that is rendered: ids are unique within a source alone, and a renderer serves several.
+        key = repr((prompt.messages, prompt.columns.get("tools"), prompt.mode))
         if key not in known:
             known[key] = tuple(prompt_ids(tokenizer, prompt))
         return known[key]

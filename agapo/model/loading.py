@@ -234,13 +234,7 @@ def load_tokenizer(path: str | Path, template: str = "") -> PreTrainedTokenizerB
     except (OSError, ValueError, ImportError) as error:
         raise _load_error("tokenizer", path, error) from error
     if template:
-        tokenizer.chat_template = template
-        try:
-            tokenizer.apply_chat_template(
-                [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False
-            )
-        except Exception as error:  # a template may raise anything
-            raise UserError(f"model.chat_template: cannot be rendered: {first_line(error)}") from None
+        use_template(tokenizer, template)
     if not tokenizer.chat_template:
         raise UserError(
             f"model.path: {path} has no chat template; use an instruction-tuned model, or give model.chat_template (a "
@@ -249,6 +243,15 @@ def load_tokenizer(path: str | Path, template: str = "") -> PreTrainedTokenizerB
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def use_template(tokenizer: PreTrainedTokenizerBase, template: str) -> None:
+    """Give a tokenizer another chat template. Raises UserError where it cannot be rendered."""
+    tokenizer.chat_template = template
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False)
+    except Exception as error:  # a template may raise anything
+        raise UserError(f"model.chat_template: cannot be rendered: {first_line(error)}") from None
 
 
 def model_folder(path: str | Path) -> str:

@@ -4,8 +4,10 @@ The schema part imports no torch. The rest says what it could not look at (a mod
 rather than passing over it.
 """
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -13,7 +15,8 @@ from rich.table import Table
 from agapo.curation.pairs import reused_count
 from agapo.errors import UserError
 from agapo.hub import missing_way
-from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
+from agapo.recipe import DPORecipe, EvalRecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
+from agapo.recipe.data import SetConfig
 from agapo.recipe.pairs import PairRowsConfig, PairsConfig
 from agapo.recipe.read import recipe_stage
 from agapo.recipe.reward import require_terms
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from agapo.evaluation.questions import Questions
 
 Rows = list[tuple[str, str]]
+T = TypeVar("T")
 SAMPLE = 300
 """Rows of pairs that are looked at."""
 Trained = RLRecipe | SFTRecipe | DPORecipe
@@ -40,10 +44,11 @@ def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None
     rows: Rows = [("recipe", f"{path}: every key is known and in range")]
     if not schema_only:
         missing_way()
+        _template(recipe)
     if not schema_only and isinstance(recipe, EvalRecipe):
         from agapo.preflight.evaluation import check_evaluation
 
-        rows += check_evaluation(recipe)
+        rows += [*check_evaluation(recipe), *(_test_questions(recipe) if recipe.prompts else [])]
     elif not schema_only:
         assert isinstance(recipe, RLRecipe | SFTRecipe | DPORecipe)
         from agapo.preflight.machine import machine_warnings  # with Ray, which takes a second
@@ -71,6 +76,14 @@ def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+
+
+def _template(recipe: Recipe) -> None:
+    """Look at the chat template, whether or not the model can be. Raises UserError where it cannot be read."""
+    if recipe.model.chat_template:
+        from agapo.model.templated import read_template
+
+        read_template(recipe.model.chat_template)
 
 
 def _names(recipe: Trained) -> Rows:
@@ -201,23 +214,45 @@ def _again(own: PairsConfig, most: int) -> str:
 
 def _data_and_model(recipe: Trained) -> Rows:
     """Read the questions, where they can be reached; and for RL look at the model."""
-    data = recipe.prompts if isinstance(recipe, SFTRecipe) else recipe.data
-    if data is None:
-        return []
+    if isinstance(recipe, SFTRecipe):
+        return _test_questions(recipe) if recipe.prompts else []
+    sets = _sets(recipe) if isinstance(recipe, RLRecipe) else []
+    return [*(_prompts(recipe) if recipe.data else []), *sets]
+
+
+def _reached(read: Callable[[], T], sources: Iterable[SetConfig]) -> tuple[T | None, str]:
+    """Return (what was read, ''), or (None, why) of a public data set that cannot be reached. Raises UserError else."""
     try:
-        return _test_questions(recipe) if isinstance(recipe, SFTRecipe) else _prompts(recipe)
+        return read(), ""
     except UserError as error:
-        if any(source.path for source in data.parts.values()) or "cannot" not in str(error):
+        if any(source.path for source in sources) or "cannot" not in str(error):
             raise
-        return [("questions" if isinstance(recipe, SFTRecipe) else "data", f"not looked at: {error}")]
+        return None, f"not looked at: {error}"
 
 
-def _test_questions(recipe: SFTRecipe) -> Rows:
+def _sets(recipe: RLRecipe) -> Rows:
+    from agapo.evaluation.questions import read_set
+    from agapo.rewarding.start import check_columns
+
+    rows: Rows = []
+    for name, given in recipe.evaluation.sets.items():
+        questions, why = _reached(partial(read_set, recipe, name), [given])
+        if questions:
+            require_terms(recipe.reward, {prompt.domain for prompt in questions})
+            check_columns(recipe.reward, questions)
+        rows.append((f"evaluation.sets.{name}", why or f"{len(questions or [])} questions"))
+    return rows
+
+
+def _test_questions(recipe: SFTRecipe | EvalRecipe) -> Rows:
     from agapo.evaluation.questions import load_test_questions
     from agapo.rewarding.start import check_columns
 
     assert recipe.prompts and recipe.reward
-    questions = load_test_questions(recipe.prompts, recipe.evaluation.test_size, "prompts")
+    read = partial(load_test_questions, recipe.prompts, recipe.evaluation.test_size, "prompts")
+    questions, why = _reached(read, recipe.prompts.parts.values())
+    if questions is None:
+        return [("questions", why)]
     require_terms(recipe.reward, {prompt.domain for prompt in questions})
     check_columns(recipe.reward, questions)
     return [("questions", f"{len(questions)} test")]
@@ -228,7 +263,9 @@ def _prompts(recipe: RLRecipe | DPORecipe) -> Rows:
     from agapo.rewarding.start import check_columns
 
     assert recipe.data and recipe.reward
-    questions = load_questions(recipe.data, recipe.evaluation)
+    questions, why = _reached(partial(load_questions, recipe.data, recipe.evaluation), recipe.data.parts.values())
+    if questions is None:
+        return [("data", why)]
     require_terms(recipe.reward, {prompt.domain for prompt in (*questions.train, *questions.test)})
     check_columns(recipe.reward, (*questions.train, *questions.test))
     sizes = {"training": questions.train, "validation": questions.validation, "test": questions.test}

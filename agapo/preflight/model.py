@@ -14,7 +14,7 @@ from agapo.errors import UserError
 from agapo.evaluation.needle_prompts import check_needle
 from agapo.model.adapters import adapter_layout
 from agapo.model.gguf import is_gguf
-from agapo.model.loading import create_model, load_config, load_tokenizer
+from agapo.model.loading import create_model, load_config, load_tokenizer, use_template
 from agapo.model.memory import GIB, FineTuningSetup, Memory, training_memory
 from agapo.model.rope import extend_context
 from agapo.model.sizes import ModelSizes, config_sizes, published_sizes
@@ -51,9 +51,12 @@ def base_recipe(recipe: Recipe) -> Recipe:
 
 def base_tokenizer(base: Recipe) -> PreTrainedTokenizerBase | None:
     """Return the tokenizer of the model, None where it cannot be reached or is yet to be trained."""
-    if isinstance(base, SFTRecipe) and base.create:
-        return None if base.create.vocabulary else build_tokenizer()
     template = read_template(base.model.chat_template) if base.model.chat_template else ""
+    if isinstance(base, SFTRecipe) and base.create:
+        tokenizer = build_tokenizer()
+        if template:
+            use_template(tokenizer, template)
+        return None if base.create.vocabulary else tokenizer
     return _reached(lambda: load_tokenizer(str(base.model.path), template), base)[0]
 
 

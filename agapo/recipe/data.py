@@ -8,8 +8,8 @@ from agapo.recipe.section import AbsolutePath, Strict
 from agapo.schema import Mode
 
 
-class SourceConfig(Strict):
-    """One source of a mixture."""
+class SetConfig(Strict):
+    """One source whose test split is measured on (`evaluation.sets`)."""
 
     source: str
     """`package.module:function`, called as `function(split, **args)`; yields rows as dicts."""
@@ -17,6 +17,11 @@ class SourceConfig(Strict):
     """Keyword arguments of the source."""
     path: AbsolutePath | None = None
     """A local file or folder instead of the source's public data set; handed to the source as `path`."""
+
+
+class SourceConfig(SetConfig):
+    """One source of a mixture."""
+
     weight: float = Field(default=1.0, ge=0)
     """Its share of the rows, relative to the other sources'."""
 

@@ -3,11 +3,14 @@
 import re
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from agapo.recipe.data import SourceConfig
+from agapo.recipe.data import SetConfig
 from agapo.recipe.section import Strict
 from agapo.schema import MODES, Mode
+
+VALIDATION = "validation"
+"""What the validation questions are called in `answers.jsonl`, beside the sets."""
 
 
 class EvaluationConfig(Strict):
@@ -40,14 +43,23 @@ class RLEvaluationConfig(EvaluationConfig):
     """Before training, sample so many responses a validation question and report pass@k; 0 skips it."""
     keep: Literal["best", "last"] = "best"
     """Which weights are exported: the best on the validation questions, or the last."""
-    sets: dict[str, SourceConfig] = Field(default_factory=dict)
-    """More questions to measure on beside the validation questions, by name: the test splits of other sources, each up
-    to `test_size`, judged by the same rewards. They choose nothing, and what is asked in them is not trained on."""
+    sets: dict[str, SetConfig] = Field(default_factory=dict)
+    """More questions to measure on beside the validation questions (every `every` steps), by name: the test splits of
+    other sources, each up to `test_size`, judged by the same rewards. They choose nothing, and what is asked in them is
+    not trained on."""
 
     @field_validator("sets")
     @classmethod
-    def _names_of_their_own(cls, sets: dict[str, SourceConfig]) -> dict[str, SourceConfig]:
+    def _names_of_their_own(cls, sets: dict[str, SetConfig]) -> dict[str, SetConfig]:
         for name in sets:
             if name in (*MODES, "reward") or not re.fullmatch(r"[\w\-.]+", name):
                 raise ValueError(f"'{name}' cannot be a set's name: take letters, digits, '-', '_', and no mode's name")
+            if name in (VALIDATION, "test"):
+                raise ValueError(f"'{name}' cannot be a set's name: the recipe's own questions go by it; take another")
         return sets
+
+    @model_validator(mode="after")
+    def _sets_are_measured(self) -> "RLEvaluationConfig":
+        if self.sets and not self.every:
+            raise ValueError("sets: are measured every 'every' steps, and with 0 never; raise it or leave them out")
+        return self

@@ -52,7 +52,8 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
         identity="path start chat_template dtype", later="attention", free="gradient_checkpointing"
     ),
     model.RopeConfig: _keys(identity="type factor original_max_position_embeddings theta max_position_embeddings"),
-    data.SourceConfig: _keys(identity="source args path weight"),
+    data.SetConfig: _keys(identity="source args path"),
+    data.SourceConfig: _keys(identity="weight"),
     data.DataConfig: _keys(identity="source args path modes max_prompt_tokens overlong"),
     run.TrackingConfig: _keys(free="wandb project tensorboard samples_every rollout_rows"),
     run.CheckpointConfig: _keys(free="every keep background"),

@@ -2,11 +2,12 @@
 
 const COLORS = ["--blue", "--orange", "--green", "--red", "--violet", "--teal", "--grey"];
 const MIX_COLORS = ["--green", "--grey", "--red"];
-// Title, metrics (a * stands for any ending), and how: "mix" stacks shares.
+// Title, metrics (a * stands for anything), and how: "mix" stacks shares.
 const PANELS = [
   ["Loss", ["train/loss", "held_out/loss"]],
   ["Next-token accuracy", ["train/token_accuracy"]],
   ["Accuracy", ["reward/accuracy", "eval/reasoning*", "eval/non_reasoning*"]],
+  ["Accuracy on the other sets", ["eval/*/reasoning*", "eval/*/non_reasoning*"]],
   ["Reward", ["reward/mean", "eval/reward", "reward/errors"]],
   ["Groups sampled", ["group/all_correct", "group/mixed", "group/all_wrong"], "mix"],
   ["KL to the reference, nats a response", ["kl/sequence"]],
@@ -126,8 +127,8 @@ function stack(svg, series, x, y) {
 }
 
 function metricsOf(curves, patterns) {
-  const fits = (name, pattern) => (pattern.endsWith("*") ? name.startsWith(pattern.slice(0, -1)) : name === pattern);
-  return patterns.flatMap((pattern) => Object.keys(curves).filter((name) => fits(name, pattern)));
+  const regular = (pattern) => new RegExp(`^${pattern.replaceAll("*", ".*")}$`);
+  return patterns.flatMap((pattern) => Object.keys(curves).filter((name) => regular(pattern).test(name)));
 }
 
 const seriesOf = (curves, metric, color, label) => ({ metric, label, color, steps: curves[metric][0], values: curves[metric][1] });

@@ -3,14 +3,17 @@
 A line is a JSON object with `completion` (or `text`), the columns that the rewards read, and, where they matter,
 `prompt` (a text or a chat), `mode` (by default `reasoning` where there is a `</think>`), `domain` and `language`. Lines
 with the same `prompt_id` are one group, for the terms that judge groups. A run's `reward_errors.jsonl` and
-`rollouts.jsonl` can be given as they are: the columns of the latter are looked up in the recipe's data by prompt id.
+`rollouts.jsonl` or `answers.jsonl` can be given as they are: the columns of the latter two are looked up by prompt id,
+in the recipe's data or the set of `evaluation.sets` that an answer names.
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,11 @@ from rich.progress import track
 from rich.table import Table
 
 from agapo.chat import END_THINK
+from agapo.curation.prompts import as_mode
 from agapo.errors import UserError
-from agapo.evaluation.questions import load_questions, load_test_questions
-from agapo.recipe import DPORecipe, RLRecipe, SFTRecipe, load_recipe
+from agapo.evaluation.questions import load_questions, load_test_questions, read_set
+from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
+from agapo.recipe.evaluation import VALIDATION
 from agapo.recipe.read import recipe_stage
 from agapo.recipe.reward import RewardConfig, require_terms
 from agapo.rewarding.start import start_scorer
@@ -32,6 +37,10 @@ _ABOUT = ("completion", "text", "prompt", "prompt_id", "mode", "domain", "langua
 _OF_A_RUN = ("step", "reward", "correct", "reward_parts", "reward_error", "finish", "tokens", "weights_versions")
 """What a run writes beside the response; a reward sees none of it."""
 _SHOWN_ERRORS = 5
+Judged = RLRecipe | SFTRecipe | DPORecipe | EvalRecipe
+"""The recipes that have rewards."""
+Asked = Mapping[tuple[str, str], Prompt]
+"""The prompts of a recipe: by the set that they are asked in ('' for the data's own) and their id."""
 
 
 def score_file(path: Path, overrides: list[str], responses: Path | None, out: Path | None = None) -> None:
@@ -39,16 +48,17 @@ def score_file(path: Path, overrides: list[str], responses: Path | None, out: Pa
 
     Raises UserError where every response met an error.
     """
-    recipe = load_recipe({"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe}[recipe_stage(path)], path, overrides)
-    assert isinstance(recipe, RLRecipe | SFTRecipe | DPORecipe)
+    kind = {"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe, "eval": EvalRecipe}[recipe_stage(path)]
+    recipe = load_recipe(kind, path, overrides)
+    assert isinstance(recipe, Judged)
     if responses is None:
         raise UserError("--responses: is required: a file of JSON lines with 'completion' and the reward's columns")
     if recipe.reward is None:
         raise UserError(f"{path}: has no 'reward' to try")
-    groups = read_groups(responses, cache(partial(_prompts, recipe)))
+    groups, numbers = as_groups(read_rows(responses), recipe)
     judged = judge(recipe.reward, groups)
     if out:
-        write_text_atomic(out, "".join(map(json_line, score_rows(judged))))
+        write_text_atomic(out, "".join(map(json_line, score_rows(judged, numbers))))
     _print_scores([term.name for term in recipe.reward.terms], judged)
     errors = Counter(response.reward_error for group in judged for response in group.responses)
     if None not in errors:
@@ -67,26 +77,34 @@ def judge(reward: RewardConfig, groups: Sequence[Group]) -> list[Group]:
         scorer.close()
 
 
-def score_rows(judged: Sequence[Group]) -> list[dict[str, Any]]:
-    """Return a row a response: `completion`, `reward`, `correct`, `reward_parts`, `reward_error`."""
-    return [_row(response) for group in judged for response in group.responses]
+def score_rows(judged: Sequence[Group], numbers: Sequence[int]) -> list[dict[str, Any]]:
+    """Return a row a response, in the order of their `numbers`: `completion`, and what was found of it.
+
+    That is `reward`, `correct`, `reward_parts`, `reward_error`.
+    """
+    rows = [_row(response) for group in judged for response in group.responses]
+    return [row for _, row in sorted(zip(numbers, rows, strict=True), key=itemgetter(0))]
 
 
-def _prompts(recipe: RLRecipe | SFTRecipe | DPORecipe) -> Mapping[str, Prompt]:
-    """Return every prompt of a recipe's data, by its id."""
-    if isinstance(recipe, SFTRecipe):
+def _prompts(recipe: Judged) -> Asked:
+    """Return every prompt of a recipe's data and of its sets."""
+    if isinstance(recipe, SFTRecipe | EvalRecipe):
         own = recipe.prompts
         asked = load_test_questions(own, recipe.evaluation.test_size, "prompts") if own else []
     else:
         found = load_questions(recipe.data, recipe.evaluation) if recipe.data else None
         asked = [*found.train, *found.validation, *found.test] if found else []
-    return {prompt.id: prompt for prompt in asked}
+    known = {("", prompt.id): prompt for prompt in asked}
+    if isinstance(recipe, RLRecipe):
+        sets = {name: read_set(recipe, name) for name in recipe.evaluation.sets}
+        known |= {(name, prompt.id): prompt for name, prompts in sets.items() for prompt in prompts}
+    return known
 
 
-def read_groups(path: Path, prompts: Callable[[], Mapping[str, Prompt]]) -> list[Group]:
-    """Return the responses of a JSON-lines file. Raises UserError naming the line that cannot be read.
+def read_rows(path: Path) -> Iterator[tuple[int, str, Any]]:
+    """Yield number, place and value of each line of a JSON-lines file.
 
-    `prompts`: those of the recipe's data by id, for the lines of a run's `rollouts.jsonl`.
+    Raises UserError, naming the line, where one cannot be read.
     """
     if not path.is_file():
         raise UserError(f"--responses: {path}: no such file")
@@ -94,19 +112,44 @@ def read_groups(path: Path, prompts: Callable[[], Mapping[str, Prompt]]) -> list
         numbered = [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
         raise UserError(f"--responses: {path}: is empty")
-    rows = ((number, f"{path}:{number}", _parsed(line, f"{path}:{number}")) for number, line in numbered)
-    return as_groups(rows, prompts)
+    for number, line in numbered:
+        yield number, f"{path}:{number}", _parsed(line, f"{path}:{number}")
 
 
-def as_groups(rows: Iterable[tuple[int, str, Any]], prompts: Callable[[], Mapping[str, Prompt]] = dict) -> list[Group]:
-    """Return the responses of rows, each with its number and its place (for errors), as groups by `prompt_id`."""
-    found: dict[str, Group] = {}
+def as_groups(rows: Iterable[tuple[int, str, Any]], recipe: Judged) -> tuple[list[Group], list[int]]:
+    """Return the responses of rows, each with its number and its place (for errors), as groups by `prompt_id`.
+
+    And the row's number of each response, group after group. `recipe`: whose prompts the lines of a run's
+    `rollouts.jsonl` and `answers.jsonl` are looked up in. Raises UserError.
+    """
+    prompts = cache(partial(_prompts, recipe))
+    found: dict[str, list[tuple[int, Group]]] = {}
     for number, place, row in rows:
         group = _group(row, place, number, prompts)
-        known = found.setdefault(group.prompt.id, group)
-        if known is not group:
-            found[group.prompt.id] = Group(known.prompt, (), known.responses + group.responses)
-    return list(found.values())
+        members = found.setdefault(group.prompt.id, [])
+        members.append((number, group))
+        _require_same(members[0][1].prompt, group.prompt, place, members[0][0])
+    groups = [
+        Group(members[0][1].prompt, (), tuple(chain.from_iterable(group.responses for _, group in members)))
+        for members in found.values()
+    ]
+    return groups, [number for members in found.values() for number, _ in members]
+
+
+def _require_same(first: Prompt, other: Prompt, place: str, number: int) -> None:
+    """Raise UserError where rows of one `prompt_id` are not of one prompt: a group is judged by its columns."""
+    if first is other:
+        return
+    one, two = (
+        {"prompt": item.messages, "domain": item.domain, "language": item.language, **item.columns}
+        for item in (first, other)
+    )
+    # Rows from Python may have arrays, which have no one truth.
+    if differing := [name for name in one | two if repr(one.get(name)) != repr(two.get(name))]:
+        raise UserError(
+            f"{place}: column '{differing[0]}' is another than in row {number}, which has the same prompt_id; give "
+            "different prompts ids of their own"
+        )
 
 
 def _parsed(line: str, place: str) -> Any:
@@ -116,7 +159,7 @@ def _parsed(line: str, place: str) -> Any:
         raise UserError(f"{place}: not JSON ({error})") from None
 
 
-def _group(row: Any, place: str, number: int, prompts: Callable[[], Mapping[str, Prompt]]) -> Group:
+def _group(row: Any, place: str, number: int, prompts: Callable[[], Asked]) -> Group:
     if not isinstance(row, Mapping):
         raise UserError(f"{place}: should be an object with 'completion' and the reward's columns")
     completion = row.get("completion", row.get("text"))
@@ -130,21 +173,26 @@ def _group(row: Any, place: str, number: int, prompts: Callable[[], Mapping[str,
     inner = row.get("columns") if isinstance(row.get("columns"), dict) else {}
     columns = {name: value for name, value in row.items() if name not in (*_ABOUT, *_OF_A_RUN)} | (inner or {})
     about = {name: row[name] for name in ("mode", "domain", "language") if row.get(name)}
-    about.setdefault("mode", "reasoning" if END_THINK in completion else "non_reasoning")
-    name = f"{row.get('prompt_id', f'line {number}')} {about.get('mode', '')}"
+    about["mode"] = as_mode(about.get("mode", "reasoning" if END_THINK in completion else "non_reasoning"), place)
+    name = f"{row.get('prompt_id', f'line {number}')} {about['mode']}"
     return Group(Prompt(name, tuple(messages), columns=columns, **about), (), (response,))
 
 
-def _sampled_prompt(row: Mapping[str, Any], place: str, prompts: Mapping[str, Prompt]) -> Prompt:
-    """Return the prompt of a line of `rollouts.jsonl`, which has its id alone; it is asked anew at each step."""
-    known = prompts.get(row.get("prompt_id", ""))
+def _sampled_prompt(row: Mapping[str, Any], place: str, prompts: Asked) -> Prompt:
+    """Return the prompt of a line of `rollouts.jsonl` or `answers.jsonl`, which has its id alone.
+
+    It is asked anew at each step, and, by an evaluation, in each set.
+    """
+    asked_in = row.get("set", VALIDATION)
+    known = prompts.get(("" if asked_in == VALIDATION else asked_in, row.get("prompt_id", "")))
     if known is None:
+        where = "the recipe's data" if asked_in == VALIDATION else f"evaluation.sets.{asked_in} of the recipe"
         raise UserError(
-            f"{place}: the prompt '{row.get('prompt_id')}' is not in the recipe's data; score a run's rollouts with "
-            "the run's own recipe (recipe.yaml in its folder)"
+            f"{place}: the prompt '{row.get('prompt_id')}' is not in {where}; score a run's responses with the run's "
+            "own recipe (recipe.yaml in its folder)"
         )
-    name = f"{known.id} {row.get('mode')} {row.get('step')} {row.get('visit')}"
-    return replace(known, id=name, mode=row.get("mode", known.mode))
+    name = " ".join(str(row.get(part)) for part in ("set", "prompt_id", "mode", "step", "visit"))
+    return replace(known, id=name, mode=as_mode(row.get("mode", known.mode), place))
 
 
 def _row(response: Response) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from agapo.preflight import machine
 from agapo.preflight.check import check_recipe
 from agapo.preflight.machine import machine_warnings
 from agapo.recipe import RLRecipe, SFTRecipe, load_recipe
+from agapo.resolve import resolve
 from agapo.stages.curate import run_curate
 from agapo.stages.pasted import only_source
 from tests.builders import tiny_exaone
@@ -45,6 +46,53 @@ def test_a_model_folder_that_is_not_there(stage: str, tmp_path: Path) -> None:
     missing = [f"model.path={tmp_path / 'nowhere'}", "model.start=null"]
     with pytest.raises(UserError, match="nowhere: no such folder"):
         check_recipe(TINY[stage], missing, schema_only=False)
+
+
+NO_SET = "evaluation.sets={mine: {source: 'data.files:prompts', path: /nope}}"
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("model.chat_template=/nope.jinja", r"model\.chat_template: cannot read /nope\.jinja"),
+        ("model.chat_template=LICENSE.jinja", r"model\.chat_template: cannot be rendered"),
+        (NO_SET, "/nope"),
+        (
+            "reward.terms.0.function=tests.fakes.raises_on_import:score",
+            r"raises_on_import\.py:3: ZeroDivisionError: mi",
+        ),
+    ],
+)
+def test_files_that_are_not_there_or_not_right(override: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "LICENSE.jinja").write_text("{{ nothing.at.all }}")
+    override = override.replace("LICENSE", str(tmp_path / "LICENSE"))
+    with pytest.raises(UserError, match=says):
+        check_recipe(TINY["rl"], [override], schema_only=False)
+
+
+def test_questions_of_an_evaluation_that_are_not_there(model: Path) -> None:
+    given = [f"model.path={model}", "prompts={source: 'data.files:prompts', path: /nope}"]
+    with pytest.raises(UserError, match="/nope"):
+        check_recipe(TINY["eval"], given, schema_only=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def score(:", r"mine_0\.py:1: SyntaxError: "),
+        ("import nowhere", r"mine_1\.py:1: No module named 'nowhere'"),
+        ("x = 1\nscore = nothing", r"mine_2\.py:2: NameError: name 'nothing' is not defined$"),
+    ],
+)
+def test_a_reward_with_a_mistake_is_told_in_a_line(
+    text: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = says.split("\\")[0]
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=says) as caught:
+        resolve(f"{name}:score", key="reward.terms.0.function")
+    assert "\n" not in str(caught.value)
 
 
 def test_of_two_starts_the_path_wins(model: Path) -> None:

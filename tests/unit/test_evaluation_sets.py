@@ -43,10 +43,23 @@ def test_each_set_is_read_up_to_the_size_and_checked(tmp_path: Path) -> None:
         load_sets(recipe(tmp_path, none=given | {"args": {"size": 0}}), render, config)
 
 
-@pytest.mark.parametrize("name", ["reasoning", "reward", "a/b"])
+@pytest.mark.parametrize("name", ["reasoning", "reward", "a/b", "validation", "test"])
 def test_names_of_figures_are_no_names_of_sets(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"evaluation\.sets: '{name}' cannot be a set's name"):
         recipe(tmp_path, **{name: {"source": "tests.fakes.questions:prompts"}})
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("evaluation.every=0", r"evaluation: sets: are measured every 'every' steps, and with 0 never; raise it or"),
+        ("evaluation.sets.one.weight=2", r"evaluation\.sets\.one\.weight: unknown key"),
+    ],
+)
+def test_what_would_do_nothing_is_refused(override: str, says: str, tmp_path: Path) -> None:
+    recipe(tmp_path, one={"source": "tests.fakes.questions:prompts"})
+    with pytest.raises(UserError, match=says):
+        load_recipe(RLRecipe, tmp_path / "mine.yaml", [override])
 
 
 def test_what_is_asked_in_a_set_is_not_trained_on() -> None:

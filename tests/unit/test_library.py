@@ -65,14 +65,39 @@ def test_a_recipe_is_of_its_stages_class(tmp_path: Path) -> None:
 
 
 def test_rewards_by_name_and_rows_scored() -> None:
-    rows = [{"completion": f"\\boxed{{{number}}}", "answer": "42"} for number in (42, 41)]
+    asked = zip("aba", (42, 41, 7), ("42", "42", "42"), strict=True)
+    rows = [{"prompt_id": name, "completion": f"\\boxed{{{said}}}", "answer": answer} for name, said, answer in asked]
     scored = agapo.score("recipes/rl/tiny.yaml", rows, "reward.workers=1")
-    assert [(row["reward"], row["correct"]) for row in scored] == [(1.0, True), (0.0, False)]
+    assert [(row["reward"], row["correct"]) for row in scored] == [(1.0, True), (0.0, False), (0.0, False)]
+    assert [row["completion"] for row in scored] == [row["completion"] for row in rows]
     found = agapo.reward("rewards.math_answer:score")
     texts = [row["completion"] for row in rows]
-    assert found(prompts=["?"] * 2, completions=texts, answer=["42"] * 2, mode=["non_reasoning"] * 2) == [1.0, 0.0]
+    assert found(prompts=["?"] * 3, completions=texts, answer=["42"] * 3, mode=["non_reasoning"] * 3) == [1.0, 0.0, 0.0]
     with pytest.raises(UserError, match=r"rows: row 1: column 'completion' should be text; columns here: answer"):
         agapo.score("recipes/rl/tiny.yaml", [{"answer": "42"}])
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"id": "q"}, r"prompts: two different questions have the id 'q'"),
+        (
+            {"mode": "thinking"},
+            r"prompts: row 2: column 'mode' is 'thinking'; should be 'reasoning' or 'non_reasoning'",
+        ),
+    ],
+)
+def test_questions_to_sample_are_checked_before_anything_is_loaded(row: dict[str, Any], says: str) -> None:
+    asked = [{"id": "q", "messages": [{"role": "user", "content": "1+1"}], "mode": "reasoning"}]
+    asked.append({"messages": [{"role": "user", "content": "7+7"}], **row})
+    with pytest.raises(UserError, match=says):
+        agapo.sample("recipes/rl/tiny.yaml", prompts=asked, model="no/model")
+
+
+def test_a_given_model_is_sampled_in_the_recipes_chat_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agapo.library.start_forks", lambda *_, **__: None)
+    with pytest.raises(UserError, match=r"model\.chat_template: cannot read /nope\.jinja"):
+        agapo.sample("recipes/rl/tiny.yaml", "model.chat_template=/nope.jinja", model="no/model")
 
 
 class TestHooks:

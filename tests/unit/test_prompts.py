@@ -1,6 +1,7 @@
 """Data sources: checked row by row, split without overlap, dealt out in a repeatable order."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 
 from agapo.curation.prompts import PromptStream, hold_out, read_prompts, require_own_ids
 from agapo.errors import UserError
+from agapo.evaluation.rendering import make_renderer
+from agapo.model.tokenizer import build_tokenizer
 from agapo.schema import Prompt
 
 
@@ -98,3 +101,17 @@ def test_the_readme_example_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     test = read_prompts(source(names["prompts"], monkeypatch), "test", {}, None)
     assert hold_out(train, test, 128)[2] == 0
     assert names["score"]([None] * 2, ["it is 8", "9"], answer=["8", "8"]) == [1.0, 0.0]
+
+
+def test_questions_of_one_id_are_rendered_each_by_itself() -> None:
+    """As those of two `evaluation.sets` may be; tools are part of what is rendered."""
+    render = make_renderer(build_tokenizer())
+    tool = {"type": "function", "function": {"name": "add", "parameters": {}}}
+    asked = [
+        Prompt("q", ({"role": "user", "content": "1+1"},)),
+        Prompt("q", ({"role": "user", "content": "7+7"},)),
+        Prompt("q", ({"role": "user", "content": "7+7"},), columns={"tools": [tool]}),
+        Prompt("q", ({"role": "user", "content": "7+7"},), mode="non_reasoning"),
+    ]
+    assert len({render(prompt) for prompt in asked}) == 4
+    assert render(asked[0]) is render(replace(asked[0], id="another"))

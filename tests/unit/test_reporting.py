@@ -33,6 +33,7 @@ def make_run(run: Path, steps: int = 6, prompts: int = 2, group: int = 4, text: 
     (run / "recipe.yaml").write_text(yaml.safe_dump({**content, "reward": {"terms": terms}, **recipe}))
     metrics = [
         {"step": step, "reward/mean": step / 7, "kl/sequence": 0.1 * step**2, "odd/one": -step, "time/step": 1 / step}
+        | {"eval/mine/reasoning": step / 9}
         for step in range(1, steps + 1)
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metrics) + '{"step": 7, "torn')
@@ -134,7 +135,7 @@ def test_in_a_browser_the_page_shows_the_numbers_and_the_last_step(tmp_path: Pat
     shown = opened(report_run(run))
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[5])
     values = dict(re.findall(r'data-metric="([\w/]+)" data-value="([^"]+)"', shown))
-    for metric in ("reward/mean", "kl/sequence", "time/step"):
+    for metric in ("reward/mean", "kl/sequence", "time/step", "eval/mine/reasoning"):
         assert float(values[metric]) == last[metric]
     assert "not finished" not in shown, "that is the header's"
     assert "8 responses in 2 groups" in shown

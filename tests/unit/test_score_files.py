@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+import agapo
 from agapo.errors import UserError
 from agapo.recipe import RLRecipe, load_recipe
 from agapo.schema import Group, Prompt
-from agapo.stages.score import score_file
+from agapo.stages.score import as_groups, score_file
 from agapo.tracking import MetricsLogger, RunDirectory
 from data.arithmetic import prompts
 from tests.builders import response
@@ -24,6 +25,15 @@ reward:
   workers: 1
   terms: [{name: answer, function: "rewards.math_answer:score"}]
 tracking: {wandb: disabled}
+"""
+
+OF_AN_EVALUATION = """
+stage: eval
+model: {path: nowhere}
+prompts: {source: "data.arithmetic:prompts"}
+reward:
+  workers: 1
+  terms: [{name: answer, function: "rewards.math_answer:score"}]
 """
 
 
@@ -71,3 +81,44 @@ def test_errors_alone_are_no_success(recipe: Path, tmp_path: Path, capsys: pytes
     with pytest.raises(UserError, match=r"every response met an error; .*answer"):
         score_file(recipe, [], tmp_path / "bare.jsonl")
     assert "errors: 2" in capsys.readouterr().out
+
+
+def test_scores_come_in_the_order_of_the_lines(recipe: Path, tmp_path: Path) -> None:
+    said = [("a", "1"), ("b", "5"), ("a", "2"), ("b", "6"), ("a", "1")]
+    answers = {"a": "1", "b": "6"}
+    rows = [{"prompt_id": name, "completion": rf"\boxed{{{text}}}", "answer": answers[name]} for name, text in said]
+    (tmp_path / "given.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    recipe.write_text(OF_AN_EVALUATION)
+    score_file(recipe, [], tmp_path / "given.jsonl", tmp_path / "out.jsonl")
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").open()]
+    assert [row["completion"] for row in found] == [row["completion"] for row in rows]
+    assert [row["reward"] for row in found] == [1.0, 0.0, 0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"answer": "2"}, r"rows: row 2: column 'answer' is another than in row 1, which has the same prompt_id; give"),
+        ({"prompt": "1+1"}, r"rows: row 2: column 'prompt' is another than in row 1"),
+        ({"mode": "thinking"}, r"rows: row 2: column 'mode' is 'thinking'; should be 'reasoning' or 'non_reasoning'"),
+    ],
+)
+def test_rows_that_cannot_be_judged_together_are_refused(recipe: Path, other: dict[str, Any], says: str) -> None:
+    row = {"prompt_id": "a", "completion": "1", "answer": "1"}
+    with pytest.raises(UserError, match=says):
+        agapo.score(recipe, [row, row | other])
+
+
+def test_answers_to_a_set_are_judged_by_its_rows(recipe: Path, tmp_path: Path) -> None:
+    """The set's row has an id of the data's, and another answer."""
+    mine = next(iter(prompts("test", size=40)))
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/test.jsonl").write_text(json.dumps(mine | {"answer": "7"}))
+    sets = f"evaluation.sets={{one: {{source: 'data.files:prompts', path: {tmp_path / 'set'}}}}}"
+    asked = {"prompt_id": mine["id"], "step": 0, "mode": "non_reasoning", "text": "7", "weights_versions": [0]}
+    rows = [(number, f"row {number}", asked | {"set": name}) for number, name in enumerate(["validation", "one"])]
+    groups, numbers = as_groups(rows, load_recipe(RLRecipe, recipe, [sets]))
+    assert [group.prompt.columns["answer"] for group in groups] == [mine["answer"], "7"]
+    assert numbers == [0, 1]
+    with pytest.raises(UserError, match=r"row 1: the prompt '.*' is not in evaluation\.sets\.one of the recipe"):
+        as_groups(rows, load_recipe(RLRecipe, recipe))

@@ -29,6 +29,7 @@ from agapo.learner.rl.batching import Example, examples_of, with_reference
 from agapo.learner.rl.group import LearnerGroup
 from agapo.learner.rl.settings import learning_rate_at
 from agapo.recipe import RLRecipe
+from agapo.recipe.evaluation import VALIDATION
 from agapo.rollouts.pool import RolloutPool
 from agapo.schema import Batch, Group, Prompt
 from agapo.stages.rl.clipping import ClipWatch
@@ -270,7 +271,7 @@ class RLLoop:
         metrics = {f"eval/{mode}": value for mode, value in found.accuracy.items()} | {"eval/reward": reward}
         for name, other in others.items():
             metrics |= {f"eval/{name}/{mode}": value for mode, value in other.accuracy.items()}
-        for name, one in {"validation": found, **others}.items():
+        for name, one in {VALIDATION: found, **others}.items():
             self.logger.log_answers(step, name, one.groups)
         ended = time.monotonic()
         self.timeline.add((DRIVER, 0), "evaluate", started, ended)

@@ -40,7 +40,12 @@ def starting_model(recipe: Recipe, *, green: bool = True) -> str:
     Raises UserError where that run fails, was made by another version of its recipe, or, if `green`, has a needle
     test that should be green and is not; or where there is no finished run to start from.
     """
-    model, template = _starting_model(recipe, green=green), recipe.model.chat_template
+    return with_chat_template(recipe, _starting_model(recipe, green=green))
+
+
+def with_chat_template(recipe: Recipe, model: str) -> str:
+    """Return a folder with the model and the recipe's `model.chat_template`; the model itself where there is none."""
+    template = recipe.model.chat_template
     return with_template(model, template, recipe.run.output / "templated") if template else model
 
 
