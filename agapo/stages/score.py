@@ -4,7 +4,7 @@ A line is a JSON object with `completion` (or `text`), the columns that the rewa
 `prompt` (a text or a chat), `mode` (by default `reasoning` where there is a `</think>`), `domain` and `language`. Lines
 with the same `prompt_id` are one group, for the terms that judge groups. A run's `reward_errors.jsonl` and
 `rollouts.jsonl` or `answers.jsonl` can be given as they are: the columns of the latter two are looked up by prompt id,
-in the recipe's data or the set of `evaluation.sets` that an answer names.
+in the recipe's data, or where an answer names one, in that part of `evaluation.sets`.
 """
 
 import json
