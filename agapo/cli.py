@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,9 +17,6 @@ from agapo.built_in import find_recipe
 from agapo.errors import Interrupted, UserError
 from agapo.forking.driver import start_forks
 from agapo.signals import Stopped, exit_status, handled_by, stop_at_once
-
-if TYPE_CHECKING:
-    from agapo.recipe import Recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,7 +47,7 @@ def sft(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import SFTRecipe, load_recipe
 
     loaded = load_recipe(SFTRecipe, recipe, overrides)
-    _say_loading(loaded)
+    _say_loading(f"{loaded.stage}: {loaded.run.name}")
     start_forks(loaded.cluster.address)
     from agapo.stages.sft.run import run_sft
 
@@ -63,7 +60,7 @@ def rl(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import RLRecipe, load_recipe
 
     loaded = load_recipe(RLRecipe, recipe, overrides)
-    _say_loading(loaded)
+    _say_loading(f"{loaded.stage}: {loaded.run.name}")
     start_forks(loaded.cluster.address, trainers=False)
     from agapo.stages.rl.run import run_rl
 
@@ -76,7 +73,7 @@ def dpo(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import DPORecipe, load_recipe
 
     loaded = load_recipe(DPORecipe, recipe, overrides)
-    _say_loading(loaded)
+    _say_loading(f"{loaded.stage}: {loaded.run.name}")
     start_forks(loaded.cluster.address)
     from agapo.stages.dpo.run import run_dpo
 
@@ -96,7 +93,7 @@ def pairs(
     from agapo.recipe import DPORecipe, load_recipe
 
     loaded = load_recipe(DPORecipe, recipe, overrides)
-    _say_loading(loaded)
+    _say_loading(f"{loaded.stage}: {loaded.run.name}")
     start_forks(loaded.cluster.address)
     from agapo.stages.dpo.run import run_pairs
 
@@ -109,7 +106,7 @@ def evaluate(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import EvalRecipe, load_recipe
 
     loaded = load_recipe(EvalRecipe, recipe, overrides)
-    _say_loading(loaded)
+    _say_loading(f"{loaded.stage}: {loaded.run.name}")
     start_forks(loaded.cluster.address, trainers=False)
     from agapo.stages.eval.run import run_eval
 
@@ -139,7 +136,7 @@ def plan(
     response_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of a response, on average.")] = None,
 ) -> None:
     """Plan a recipe on a described cluster: memory, places, time, and the least that would do."""
-    print(f"plan: {recipe} on {cluster}; loading PyTorch and what goes with it", flush=True)
+    _say_loading(f"plan: {recipe} on {cluster}")
     from agapo.preflight.planning.plan import plan_recipe
 
     plan_recipe(recipe, overrides or [], cluster, prompt_tokens=prompt_tokens, response_tokens=response_tokens)
@@ -172,7 +169,7 @@ def export(
     private: Annotated[bool, typer.Option("--private", help="Make the hub's repository a private one.")] = False,
 ) -> None:
     """Export the model of a run's checkpoint, finished or not, for transformers and vLLM; also to the hub."""
-    print(f"export: {run}; loading PyTorch and what goes with it", flush=True)
+    _say_loading(f"export: {run}")
     from agapo.stages.export import export_model
 
     export_model(run, step, out, push, private=private)
@@ -215,7 +212,7 @@ def curate(
     from agapo.recipe import SFTRecipe, load_recipe
 
     loaded = load_recipe(SFTRecipe, recipe, overrides)
-    _say_loading(loaded)
+    _say_loading(f"{loaded.stage}: {loaded.run.name}")
     from agapo.stages.curate import run_curate
 
     run_curate(loaded, explain=explain, out=out, samples=samples)
@@ -233,7 +230,7 @@ def filter_prompts(
     from agapo.recipe import RLRecipe, load_recipe
 
     loaded = load_recipe(RLRecipe, recipe, overrides)
-    _say_loading(loaded)
+    _say_loading(f"{loaded.stage}: {loaded.run.name}")
     start_forks(loaded.cluster.address, trainers=False)
     from agapo.stages.filter import run_filter
 
@@ -284,9 +281,9 @@ def main() -> None:
         _say_stopped("stopped; the same command goes on from what is saved")
 
 
-def _say_loading(recipe: "Recipe") -> None:
+def _say_loading(begun: str) -> None:
     """Say what is begun: what comes next, the imports, takes up to ten seconds, and more on busy cores."""
-    print(f"{recipe.stage}: {recipe.run.name}; loading PyTorch and what goes with it", flush=True)
+    print(f"{begun}; loading PyTorch and what goes with it", flush=True)
 
 
 def _say_stopped(text: str) -> None:

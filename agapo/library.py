@@ -14,15 +14,13 @@ from typing import Any
 from agapo.built_in import find_recipe
 from agapo.errors import UserError
 from agapo.forking.driver import start_forks
-from agapo.recipe import DPORecipe, EvalRecipe, Recipe, RLRecipe, SFTRecipe
+from agapo.recipe import STAGES, DPORecipe, Recipe, RLRecipe, SFTRecipe
 from agapo.recipe import load_recipe as load
 from agapo.recipe.read import recipe_stage
 from agapo.resolve import resolve
 from agapo.schema import Group, Mode, Prompt
 from agapo.tracking.files import read_json
 from agapo.tracking.hooks import Hook, calling
-
-KINDS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe, "eval": EvalRecipe}
 
 
 def load_recipe(path: Path | str, *overrides: str) -> Recipe:
@@ -31,7 +29,7 @@ def load_recipe(path: Path | str, *overrides: str) -> Recipe:
     Raises UserError, one line a mistake, each naming file and key.
     """
     file = find_recipe(Path(path))
-    return load(KINDS[recipe_stage(file)], file, list(overrides))
+    return load(STAGES[recipe_stage(file)], file, list(overrides))
 
 
 def run(path: Path | str, *overrides: str, on_step: Hook | None = None) -> dict[str, Any]:
@@ -81,7 +79,7 @@ def sample(
         raise UserError(f"{path}: stage: is '{recipe.stage}'; sampling wants a recipe of 'rl'")
     given = None if prompts is None else _given(prompts)
     start_forks(recipe.cluster.address, trainers=False)
-    from agapo.cluster import in_cluster, require_gpus
+    from agapo.cluster import in_cluster
     from agapo.evaluation.rendering import make_renderer
     from agapo.model.loading import load_tokenizer
     from agapo.rewarding.start import start_scorer
@@ -90,7 +88,7 @@ def sample(
     from agapo.stages.running.interrupt import StopRequest
     from agapo.stages.running.modes import fit_modes
     from agapo.stages.running.start import starting_model, with_chat_template
-    from agapo.stages.running.system import sampling_params, start_rollouts
+    from agapo.stages.running.system import require_actors_gpus, sampling_params, start_rollouts
 
     folder = with_chat_template(recipe, model) if model else starting_model(recipe)
     tokenizer = load_tokenizer(folder)
@@ -100,8 +98,7 @@ def sample(
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         stack.enter_context(in_cluster(recipe.cluster.address))
-        gpus = recipe.rollout.actors * recipe.rollout.gpus_per_actor
-        require_gpus(gpus, "rollout.actors × gpus_per_actor", recipe.cluster.address)
+        require_actors_gpus(recipe.rollout, recipe.cluster.address)
         scorer = start_scorer(recipe.reward)
         stack.callback(scorer.close)
         pool = start_rollouts(recipe.model, folder, recipe.rollout, stop)

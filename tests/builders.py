@@ -1,6 +1,7 @@
 """Small models and records that several tests share. Everything here is cheap and the same on every run."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from transformers import (
 from agapo.learner.rl.batching import Example
 from agapo.model.loading import create_model
 from agapo.model.tokenizer import build_tokenizer
+from agapo.model.weights import trained_parameters
 from agapo.schema import Finish, Group, Prompt, Response, Segment
 
 # Matrices this small lose by a second thread, and on a busy machine they lose a lot.
@@ -64,6 +66,15 @@ def tiny_qwen(seed: int = 0, *, head_dim: int = 8, **changes: object) -> Qwen3Fo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Qwen3ForCausalLM(config)
+
+
+def stirred(model: Any, seed: int = 0) -> Any:
+    """Let a model's adapters, or whatever of it is trained, do something; return it. The same for the same seed."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        for parameter in trained_parameters(model).values():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
 
 
 def tiny_gpt2(seed: int = 0, dropout: float = 0.0) -> GPT2LMHeadModel:

@@ -7,7 +7,6 @@ transformers puts PEFT's layers into the model itself, so that its parameters ke
 [outputs, rank]. Only these are trained, and so only these travel (`weights.py`). A folder is as PEFT writes it.
 """
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -22,10 +21,11 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from agapo.errors import UserError, first_line
+from agapo.model.cached import made_once
 from agapo.model.loading import export_hf, load_model, load_tokenizer, local_files, replace_folder
 from agapo.model.quantized import restored, restored_place
 from agapo.model.weights import WeightLayout, trained_parameters, weight_layout
-from agapo.recipe.lora import LoRAConfig
+from agapo.recipe.lora import LoRAConfig, quantizes
 from agapo.recipe.model import ModelConfig
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -145,11 +145,11 @@ def module_of(name: str) -> str:
 # --- merging ---
 
 
-def adapted_start(base: str, own: ModelConfig, lora: LoRAConfig) -> PreTrainedModel:
-    """Return the model that adapters were trained beside, in the recipe's type: with `lora.quantize`, as rounded."""
-    if lora.quantize:
-        return restored(load_model(base, dtype=own.dtype, rope=own.rope_fields, quantized=True))
-    return load_model(base, dtype=own.dtype, rope=own.rope_fields)
+def trained_start(base: str, own: ModelConfig, lora: LoRAConfig | None) -> PreTrainedModel:
+    """Return the model that training began with, in the recipe's type: with `lora.quantize`, as rounded."""
+    rounded = quantizes(lora)
+    model = load_model(base, dtype=own.dtype, rope=own.rope_fields, quantized=rounded)
+    return restored(model) if rounded else model
 
 
 def adapted_folder(base: str, dtype: str, lora: LoRAConfig) -> str:
@@ -157,22 +157,20 @@ def adapted_folder(base: str, dtype: str, lora: LoRAConfig) -> str:
 
     With `lora.quantize` it is made once a version of the base's files, in the user's cache, as large as the model.
     """
-    if not lora.quantize:
+    if not quantizes(lora):
         return base
     folder = restored_place(local_files(base), dtype)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # A host's actors all want it: one makes it, the others wait.
-    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.is_dir():
-            export_hf(restored(load_model(base, dtype=dtype, quantized=True)), load_tokenizer(base), folder)
-    return str(folder)
+
+    def make() -> None:
+        export_hf(restored(load_model(base, dtype=dtype, quantized=True)), load_tokenizer(base), folder)
+
+    return str(made_once(folder, make))
 
 
 def merged_model(base: str, folder: Path, own: ModelConfig, lora: LoRAConfig) -> PreTrainedModel:
     """Return the model that the adapters of a folder were trained beside, with them merged into its weights."""
     config = json.loads((folder / CONFIG).read_text())
-    model = adapted_start(base, own, lora)
+    model = trained_start(base, own, lora)
     merge(model, read_adapter(folder), config["lora_alpha"] / config["r"])
     return model
 

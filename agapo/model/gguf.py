@@ -3,9 +3,6 @@
 Unpacked once, since a run loads its model in several processes, and vLLM takes folders.
 """
 
-import os
-from collections.abc import Iterable
-from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from agapo.errors import UserError, first_line
+from agapo.model.cached import cached_place
 
 
 def is_gguf(path: str | Path) -> bool:
@@ -30,13 +28,6 @@ def unpacked_place(path: str | Path) -> Path:
     if not file.is_file():
         raise UserError(f"model.path: {path}: no such file; give a GGUF file, a folder or a hub name")
     return cached_place("gguf", file.stem, [file])
-
-
-def cached_place(kind: str, name: str, files: Iterable[Path]) -> Path:
-    """Return where what is made of these files goes: in the user's cache, a folder a version of them."""
-    marks = [f"{file.resolve()}|{file.stat().st_size}|{file.stat().st_mtime_ns}" for file in files]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "agapo" / kind / f"{name}-{sha256(' '.join(marks).encode()).hexdigest()[:12]}"
 
 
 def read_gguf(path: str | Path) -> tuple[Any, Any]:

@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from agapo.errors import UserError, first_line
 from agapo.hub import missing_way
+from agapo.model.cached import made_once
 from agapo.model.gguf import is_gguf, read_gguf, unpacked_place
 from agapo.model.quantized import compute_alike, quantization
 from agapo.model.rope import extend_context
@@ -264,10 +265,7 @@ def model_folder(path: str | Path) -> str:
         return str(path)
     if is_gguf(path):
         folder = unpacked_place(path)
-        if not folder.is_dir():
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            export_hf(*read_gguf(path), folder)
-        return str(folder)
+        return str(made_once(folder, lambda: export_hf(*read_gguf(path), folder)))
     looks_local = Path(path).is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1
     if looks_local:
         raise UserError(f"model.path: {path}: no such folder; run the stage that makes it, or give a hub name")

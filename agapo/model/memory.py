@@ -200,9 +200,14 @@ def state_parts(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
     return parts
 
 
+def trained_count(sizes: ModelSizes, setup: FineTuningSetup) -> int:
+    """Return how many parameters are trained: all, or the adapters'."""
+    return sizes.parameters if setup.adapters is None else setup.adapters
+
+
 def _saved_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
     """Of the first rank, which saves the weights that are trained, and its share of the optimizer as all do."""
-    trained = sizes.parameters if setup.adapters is None else setup.adapters
+    trained = trained_count(sizes, setup)
     share = -(-trained // setup.ranks) if setup.zero_stage else trained
     weights = share if setup.zero_stage == 3 else trained
     return (setup.number if setup.zero_stage else 4) * weights + (12 if setup.zero_stage else 8) * share
@@ -210,7 +215,7 @@ def _saved_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
 
 def _plain_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
     frozen = 0 if setup.adapters is None else frozen_bytes(sizes, setup.number, quantized=setup.quantized)
-    trained = sizes.parameters if setup.adapters is None else setup.adapters
+    trained = trained_count(sizes, setup)
     parts = [
         Part("weights", frozen + 4 * trained),
         Part("gradients", 4 * trained),
@@ -225,12 +230,12 @@ def _plain_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
 
 
 def _sharded_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
-    trained, number = sizes.parameters if setup.adapters is None else setup.adapters, setup.number
+    trained, number = trained_count(sizes, setup), setup.number
     whole = sizes.parameters + (setup.adapters or 0)
     share = -(-trained // setup.ranks)
     sharded = setup.zero_stage == 3
     weights = number * (-(-whole // setup.ranks) if sharded else whole)
-    if setup.quantized:
+    if setup.quantized:  # never sharded
         weights = frozen_bytes(sizes, number, quantized=True) + number * trained
     # Where the optimizer is in the host's memory, so are the gradients that it is given.
     gradients = 4 * (trained if setup.zero_stage == 1 else share)

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedCon
 from transformers.utils import logging as transformers_logging
 
 from agapo.errors import UserError
-from agapo.model.gguf import cached_place
+from agapo.model.cached import cached_place
 from agapo.model.sizes import NF4_BLOCK
 
 

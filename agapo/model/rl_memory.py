@@ -24,6 +24,7 @@ from agapo.model.memory import (
     layer_bytes,
     overhead_part,
     state_parts,
+    trained_count,
 )
 from agapo.model.operations import cache_bytes
 from agapo.model.sizes import ModelSizes
@@ -79,7 +80,7 @@ def _reference_parts(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
 
 def handed_over(sizes: ModelSizes, setup: FineTuningSetup) -> int:
     """Return the bytes of the weights on their way to engines: in a buffer of the first rank, and in Ray's store."""
-    return setup.number * (sizes.parameters if setup.adapters is None else setup.adapters)
+    return setup.number * trained_count(sizes, setup)
 
 
 def engine_memory(

@@ -18,6 +18,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from agapo.model.shared_prompts import sees
+
 ATTENTION = "agapo_sequence_parallel"
 """The name under which transformers finds this attention; of whole rows it is `sdpa`."""
 
@@ -78,13 +80,9 @@ class DividedRows:
         return self._masks[window]
 
     def _mask(self, window: int | None) -> Tensor:
-        # In place, and of one byte: these are the largest tensors of a long row.
         sequence = (self.positions == 0).cumsum(dim=1)
-        place = torch.arange(self.positions.shape[1], device=self.positions.device)
         mask = sequence[:, :, None] == sequence[:, None, :]
-        mask &= place[:, None] >= place
-        if window is not None:
-            mask &= place[:, None] - window < place
+        mask &= sees(self.positions.shape[1], window, self.positions.device)
         return mask[:, None]
 
 

@@ -191,7 +191,7 @@ def _tile_attention(
     prompt_key, own_key = _parts(tile, key)
     prompt_value, own_value = _parts(tile, value)
     # Padding lies behind a prompt, where no token of it looks.
-    causal = _sees(tile.prompt, tile.prompt, window, query.device)[None]
+    causal = sees(tile.prompt, window, query.device)[None]
     prompts = _attend(prompt_query, prompt_key, prompt_value, causal, scale)
     responses = _attend(
         own_query,
@@ -237,7 +237,7 @@ def _prompt_and_own(tile: Tile, prompts: Tensor, own: Tensor) -> Tensor:
 
 def _response_mask(tile: Tile, window: int | None, device: torch.device) -> Tensor:
     """Which of P + L keys each of L tokens sees [B · R, L, P + L]; [1, …] where prompts are equally long."""
-    own = _sees(tile.response, tile.response, window, device)
+    own = sees(tile.response, window, device)
     lengths = torch.tensor(tile.prompts[:1] if len(set(tile.prompts)) == 1 else tile.prompts, device=device)
     place = torch.arange(tile.prompt, device=device)
     position = lengths[:, None, None] + torch.arange(tile.response, device=device)[:, None]
@@ -247,10 +247,13 @@ def _response_mask(tile: Tile, window: int | None, device: torch.device) -> Tens
     return mask if len(lengths) == 1 else mask.repeat_interleave(tile.responses, dim=0)
 
 
-def _sees(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
-    """Which keys [queries, keys] each query sees: those up to itself, the last `window` of them."""
-    distance = torch.arange(queries, device=device)[:, None] - torch.arange(keys, device=device)
-    return (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+def sees(tokens: int, window: int | None, device: torch.device) -> Tensor:
+    """Which of so many tokens [tokens, tokens] each of them sees: those up to itself, the last `window` of them.
+
+    In place: of a long row it is the largest tensor, a byte a pair.
+    """
+    mask = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril_()
+    return mask if window is None else mask.triu_(1 - window)
 
 
 NO_MASK = (1, 1, 0, 0)

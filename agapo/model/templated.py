@@ -10,8 +10,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from agapo.errors import UserError, first_line
-from agapo.model.form import form_mark
 from agapo.model.loading import load_tokenizer, local_files, model_folder, replace_folder
+from agapo.model.marks import form_mark
 from agapo.recipe.model import ORIGIN
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from agapo.curation.pairs import reused_count
 from agapo.errors import UserError
 from agapo.hub import missing_way
-from agapo.recipe import DPORecipe, EvalRecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
+from agapo.recipe import STAGES, DPORecipe, EvalRecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.data import SetConfig
 from agapo.recipe.pairs import PairRowsConfig, PairsConfig
 from agapo.recipe.read import recipe_stage
@@ -36,8 +36,7 @@ Trained = RLRecipe | SFTRecipe | DPORecipe
 
 def check_recipe(path: Path, overrides: list[str], *, schema_only: bool) -> None:
     """Check a recipe and print what was found. Raises UserError at the first mistake."""
-    kind = {"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe, "eval": EvalRecipe}[recipe_stage(path)]
-    recipe = load_recipe(kind, path, overrides)
+    recipe = load_recipe(STAGES[recipe_stage(path)], path, overrides)
     if not schema_only:
         # What comes next takes as long as the imports, the rewards and the data do.
         print(f"check: {recipe.stage} {recipe.run.name}; loading its rewards, data and model", flush=True)

@@ -22,7 +22,7 @@ from agapo.model.templated import read_template
 from agapo.model.tokenizer import build_tokenizer
 from agapo.preflight.sampling import actor_memory, actor_verdict, vllm_share
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe
-from agapo.recipe.lora import LoRAConfig
+from agapo.recipe.lora import LoRAConfig, quantizes
 from agapo.stages.running.start import last_finished, start_recipe
 
 Rows = list[tuple[str, str]]
@@ -161,7 +161,7 @@ def setup_of(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> FineTuningSetu
         attention=recipe.model.attention,
         gradient_checkpointing=recipe.model.gradient_checkpointing,
         adapters=sizes.adapter_parameters(lora.rank, lora.targets) if lora else None,
-        quantized=bool(lora and lora.quantize),
+        quantized=quantizes(lora),
         background=recipe.checkpoint.background and own.zero_stage > 0,
         gpu=bool(own.gpus_per_rank),
     )

@@ -18,6 +18,7 @@ from agapo.preflight.sampling import (
     vllm_verdict,
 )
 from agapo.recipe import RLRecipe
+from agapo.recipe.lora import quantizes
 from agapo.recipe.sharding import stage_run
 
 SMALLEST_MICRO = 1
@@ -70,7 +71,7 @@ def learner_setup(recipe: RLRecipe, sizes: ModelSizes) -> FineTuningSetup:
         attention=recipe.model.attention,
         gradient_checkpointing=recipe.model.gradient_checkpointing,
         adapters=sizes.adapter_parameters(own.lora.rank, own.lora.targets, "learner.lora") if own.lora else None,
-        quantized=bool(own.lora and own.lora.quantize),
+        quantized=quantizes(own.lora),
         background=recipe.checkpoint.background,
         gpu=bool(own.gpus_per_rank),
         shared=_shared_blocks(recipe, own.micro_batch_tokens),

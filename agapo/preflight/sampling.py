@@ -6,6 +6,7 @@ from agapo.model.memory import CONTEXT_BYTES, GIB, Memory
 from agapo.model.rl_memory import engine_memory
 from agapo.model.sizes import ModelSizes
 from agapo.recipe import DPORecipe, RLRecipe, SFTRecipe
+from agapo.recipe.lora import quantizes
 
 Trained = RLRecipe | SFTRecipe | DPORecipe
 
@@ -33,7 +34,7 @@ def actor_memory(recipe: Trained, sizes: ModelSizes, chunk_prompts: int = 0) -> 
     rows, columns = max(_batches(recipe, chunk_prompts), key=lambda batch: batch[0] * batch[1])
     gpu = bool(recipe.rollout.gpus_per_actor)
     lora = recipe.learner.lora if isinstance(recipe, RLRecipe) else None
-    quantized = bool(lora and lora.quantize)
+    quantized = quantizes(lora)
     return engine_memory(sizes, rows=rows, columns=columns, number=number_bytes(recipe), gpu=gpu, quantized=quantized)
 
 

@@ -9,7 +9,11 @@ from agapo.recipe.read import load_cluster, load_recipe
 from agapo.recipe.rl import RLRecipe
 from agapo.recipe.sft import SFTRecipe
 
+STAGES: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe, "eval": EvalRecipe}
+"""The recipe of each stage."""
+
 __all__ = [
+    "STAGES",
     "DPORecipe",
     "DescribedCluster",
     "EvalRecipe",

@@ -24,3 +24,8 @@ class LoRAConfig(Strict):
     quantize: Literal["nf4"] | None = None
     """Hold the frozen weights of linear maps in 4 bits (QLoRA, arXiv 2305.14314): 4.5 bits a weight, and a slower step.
     What is exported has the rounded weights, with the adapters merged into them, in `model.dtype`."""
+
+
+def quantizes(lora: LoRAConfig | None) -> bool:
+    """Return whether the weights beneath a recipe's adapters, if it has any, are held in 4 bits."""
+    return lora is not None and lora.quantize is not None

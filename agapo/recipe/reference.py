@@ -18,10 +18,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from agapo.algorithm.presets import PRESETS
-from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe
+from agapo.recipe import STAGES
 from agapo.recipe.keys import classes_of, section_at
-
-STAGES: dict[str, type[BaseModel]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe, "eval": EvalRecipe}
 
 HEAD = """# Recipe keys
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from agapo.recipe.lora import LoRAConfig
+from agapo.recipe.lora import LoRAConfig, quantizes
 from agapo.recipe.section import Strict, check_offload, check_quantize
 
 
@@ -40,7 +40,7 @@ class TrainerConfig(Strict):
     @model_validator(mode="after")
     def _sharding_can_be(self) -> "TrainerConfig":
         check_offload(self.offload, self.zero_stage)
-        check_quantize(bool(self.lora and self.lora.quantize), self.zero_stage)
+        check_quantize(quantizes(self.lora), self.zero_stage)
         return self
 
     def require_even_parts(self, unit: str, per_step: int, micro: int) -> None:

@@ -9,12 +9,10 @@ import yaml
 from pydantic import ValidationError
 
 from agapo.errors import UserError
-from agapo.recipe import DPORecipe, EvalRecipe, Recipe, RLRecipe, SFTRecipe
+from agapo.recipe import STAGES
 from agapo.tracking.curves import Points, read_curves
 from agapo.tracking.files import read_json, read_json_lines
 from agapo.tracking.timeline import read_timeline, row_name
-
-RECIPES: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe, "eval": EvalRecipe}
 
 GIVEN_DEFAULTS = {"sft": ("training", ("lora",)), "rl": ("algorithm", ("preset",))}
 """By stage: a section whose defaults depend on the rest of the recipe, and the keys of it that they depend on."""
@@ -124,8 +122,8 @@ def _changed(recipe: dict[str, Any], stage: str) -> dict[str, Any]:
     section, givers = GIVEN_DEFAULTS.get(stage, ("", ()))
     given = {name: value for name in givers if (value := (recipe.get(section) or {}).get(name)) is not None}
     try:
-        known = RECIPES[stage].model_validate(recipe)
-        bare = RECIPES[stage].model_validate({**recipe, section: given} if section else recipe)
+        known = STAGES[stage].model_validate(recipe)
+        bare = STAGES[stage].model_validate({**recipe, section: given} if section else recipe)
     except (KeyError, ValidationError, UserError):
         return recipe
     changed = known.model_dump(mode="json", by_alias=True, exclude_defaults=True)

@@ -13,7 +13,7 @@ from agapo.model.adapters import add_adapters
 from agapo.model.loading import load_model, load_tokenizer
 from agapo.model.transports import MeetingPlace
 from agapo.model.weights import Weights
-from agapo.recipe.lora import LoRAConfig
+from agapo.recipe.lora import LoRAConfig, quantizes
 from agapo.recipe.rollout import VLLMConfig
 from agapo.rollouts.engine import Engine, Piece, Request, ResponseId, SamplingParams
 from agapo.rollouts.thinking import ThinkingBudget
@@ -58,7 +58,7 @@ def make_engine(settings: EngineSettings) -> Engine:
         dtype=settings.dtype,
         attention=settings.attention,
         rope=settings.rope,
-        quantized=bool(settings.lora and settings.lora.quantize),
+        quantized=quantizes(settings.lora),
     )
     if settings.lora:
         # Beside the weights, as in the learner, not merged: so the two agree to rounding.

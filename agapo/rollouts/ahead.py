@@ -89,7 +89,8 @@ class Ahead:
         self._dispatch = pool.dispatch_ahead(params, chunk_prompts=chunk_prompts)
         self._watch = ErrorWatch(judge)
         self._fed = self._horizon = self._taken = start
-        self._asked_end = max(start, begun.asked) if begun else start
+        self.asked = max(start, begun.asked) if begun else start
+        """The end of the prompts that the learner has asked for."""
         self._positions: dict[int, int] = {}
         """Of the prompts that are fed and not whole, by their places in the dispatch."""
         self._begun = {item.position: item for item in begun.waiting} if begun else {}
@@ -116,7 +117,7 @@ class Ahead:
         Prompts before `horizon` may be begun from now on. Waits for the slowest of the `count`; raises what sampling or
         judging raised.
         """
-        self._asked_end = max(self._asked_end, start + count)
+        self.asked = max(self.asked, start + count)
         self.move_horizon(horizon)
         found: list[Group] = []
         for position in range(start, start + count):
@@ -156,11 +157,6 @@ class Ahead:
     def has_failed(self) -> bool:
         """Whether the thread has ended with what `groups` will raise: a stop that the user asked for, say."""
         return self._failure is not None
-
-    @property
-    def asked(self) -> int:
-        """The end of the prompts that the learner has asked for."""
-        return self._asked_end
 
     @property
     def waiting(self) -> int:

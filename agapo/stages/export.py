@@ -15,7 +15,7 @@ from agapo.learner.checkpoint import Checkpoint, deepspeed_weights, read_checkpo
 from agapo.learner.rl.settings import TAG
 from agapo.learner.trl.callbacks import STATE
 from agapo.model.adapters import CONFIG as ADAPTER
-from agapo.model.adapters import adapted_start, merge, merged_model
+from agapo.model.adapters import merge, merged_model, trained_start
 from agapo.model.loading import export_hf, load_model, load_tokenizer
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.lora import LoRAConfig
@@ -92,7 +92,7 @@ def _learnt(recipe: Recipe, run: Path, checkpoint: Checkpoint) -> tuple[PreTrain
     if isinstance(recipe, RLRecipe):
         start = noted_start(run) or str(own.path)
         lora = recipe.learner.lora
-        model = adapted_start(start, own, lora) if lora else load_model(start, dtype=own.dtype, rope=own.rope_fields)
+        model = trained_start(start, own, lora)
         _fill(model, lora, deepspeed_weights(checkpoint, TAG))
         return model, load_tokenizer(start)
     written = checkpoint.path / STATE

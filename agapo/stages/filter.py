@@ -15,7 +15,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agapo.cluster import in_cluster, require_gpus
 from agapo.errors import UserError
 from agapo.evaluation.questions import check_questions, load_questions, without_overlong
 from agapo.evaluation.rendering import Renderer, make_renderer
@@ -33,7 +32,7 @@ from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
-from agapo.stages.running.system import STARTING_RAY, sampling_params, start_rollouts, starting
+from agapo.stages.running.system import require_actors_gpus, sampling_params, start_rollouts, started_ray, starting
 from agapo.tracking import RunDirectory, StepProgress, make_console, read_json, say, write_json_atomic
 from agapo.tracking.files import json_line, read_json_lines, write_text_atomic
 from agapo.tracking.report import solve_rate_counts, solve_rate_histogram, solve_rate_table
@@ -104,10 +103,8 @@ def _measure(
         return known
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
-        say(STARTING_RAY)
-        stack.enter_context(in_cluster(own.cluster.address))
-        gpus = own.rollout.actors * own.rollout.gpus_per_actor
-        require_gpus(gpus, "rollout.actors × gpus_per_actor", own.cluster.address)
+        stack.enter_context(started_ray(own.cluster.address))
+        require_actors_gpus(own.rollout, own.cluster.address)
         say(f"{starting(own.rollout, own.reward)}, which load {model_path}")
         scorer = start_scorer(own.reward)
         stack.callback(scorer.close)

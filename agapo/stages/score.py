@@ -24,7 +24,7 @@ from agapo.chat import END_THINK
 from agapo.curation.prompts import as_mode
 from agapo.errors import UserError
 from agapo.evaluation.questions import load_questions, load_test_questions, read_set
-from agapo.recipe import DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
+from agapo.recipe import STAGES, DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.evaluation import VALIDATION
 from agapo.recipe.read import recipe_stage
 from agapo.recipe.reward import RewardConfig, require_terms
@@ -48,8 +48,7 @@ def score_file(path: Path, overrides: list[str], responses: Path | None, out: Pa
 
     Raises UserError where every response met an error.
     """
-    kind = {"rl": RLRecipe, "sft": SFTRecipe, "dpo": DPORecipe, "eval": EvalRecipe}[recipe_stage(path)]
-    recipe = load_recipe(kind, path, overrides)
+    recipe = load_recipe(STAGES[recipe_stage(path)], path, overrides)
     assert isinstance(recipe, Judged)
     if responses is None:
         raise UserError("--responses: is required: a file of JSON lines with 'completion' and the reward's columns")

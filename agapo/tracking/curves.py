@@ -26,9 +26,8 @@ def learning_curve(metrics_path: Path, png_path: Path) -> None:
     """Draw `metrics.jsonl` as a PNG of panels; metrics that a run does not have are left out.
 
     RL: reward, accuracy (training, held-out), the mix of groups, KL and entropy, response length and truncation, the
-    norm of the gradient. SFT: loss,
-    token accuracy and entropy, tokens by mode, shares of the domains. Preference: loss, pairs told apart, log-probs of
-    chosen and rejected responses, and how far they have moved.
+    norm of the gradient. SFT: loss, token accuracy and entropy, tokens by mode, shares of the domains. Preference:
+    loss, pairs told apart, log-probs of chosen and rejected responses, and how far they have moved.
     """
     save_figure(draw_curves(read_curves(metrics_path)), png_path)
 
@@ -79,9 +78,7 @@ def _gradient(axes: Any, curves: Mapping[str, Points]) -> None:
     axes.set_title("Gradient norm and learning rate")
     axes.set_ylabel("norm before clipping", color=BLUE)
     _noisy(axes, curves, "policy/grad_norm", "gradient norm", BLUE)
-    twin = axes.twinx()
-    twin.set_ylabel("learning rate", color=GREY)
-    _exact(twin, curves, "policy/learning_rate", "learning rate", GREY)
+    _learning_rate(axes, curves, "policy/learning_rate")
 
 
 def _accuracy(axes: Any, curves: Mapping[str, Points]) -> None:
@@ -109,8 +106,7 @@ def _divergence(axes: Any, curves: Mapping[str, Points]) -> None:
     axes.set_ylabel("KL a response, nats", color=RED)
     _noisy(axes, curves, "kl/sequence", "KL", RED)
     if "policy/entropy" in curves:
-        twin = axes.twinx()
-        twin.set_ylabel("entropy a token, nats", color=BLUE)
+        twin = _twin(axes, "entropy a token, nats", BLUE)
         _noisy(twin, curves, "policy/entropy", "entropy", BLUE)
 
 
@@ -121,8 +117,7 @@ def _length(axes: Any, curves: Mapping[str, Points]) -> None:
     if "rollout/length" in curves:
         axes.set_ylim(0, 1.1 * max(1.0, *curves["rollout/length"][1]))
     if "rollout/truncated" in curves:
-        twin = axes.twinx()
-        twin.set_ylabel("share cut at the limit", color=ORANGE)
+        twin = _twin(axes, "share cut at the limit", ORANGE)
         twin.set_ylim(-0.02, 1.02)
         _noisy(twin, curves, "rollout/truncated", "truncated", ORANGE)
 
@@ -131,17 +126,18 @@ def _loss(axes: Any, curves: Mapping[str, Points]) -> None:
     axes.set_title("Loss")
     axes.set_ylabel("the mean over the step", color=BLUE)
     _noisy(axes, curves, "train/loss", "loss", BLUE)
-    twin = axes.twinx()
-    twin.set_ylabel("learning rate", color=GREY)
-    _exact(twin, curves, "train/learning_rate", "learning rate", GREY)
+    _learning_rate(axes, curves, "train/learning_rate")
+
+
+def _learning_rate(axes: Any, curves: Mapping[str, Points], name: str) -> None:
+    _exact(_twin(axes, "learning rate", GREY), curves, name, "learning rate", GREY)
 
 
 def _tokens(axes: Any, curves: Mapping[str, Points]) -> None:
     axes.set_title("Next-token accuracy and entropy")
     axes.set_ylim(-0.02, 1.02)
     _noisy(axes, curves, "train/token_accuracy", "accuracy", GREEN)
-    twin = axes.twinx()
-    twin.set_ylabel("entropy a token, nats", color=BLUE)
+    twin = _twin(axes, "entropy a token, nats", BLUE)
     _noisy(twin, curves, "train/entropy", "entropy", BLUE)
 
 
@@ -149,8 +145,7 @@ def _mode_mix(axes: Any, curves: Mapping[str, Points]) -> None:
     axes.set_title("Trained tokens by mode")
     for mode, color in (("reasoning", BLUE), ("non_reasoning", ORANGE)):
         _exact(axes, curves, f"data/tokens/{mode}", mode, color)
-    twin = axes.twinx()
-    twin.set_ylabel("reasoning : non-reasoning", color=GREY)
+    twin = _twin(axes, "reasoning : non-reasoning", GREY)
     _exact(twin, curves, "data/token_ratio", "ratio", GREY)
 
 
@@ -166,8 +161,7 @@ def _told_apart(axes: Any, curves: Mapping[str, Points]) -> None:
     axes.set_title("Pairs told apart")
     axes.set_ylim(-0.02, 1.02)
     _noisy(axes, curves, "pairs/accuracy", "chosen is the likelier", GREEN)
-    twin = axes.twinx()
-    twin.set_ylabel("margin", color=BLUE)
+    twin = _twin(axes, "margin", BLUE)
     _noisy(twin, curves, "pairs/margin", "margin", BLUE)
 
 
@@ -181,6 +175,13 @@ def _drift(axes: Any, curves: Mapping[str, Points]) -> None:
     axes.set_title("Moved since the start, nats a token")
     _noisy(axes, curves, "pairs/chosen_drift", "chosen", GREEN)
     _noisy(axes, curves, "pairs/rejected_drift", "rejected", RED)
+
+
+def _twin(axes: Any, label: str, color: str) -> Any:
+    """Return axes over these, with a scale of their own on the right."""
+    twin = axes.twinx()
+    twin.set_ylabel(label, color=color)
+    return twin
 
 
 def _exact(axes: Any, curves: Mapping[str, Points], name: str, label: str, color: str) -> None:

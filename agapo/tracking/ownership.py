@@ -9,12 +9,12 @@ import yaml
 
 from agapo.built_in import BUILT_IN
 from agapo.errors import UserError
-from agapo.model.form import form_mark
+from agapo.model.marks import form_mark, weights_mark
 from agapo.recipe import Recipe, RLRecipe, fingerprint
 from agapo.recipe.keys import BEFORE_TRAINING, SHARDED, Change, KeyClass, changes
 from agapo.recipe.sharding import can_be_divided_anew, stage_run
 from agapo.tracking.files import read_json
-from agapo.tracking.provenance import template_mark, weights_mark
+from agapo.tracking.provenance import template_mark
 
 MADE_ANEW = ("start", "data")
 """Folders that a run makes before any work, from its recipe alone."""

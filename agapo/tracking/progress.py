@@ -50,8 +50,8 @@ class StepProgress:
 
     Use as a context manager. In a terminal one line is live: steps and time left, and as many key figures as it has
     room for. Elsewhere a plain line with all of them appears every `log_every` steps, after the first and after the
-    last. The ETA comes from the last 20 steps of this process, evaluation
-    and checkpoints included, so that it is right after a resume too.
+    last. The ETA comes from the last 20 steps of this process, evaluation and checkpoints included, so that it is right
+    after a resume too.
     """
 
     def __init__(

@@ -90,24 +90,6 @@ def noted_start(run: Path) -> str | None:
     return str((run / start).resolve()) if start and start.startswith("..") else start
 
 
-def weights_mark(folder: Path, *, samples: int = 64, size: int = 4096) -> str | None:
-    """Return a hash that tells a folder's weights from others; None where there are none (a hub name, say).
-
-    Of each file its size and `samples` pieces of `size` bytes, evenly spread: training moves every matrix, and reading
-    60 GB takes minutes.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    found = hashlib.sha256()
-    for path in files:
-        length = path.stat().st_size
-        found.update(f"{path.name} {length}".encode())
-        with path.open("rb") as file:
-            for number in range(samples):
-                file.seek(length * number // samples)
-                found.update(file.read(size))
-    return found.hexdigest()[:16] if files else None
-
-
 def template_mark(recipe: Recipe) -> str | None:
     """Return a hash of the text of `model.chat_template`; None without one, or where it cannot be read."""
     try:

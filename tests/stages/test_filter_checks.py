@@ -23,7 +23,7 @@ def test_known_before_anything_is_sampled(
 ) -> None:
     """300 new tokens fit the model of 256 only stretched; then no machine has the GPUs."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("agapo.stages.filter.in_cluster", lambda address: nullcontext())
+    monkeypatch.setattr("agapo.stages.filter.started_ray", lambda address: nullcontext())
     asked = [f"run.output={tmp_path}", "rollout.max_new_tokens=300", "rollout.gpus_per_actor=2000", *overrides]
     recipe = load_recipe(RLRecipe, recipe_file, asked)
     with pytest.raises(UserError, match=message):

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from agapo.model.adapters import adapted_start, merge, read_adapter
+from agapo.model.adapters import merge, read_adapter, trained_start
 from agapo.model.loading import create_model, export_hf
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe.lora import LoRAConfig
@@ -58,7 +58,7 @@ def test_rl_samples_from_learns_and_exports_the_rounded_model(
     assert steps[1]["kl/sequence"] == pytest.approx(0, abs=0.3 if sharding else 1e-3)
     assert steps[3]["kl/sequence"] > 0.01
     dtype = "bfloat16" if sharding else "float32"
-    expected = adapted_start(str(start), ModelConfig(dtype=dtype), QLORA)
+    expected = trained_start(str(start), ModelConfig(dtype=dtype), QLORA)
     merge(expected, read_adapter(whole / "adapter"), 8 / 4)
     found = weights_of(whole)
     assert all(torch.equal(found[name], value) for name, value in expected.state_dict().items())
@@ -90,9 +90,9 @@ def test_sft_and_preference_learning_export_it_too(start: Path, tmp_path: Path, 
         done = agapo_here(stage, file, f"run.output={tmp_path}", "run.name=run")
         assert done.returncode == 0, done.stderr + done.stdout
         run = tmp_path / stage / "run"
-        expected = adapted_start(str(start), ModelConfig(dtype="bfloat16"), QLORA)
+        expected = trained_start(str(start), ModelConfig(dtype="bfloat16"), QLORA)
         merge(expected, read_adapter(run / "adapter"), 8 / 4)
         found = weights_of(run)
         assert all(torch.equal(found[name], value) for name, value in expected.state_dict().items())
-        moved = adapted_start(str(start), ModelConfig(dtype="bfloat16"), QLORA).state_dict()
+        moved = trained_start(str(start), ModelConfig(dtype="bfloat16"), QLORA).state_dict()
         assert any(not torch.equal(found[name], value) for name, value in moved.items())

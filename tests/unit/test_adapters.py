@@ -30,7 +30,7 @@ from agapo.model.weights import (
 )
 from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.model import ModelConfig
-from tests.builders import tiny_exaone, tiny_gpt2, tiny_qwen, token_logprobs
+from tests.builders import stirred, tiny_exaone, tiny_gpt2, tiny_qwen, token_logprobs
 
 LORA = LoRAConfig(rank=4, alpha=8)
 PROMPT, RESPONSE = [7, 8, 9], [20, 30, 40, 50, 60]
@@ -40,11 +40,7 @@ def adapted(build=tiny_exaone, lora: LoRAConfig = LORA, seed: int = 0, dtype: to
     """Return a model whose adapters do something."""
     model = build(seed=0).to(dtype).eval()
     add_adapters(model, lora, seed)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
-        for parameter in trained_parameters(model).values():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
+    return stirred(model, seed)
 
 
 def tensors_of(model) -> dict[str, Tensor]:

@@ -9,15 +9,14 @@ import yaml
 from agapo.chat import prompt_ids
 from agapo.errors import UserError
 from agapo.model import templated
-from agapo.model.form import form_mark
 from agapo.model.loading import export_hf, load_model, load_tokenizer
+from agapo.model.marks import form_mark, weights_mark
 from agapo.model.templated import with_template
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe import RLRecipe, load_recipe
 from agapo.schema import Prompt
 from agapo.stages.running.start import keep_start, starting_model
 from agapo.tracking import RunDirectory, lineage_of
-from agapo.tracking.provenance import weights_mark
 from tests.builders import tiny_exaone
 
 TEMPLATE = (

@@ -10,11 +10,11 @@ from agapo.errors import UserError
 from agapo.model import quantized as module
 from agapo.model.adapters import (
     adapted_folder,
-    adapted_start,
     add_adapters,
     load_trained,
     merge,
     save_trained_alone,
+    trained_start,
 )
 from agapo.model.loading import create_model, export_hf, load_model
 from agapo.model.logprobs import LogProbModel
@@ -26,7 +26,7 @@ from agapo.model.weights import trained_parameters
 from agapo.recipe import RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.model import ModelConfig
-from tests.builders import token_logprobs
+from tests.builders import stirred, token_logprobs
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 ROOT = Path(__file__).parents[2]
@@ -85,16 +85,12 @@ def test_rounding_again_changes_nothing(folder: Path, tmp_path: Path, dtype: str
 def adapted(folder: Path, seed: int = 0):
     model = load_model(folder, quantized=True).eval()
     add_adapters(model, LORA, seed)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(seed)
-        for parameter in trained_parameters(model).values():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
+    return stirred(model, seed)
 
 
 def test_the_merged_model_is_the_adapted_one(folder: Path) -> None:
     model = adapted(folder)
-    merged = adapted_start(str(folder), ModelConfig(), LORA).eval()
+    merged = trained_start(str(folder), ModelConfig(), LORA).eval()
     merge(merged, dict(trained_parameters(model)), LORA.alpha / LORA.rank)
     with torch.no_grad():
         found, expected = (token_logprobs(one, PROMPT, RESPONSE) for one in (merged, model))
@@ -131,7 +127,7 @@ def test_vllm_gets_a_folder_of_the_rounded_model_once(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     place = Path(adapted_folder(str(folder), "float32", LORA))
     made = (place / "model.safetensors").stat().st_mtime_ns
-    start = adapted_start(str(folder), ModelConfig(), LORA)
+    start = trained_start(str(folder), ModelConfig(), LORA)
     assert all(torch.equal(load_model(place).get_parameter(name), value) for name, value in start.named_parameters())
     assert adapted_folder(str(folder), "float32", LORA) == str(place)
     assert (place / "model.safetensors").stat().st_mtime_ns == made

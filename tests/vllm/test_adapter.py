@@ -12,12 +12,13 @@ import torch
 from agapo.errors import UserError
 from agapo.model.adapters import add_adapters
 from agapo.model.loading import load_model
-from agapo.model.weights import PackedWeights, pack_tensors, pack_weights, trained_parameters, weight_layout
+from agapo.model.weights import PackedWeights, pack_tensors, pack_weights, weight_layout
 from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.rollout import VLLMConfig
 from agapo.rollouts.actor import EngineSettings, make_engine
 from agapo.rollouts.groups import GroupAssembly, sample_groups
 from agapo.schema import Segment
+from tests.builders import stirred
 from tests.vllm.test_engine import PARAMS, PROMPTS, REQUESTS, differences, finish, of
 
 LORA = LoRAConfig(rank=3, alpha=5)
@@ -43,11 +44,7 @@ def adapted(vllm_model: Path) -> Any:
     def make(seed: int) -> Any:
         model = load_model(vllm_model).eval()
         add_adapters(model, LORA, seed)
-        torch.manual_seed(seed)
-        with torch.no_grad():
-            for parameter in trained_parameters(model).values():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-        return model
+        return stirred(model, seed)
 
     return make
 

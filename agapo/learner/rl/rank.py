@@ -46,6 +46,7 @@ from agapo.model.weights import (
     weight_layout,
     whole,
 )
+from agapo.recipe.lora import quantizes
 from agapo.resolve import resolve
 
 
@@ -112,7 +113,7 @@ class LearnerRank:
                 gradient_checkpointing=own.gradient_checkpointing,
                 rope=own.rope_fields,
                 mapped=self._sharded,
-                quantized=bool(self.settings.learner.lora and self.settings.learner.lora.quantize),
+                quantized=quantizes(self.settings.learner.lora),
             )
         # Of a sharded model these are its buffers.
         nn.Module.to(model, self.settings.device)
@@ -159,6 +160,11 @@ class LearnerRank:
         return self.settings.zero_stage == 3
 
     @property
+    def _counts(self) -> bool:
+        """Whether this rank's answers do: ranks that share rows all have the same ones, of which the first's count."""
+        return not (self.sequence_group and self.sequence_group.rank)
+
+    @property
     def _clips_itself(self) -> bool:
         # Without ZeRO (so in float32) DeepSpeed clips but does not tell the norm.
         return self.settings.zero_stage == 0
@@ -188,8 +194,7 @@ class LearnerRank:
             self.engine.set_gradient_accumulation_boundary(number == len(plans) - 1)
             micro = self._collate(examples, plan)
             loss, sums = self._loss(micro, denominator)
-            if self.sequence_group and self.sequence_group.rank:
-                # All that share rows have the same sums, which count once.
+            if not self._counts:
                 sums = {name: value if name.endswith("_max") else 0 * value for name, value in sums.items()}
             # DeepSpeed averages gradients over ranks; ours are shares of one sum.
             self.engine.backward(loss * self.ranks, scale_wrt_gas=False)
@@ -267,7 +272,7 @@ class LearnerRank:
         for plan in self._plans(examples):
             micro = self._collate(examples, plan)
             logprobs, _ = self._logprobs(model, micro, entropy=False)
-            if micro.dummy or (self.sequence_group and self.sequence_group.rank):
+            if micro.dummy or not self._counts:
                 continue
             counts = [len(examples[index].token_ids) for index in micro.examples]
             pieces = logprobs.float().cpu().split(counts)

@@ -5,8 +5,9 @@ in a single row, lets them see each other, and every gradient is silently wrong.
 told apart by an attention of ours, which an architecture may not call, or want to do more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,16 +89,8 @@ def check_shared_prompts(model: PreTrainedModel) -> None:
     examples = made_up_examples(model.config.get_text_config().vocab_size)
     # Two groups: the second example takes the first one's prompt, the fourth the third one's.
     examples = [replace(item, prompt_ids=examples[number // 2 * 2].prompt_ids) for number, item in enumerate(examples)]
-    alone = _alone(model, examples)
-    try:
-        micro = collate_shared(examples, MicroPlan(((0, 1), (2, 3))), str(model.device))
-        together = _logprobs(model, examples, micro)
-    except (TypeError, RuntimeError, ValueError, KeyError) as error:
-        # Of an architecture that hands nothing on to its attention, or wants a mask.
-        raise _not_shared(model, first_line(error)) from error
-    off = max(float((found - own).abs().mean()) for found, own in zip(together, alone, strict=True))
-    if not off <= max(SLACK, 4 * _precision(model, alone)):
-        raise _not_shared(model, f"log-probabilities are off by {off:.2g} nats")
+    micro = collate_shared(examples, MicroPlan(((0, 1), (2, 3))), str(model.device))
+    _require_alike(model, examples, micro, partial(_not_shared, model))
 
 
 @torch.no_grad()
@@ -115,14 +108,26 @@ def check_divided_rows(model: PreTrainedModel, group: SequenceGroup) -> None:
     _require_sdpa(model, "learner.sequence_parallel")
     examples = made_up_examples(config.vocab_size)
     micro = collate(examples, MicroPlan(ROWS), "packed", str(model.device))
+    _require_alike(model, examples, micro, partial(_not_divided, model), group)
+
+
+def _require_alike(
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    micro: MicroBatch,
+    refused: Callable[[str], UserError],
+    group: SequenceGroup | None = None,
+) -> None:
+    """Raise what `refused` makes of a reason unless the micro-batch gives what each of its examples gives alone."""
     alone = _alone(model, examples)
     try:
         together = _logprobs(model, examples, micro, group)
     except (TypeError, RuntimeError, ValueError, KeyError) as error:
-        raise _not_divided(model, first_line(error)) from error
+        # Of an architecture that hands nothing on to its attention, or wants a mask.
+        raise refused(first_line(error)) from error
     off = max(float((found - alone[index]).abs().mean()) for found, index in zip(together, micro.examples, strict=True))
     if not off <= max(SLACK, 4 * _precision(model, alone)):
-        raise _not_divided(model, f"log-probabilities are off by {off:.2g} nats")
+        raise refused(f"log-probabilities are off by {off:.2g} nats")
 
 
 def _rope_types(config: Any) -> set[str]:

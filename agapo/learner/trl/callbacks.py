@@ -70,9 +70,9 @@ class CheckpointCallback(TrainerCallback):
         """Move the files to their place, on rank 0, if every rank has written its own; with `wait`, once they have."""
         if self._unfinished is None:
             return
+        # Every rank has answered, so every rank is done.
         if any_rank(self._writer is not None and not self._writer.written(wait=wait)):
             return
-        wait_for_all()
         if self.trainer.is_world_process_zero():
             self._move(self._unfinished)
         wait_for_all()

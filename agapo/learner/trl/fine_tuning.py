@@ -22,7 +22,7 @@ from agapo.learner.trl.packing import collate, packed_rows, unflatten
 from agapo.learner.trl.token_file import PLAN, TokenFile
 from agapo.model.adapters import adapter_config
 from agapo.model.loading import load_model, load_tokenizer, replace_folder
-from agapo.recipe.lora import LoRAConfig
+from agapo.recipe.lora import LoRAConfig, quantizes
 from agapo.recipe.model import ModelConfig
 from agapo.recipe.run import CheckpointConfig
 from agapo.recipe.trainer import PreferenceTrainingConfig, SFTTrainingConfig
@@ -144,7 +144,7 @@ def plain_model(settings: FineTuning) -> PreTrainedModel:
         attention=settings.model.attention,
         gradient_checkpointing=settings.model.gradient_checkpointing,
         rope=settings.model.rope_fields,
-        quantized=bool(settings.training.lora and settings.training.lora.quantize),
+        quantized=quantizes(settings.training.lora),
     )
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from agapo.cluster import in_cluster
 from agapo.curation.pairs import row_prompt, training_order
 from agapo.curation.rows import PairRow, read_rows
 from agapo.errors import UserError
@@ -48,7 +47,7 @@ from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.measure import before_and_after, measured, measuring
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
-from agapo.stages.running.system import STARTING_RAY, require_own_gpus, training_stream
+from agapo.stages.running.system import require_own_gpus, started_ray, training_stream
 from agapo.stages.running.trainer_loop import TrainerLoop, trainer_loop
 from agapo.tracking import (
     RunDirectory,
@@ -135,8 +134,7 @@ def _prepared(recipe: DPORecipe, run: RunDirectory, start: str) -> Iterator[_Sta
         if recipe.pairs.rows and not pairs_are_made(run.path, recipe.pairs):
             rows, left_out = given_pairs(recipe.pairs.rows, tokenizer)
             write_pairs(run.path, recipe.pairs, [], left_out, all_pairs(recipe, rows, earlier))
-        say(STARTING_RAY)
-        stack.enter_context(in_cluster(recipe.cluster.address))
+        stack.enter_context(started_ray(recipe.cluster.address))
         require_own_gpus(recipe)
         yield _Stage(recipe, run, start, questions, render, earlier, stop)
 

@@ -16,14 +16,13 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from agapo.cluster import in_cluster, require_gpus
 from agapo.errors import Interrupted
 from agapo.evaluation.figures import accuracy_table, mode_figures, print_accuracy
 from agapo.evaluation.needle import print_needle, refuse_red
 from agapo.evaluation.questions import fitting_test_questions
 from agapo.evaluation.rendering import Renderer, make_renderer
-from agapo.model.form import form_mark
 from agapo.model.loading import load_config, load_tokenizer
+from agapo.model.marks import form_mark, weights_mark
 from agapo.recipe import EvalRecipe
 from agapo.recipe.reward import RewardConfig
 from agapo.rewarding.start import check_rewards, start_scorer
@@ -34,10 +33,9 @@ from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.measure import needle_part, needles_of
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import starting_model
-from agapo.stages.running.system import STARTING_RAY, make_evaluator, start_rollouts, starting
+from agapo.stages.running.system import make_evaluator, require_actors_gpus, start_rollouts, started_ray, starting
 from agapo.tracking import RunDirectory, lineage_of, make_console, read_json, say, write_json_atomic
 from agapo.tracking.progress import format_duration
-from agapo.tracking.provenance import weights_mark
 
 FILES = ("summary.json", "needle.json", "needle.png")
 EARLIER = "earlier.jsonl"
@@ -114,10 +112,8 @@ def _measure(recipe: EvalRecipe, run: RunDirectory, model: str) -> dict[str, Any
     figures: dict[str, Any] = {}
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
-        say(STARTING_RAY)
-        stack.enter_context(in_cluster(recipe.cluster.address))
-        gpus = recipe.rollout.actors * recipe.rollout.gpus_per_actor
-        require_gpus(gpus, "rollout.actors × gpus_per_actor", recipe.cluster.address)
+        stack.enter_context(started_ray(recipe.cluster.address))
+        require_actors_gpus(recipe.rollout, recipe.cluster.address)
         say(f"{starting(recipe.rollout, recipe.reward)}, which load {model}")
         pool = start_rollouts(recipe.model, model, recipe.rollout, stop)
         stack.callback(pool.close)

@@ -126,7 +126,7 @@ class Collector:
         return sampling_params(self.recipe.rollout, self.recipe.run.seed)
 
     def _requests(self, taken: Sequence[tuple[Prompt, int]]) -> list[PromptRequest]:
-        return [PromptRequest(prompt, self.render(prompt), visit) for prompt, visit in taken]
+        return rendered(taken, self.render)
 
     @contextmanager
     def _judging_errors_told(self) -> Iterator[None]:
@@ -177,3 +177,8 @@ class Collector:
             "rollout/waiting": float(self.ahead.waiting),
             "rollout/idle": max(0.0, 1 - busy / seconds / self.recipe.rollout.actors),
         }
+
+
+def rendered(taken: Sequence[tuple[Prompt, int]], render: Renderer) -> list[PromptRequest]:
+    """Return what the stream gives, a prompt and its visit each, as it is asked."""
+    return [PromptRequest(prompt, render(prompt), visit) for prompt, visit in taken]

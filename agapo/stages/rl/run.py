@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agapo.algorithm.objective import Objective
-from agapo.cluster import fetch, in_cluster, threads_for
+from agapo.cluster import fetch, threads_for
 from agapo.errors import Interrupted, ProcessDied
 from agapo.evaluation.evaluator import Evaluator
 from agapo.evaluation.figures import measures
@@ -31,9 +31,8 @@ from agapo.reporting import try_report
 from agapo.resolve import resolve
 from agapo.rewarding.scorer import Scorer
 from agapo.rewarding.start import check_rewards, start_scorer
-from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.pool import RolloutPool
-from agapo.stages.rl.collector import Collector
+from agapo.stages.rl.collector import Collector, rendered
 from agapo.stages.rl.loop import RLLoop
 from agapo.stages.rl.progress import Progress, begun_before, resume, unreached
 from agapo.stages.rl.watching import watch
@@ -46,10 +45,10 @@ from agapo.stages.running.measure import about_test
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
 from agapo.stages.running.system import (
-    STARTING_RAY,
     make_evaluator,
     require_own_gpus,
     start_rollouts,
+    started_ray,
     starting,
     training_stream,
 )
@@ -150,11 +149,6 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
         view.announce(f"warning: {warning}")
     evaluator = make_evaluator(pool, judge, render, recipe.rollout, recipe.evaluation.chunk_prompts, recipe.run.seed)
     stream = training_stream(recipe, questions)
-
-    def asked(position: int) -> PromptRequest:
-        ((prompt, visit),) = stream.take(position, 1)
-        return PromptRequest(prompt, render(prompt), visit)
-
     return RLLoop(
         recipe=recipe,
         run=run,
@@ -172,7 +166,9 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
             weight_sync=WeightSync(recipe.rollout.weight_transport, learner, pool, view.announce),
             logger=logger,
             progress=progress,
-            begun=begun_before(run, recipe, progress, asked, view.announce),
+            begun=begun_before(
+                run, recipe, progress, lambda at: rendered(stream.take(at, 1), render)[0], view.announce
+            ),
         ),
         evaluator=evaluator,
         exporter=exporter,
@@ -187,8 +183,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
 def _start_workers(recipe: RLRecipe, model_path: str, stack: ExitStack) -> tuple[Scorer, RolloutPool, LearnerGroup]:
     """Return verifiers, rollout actors and learner ranks, each with its model loaded."""
     stop = stack.enter_context(StopRequest())
-    say(STARTING_RAY)
-    stack.enter_context(in_cluster(recipe.cluster.address))
+    stack.enter_context(started_ray(recipe.cluster.address))
     own, rollout = recipe.learner, recipe.rollout
     require_own_gpus(recipe)
     say(f"{starting(rollout, recipe.reward)}; learner ranks: {own.ranks}. Actors and ranks load {model_path}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from agapo.errors import INTERRUPTED, Interrupted, UserError
 from agapo.evaluation.needle import require_green_start
-from agapo.model.form import form_mark
+from agapo.model.marks import form_mark, weights_mark
 from agapo.model.templated import with_template
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.read import recipe_stage
@@ -23,7 +23,7 @@ from agapo.signals import handled_by, note
 from agapo.tracking import RunDirectory, is_finished, read_json, say, write_json_atomic
 from agapo.tracking.ownership import describe_other_version
 from agapo.tracking.progress import format_duration
-from agapo.tracking.provenance import noted_start, weights_mark
+from agapo.tracking.provenance import noted_start
 
 MAKERS: dict[str, type[Recipe]] = {"sft": SFTRecipe, "rl": RLRecipe, "dpo": DPORecipe}
 BEFORE = {"rl": ("sft",), "dpo": ("rl",), "eval": tuple(MAKERS)}

@@ -1,8 +1,9 @@
 """What a stage needs running, made from a recipe: rollout actors, how they sample, the order of the prompts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from agapo.cluster import require_gpus, threads_for
+from agapo.cluster import in_cluster, require_gpus, threads_for
 from agapo.curation.mixing import MixedStream
 from agapo.curation.prompts import PromptStream
 from agapo.evaluation.evaluator import Evaluator
@@ -21,7 +22,7 @@ from agapo.rollouts.engine import SamplingParams
 from agapo.rollouts.engines.vllm.version import require_vllm
 from agapo.rollouts.pool import RolloutPool
 from agapo.rollouts.sampling import Judge
-from agapo.tracking import make_console
+from agapo.tracking import make_console, say
 
 NOT_REPEATABLE = (
     "Sampling with vLLM: what is sampled again (after an actor's death, or a resume) is valid, and not the same; "
@@ -29,7 +30,12 @@ NOT_REPEATABLE = (
 )
 
 
-STARTING_RAY = "starting Ray"
+@contextmanager
+def started_ray(address: str | None) -> Iterator[None]:
+    """Have Ray inside, started here or, with an `address`, a cluster's, and say so first: it takes seconds."""
+    say("starting Ray")
+    with in_cluster(address):
+        yield
 
 
 def starting(rollout: RolloutConfig, reward: RewardConfig | None) -> str:
@@ -104,6 +110,11 @@ def make_evaluator(
 ) -> Evaluator:
     """Return the evaluator that samples through `pool`."""
     return Evaluator(pool, scorer, render, sampling_params(recipe_rollout, seed), chunk_prompts)
+
+
+def require_actors_gpus(rollout: RolloutConfig, address: str | None) -> None:
+    """Raise UserError where rollout actors alone ask for more GPUs than there are."""
+    require_gpus(rollout.actors * rollout.gpus_per_actor, "rollout.actors × gpus_per_actor", address)
 
 
 def require_own_gpus(recipe: RLRecipe | SFTRecipe | DPORecipe) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-from agapo.cluster import in_cluster
 from agapo.evaluation.needle import print_needle, refuse_red
 from agapo.evaluation.needle_prompts import NeedlePrompt
 from agapo.evaluation.questions import fitting_test_questions
@@ -28,7 +27,7 @@ from agapo.stages.running.measure import (
 )
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
-from agapo.stages.running.system import STARTING_RAY, require_own_gpus
+from agapo.stages.running.system import require_own_gpus, started_ray
 from agapo.stages.sft.loop import data_summary, held_out_loss, sft_loop, start_folder
 from agapo.tracking import RunDirectory, learning_curve, make_console, read_json, say, write_json_atomic
 
@@ -68,8 +67,7 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         if recipe.cluster.address:
-            say(STARTING_RAY)
-            stack.enter_context(in_cluster(recipe.cluster.address))
+            stack.enter_context(started_ray(recipe.cluster.address))
         require_own_gpus(recipe)
         start = start_folder(recipe, run, parent, stop)
         tokenizer, config = load_tokenizer(start), load_config(start, recipe.model.rope_fields)
@@ -78,8 +76,7 @@ def _fine_tune(recipe: SFTRecipe, run: RunDirectory, parent: str | None, earlier
         needles = needles_of(recipe, tokenizer, config)
         with sft_loop(recipe, run, start, questions, stop) as (loop, data):
             if not recipe.cluster.address:
-                say(STARTING_RAY)
-                stack.enter_context(in_cluster(None))
+                stack.enter_context(started_ray(None))
             if "before" not in earlier:
                 earlier |= {"before": _measured(recipe, run, start, questions, [], stop)[0]}
                 earlier |= {"loss_before": held_out_loss(recipe, start, data, stop)}
