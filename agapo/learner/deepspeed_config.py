@@ -26,10 +26,13 @@ def deepspeed_config(
     micro_rows: int = 1,
     accumulation: int = 1,
     offload: bool = False,
-    on_gpu: bool = False,
+    pinned: bool = False,
     universal: bool = False,
 ) -> dict[str, Any]:
     """Return DeepSpeed's configuration. `universal`: checkpoints are read in that form.
+
+    `pinned`: what is offloaded is to lie in memory that DeepSpeed asks its accelerator for, which is pinned on a GPU's
+    host, or on a disk (`on_disk.py`).
 
     `max_grad_norm` of 0 clips nothing. `micro_rows` and `accumulation` are rows a micro-batch and micro-batches a
     step, where the caller does not say itself which micro-batch is a step's last. The optimizer is not part of it: it
@@ -43,7 +46,7 @@ def deepspeed_config(
         # Under ZeRO 1 each gradient joins the sum as soon as it is there, and its bfloat16 form is freed.
         "bf16": {"enabled": bfloat16, "immediate_grad_update": True},
         "data_types": {"grad_accum_dtype": "fp32"},
-        "zero_optimization": _zero_section(stage, offload=offload, on_gpu=on_gpu),
+        "zero_optimization": _zero_section(stage, offload=offload, pinned=pinned),
         "zero_allow_untested_optimizer": True,
         "checkpoint": {"load_universal": universal},
         "zero_force_ds_cpu_optimizer": False,
@@ -52,10 +55,10 @@ def deepspeed_config(
     return config | ({"communication_data_type": "fp32"} if stage == 1 else {})
 
 
-def _zero_section(stage: int, *, offload: bool, on_gpu: bool) -> dict[str, Any]:
+def _zero_section(stage: int, *, offload: bool, pinned: bool) -> dict[str, Any]:
     zero: dict[str, Any] = {"stage": stage}
     if offload:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": on_gpu}
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": pinned}
     if stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
         zero |= {"offload_param": {"device": "cpu"}} if offload else {}

@@ -48,6 +48,7 @@ LOST = 0.05
 """Share of all else that is lost in pieces."""
 
 When = Literal["always", "output layer", "backward", "update", "reference"]
+Where = Literal["gpu", "host", "disk"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class FineTuningSetup:
     ranks: int = 1
     zero_stage: int = 0
     offload: bool = False
+    on_disk: bool = False
+    """Whether that is to a disk instead of the host's memory."""
     bfloat16: bool = True
     attention: str = "sdpa"
     gradient_checkpointing: bool = False
@@ -107,6 +110,11 @@ class FineTuningSetup:
     def number(self) -> int:
         """Bytes of a number that is computed (`c`)."""
         return 2 if self.bfloat16 else 4
+
+    @property
+    def place(self) -> Where:
+        """Where lies what may be offloaded."""
+        return ("disk" if self.on_disk else "host") if self.offload else "gpu"
 
     @property
     def autocast(self) -> bool:
@@ -137,13 +145,13 @@ class Part:
     bytes: int
     when: When = "always"
     """All the time, or only in that phase of a step."""
-    host: bool = False
-    """In the host's memory instead of the GPU's."""
+    where: Where = "gpu"
+    """In a GPU's memory, its host's, or on a disk of the host."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The parts of a rank's memory. `host` parts are in the host's."""
+    """The parts of a rank's memory."""
 
     parts: list[Part]
 
@@ -154,7 +162,7 @@ class Memory:
     @property
     def at_worst(self) -> list[Part]:
         """The parts on the GPU at the time of most: what is always there, and the largest of the phases."""
-        here = [part for part in self.parts if not part.host]
+        here = [part for part in self.parts if part.where == "gpu"]
         phases = [[part for part in here if part.when == when] for when in get_args(When)[1:]]
         most = max(phases, key=lambda parts: sum(part.bytes for part in parts))
         return [part for part in here if part.when == "always"] + most
@@ -162,7 +170,7 @@ class Memory:
     @property
     def idle_bytes(self) -> int:
         """On the GPU all the time, in no phase alone."""
-        return sum(part.bytes for part in self.parts if part.when == "always" and not part.host)
+        return sum(part.bytes for part in self.parts if part.when == "always" and part.where == "gpu")
 
     @property
     def gpu_bytes(self) -> int:
@@ -172,7 +180,12 @@ class Memory:
     @property
     def host_bytes(self) -> int:
         """Of a rank, in its host's memory."""
-        return sum(part.bytes for part in self.parts if part.host)
+        return sum(part.bytes for part in self.parts if part.where == "host")
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of a rank, on a disk of its host."""
+        return sum(part.bytes for part in self.parts if part.where == "disk")
 
 
 def training_memory(sizes: ModelSizes, setup: FineTuningSetup) -> Memory:
@@ -196,7 +209,7 @@ def state_parts(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
     """Return weights, gradients and the optimizer's state, with what is needed to reduce and apply gradients."""
     parts = _sharded_state(sizes, setup) if setup.zero_stage else _plain_state(sizes, setup)
     if setup.background:
-        parts.append(Part("copy for a checkpoint", _saved_bytes(sizes, setup), host=True))
+        parts.append(Part("copy for a checkpoint", _saved_bytes(sizes, setup), where="host"))
     return parts
 
 
@@ -240,12 +253,12 @@ def _sharded_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
     # Where the optimizer is in the host's memory, so are the gradients that it is given.
     gradients = 4 * (trained if setup.zero_stage == 1 else share)
     parts = [
-        Part("weights", weights, host=setup.offload and sharded),
-        Part("gradients", gradients, host=setup.offload and setup.zero_stage > 1),
-        Part("optimizer", (4 + 8) * share, host=setup.offload),
+        Part("weights", weights, where=setup.place if sharded else "gpu"),
+        Part("gradients", gradients, where=setup.place if setup.zero_stage > 1 else "gpu"),
+        Part("optimizer", (4 + 8) * share, where=setup.place),
     ]
     if sharded or setup.offload or not setup.bfloat16:
-        parts.append(Part("optimizer's gradients", 4 * share, "update", host=setup.offload))
+        parts.append(Part("optimizer's gradients", 4 * share, "update", where=setup.place))
     if setup.zero_stage > 1 or setup.offload or not setup.bfloat16:
         parts.append(Part("buckets", number * BUCKET))
     if sharded:

@@ -70,11 +70,11 @@ def _reference_parts(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
         # What it has gathered stays: DeepSpeed gives back what is not needed again soon, and it ends with its forward.
         gathered = setup.number * min(sizes.parameters, LIVE)
         return [
-            Part("reference", whole // setup.ranks, host=setup.offload),
+            Part("reference", whole // setup.ranks, where=setup.place),
             Part("gathered reference", gathered),
         ]
     if setup.offload:
-        return [Part("reference", whole, host=True), Part("reference", whole, "reference")]
+        return [Part("reference", whole, where="host"), Part("reference", whole, "reference")]
     return [Part("reference", whole)]
 
 

@@ -157,6 +157,7 @@ def setup_of(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> FineTuningSetu
         ranks=own.ranks,
         zero_stage=own.zero_stage,
         offload=own.offload,
+        on_disk=own.offload_folder is not None,
         bfloat16=recipe.model.dtype == "bfloat16",
         attention=recipe.model.attention,
         gradient_checkpointing=recipe.model.gradient_checkpointing,
@@ -177,9 +178,17 @@ def memory_rows(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> Rows:
     if memory.host_bytes:
         host = memory.host_bytes / GIB
         rows.append(("memory of a host", f"about {host:.1f} GiB for each of its ranks ({8 * host:.0f} for eight)"))
+    rows += disk_rows(memory, own.offload_folder)
     if own.gpu_gib and own.gpus_per_rank:
         rows.append((f"a GPU of {own.gpu_gib:g} GiB", gpu_verdict(recipe, sizes)))
     return [*rows, *_actor_rows(recipe, sizes)]
+
+
+def disk_rows(memory: Memory, folder: Path | None) -> Rows:
+    """Return what a rank takes of a disk of its host, where it does."""
+    if folder is None:
+        return []
+    return [("disk of a host", f"about {memory.disk_bytes / GIB:.1f} GiB in {folder} for each of its ranks")]
 
 
 def _actor_rows(recipe: SFTRecipe | DPORecipe, sizes: ModelSizes) -> Rows:

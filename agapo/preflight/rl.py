@@ -9,7 +9,16 @@ from agapo.model.memory import CONTEXT_BYTES, GIB, FineTuningSetup, Memory, Part
 from agapo.model.rl_memory import handed_over, learner_memory
 from agapo.model.sizes import ModelSizes
 from agapo.placement import divide
-from agapo.preflight.model import Change, Rows, base_recipe, longest_sequence, mends, model_sizes, parts_text
+from agapo.preflight.model import (
+    Change,
+    Rows,
+    base_recipe,
+    disk_rows,
+    longest_sequence,
+    mends,
+    model_sizes,
+    parts_text,
+)
 from agapo.preflight.sampling import (
     actor_memory,
     fewer_prompts,
@@ -39,6 +48,7 @@ def check_memory(recipe: RLRecipe) -> Rows:
     rows = [("memory a rank", _total(rank))]
     if rank.host_bytes >= 0.05 * GIB:
         rows.append(("memory of a host", f"about {rank.host_bytes / GIB:.1f} GiB for each of its ranks"))
+    rows += disk_rows(rank, recipe.learner.offload_folder)
     by_host = recipe.rollout.weight_transport == "host"
     if by_host and (handed := handed_over(sizes, setup)) >= 0.05 * GIB:
         text = f"{handed / GIB:.1f} GiB in the first rank, and as much in Ray's object store"
@@ -67,6 +77,7 @@ def learner_setup(recipe: RLRecipe, sizes: ModelSizes) -> FineTuningSetup:
         ranks=own.ranks,
         zero_stage=stage_run(own.zero_stage, bfloat16=bfloat16),
         offload=own.offload,
+        on_disk=own.offload_folder is not None,
         bfloat16=bfloat16,
         attention=recipe.model.attention,
         gradient_checkpointing=recipe.model.gradient_checkpointing,

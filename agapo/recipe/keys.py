@@ -75,8 +75,8 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     learner.LearnerConfig: _keys(
         identity="betas eps weight_decay",
         later="learning_rate schedule warmup_steps min_learning_rate max_grad_norm",
-        free="ranks zero_stage offload micro_batch_tokens layout shared_prompts sequence_parallel threads "
-        "gpus_per_rank gpu_gib timeout_s max_restarts",
+        free="ranks zero_stage offload offload_folder micro_batch_tokens layout shared_prompts sequence_parallel "
+        "threads gpus_per_rank gpu_gib timeout_s max_restarts",
     ),
     evaluation.SFTEvaluationConfig: _keys(identity="held_out"),
     evaluation.RLEvaluationConfig: _keys(identity="validation_size pass_at keep sets", later="every"),
@@ -94,7 +94,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     trainer.TrainerConfig: _keys(
         identity="weight_decay",
         later="learning_rate schedule warmup_steps max_grad_norm",
-        free="ranks gpus_per_rank gpu_gib zero_stage offload max_restarts threads",
+        free="ranks gpus_per_rank gpu_gib zero_stage offload offload_folder max_restarts threads",
     ),
     lora.LoRAConfig: _keys(identity="rank alpha dropout targets quantize"),
     sft.SFTRecipe: _keys(identity="steps epochs"),

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from agapo.recipe.lora import LoRAConfig, quantizes
-from agapo.recipe.section import Strict, check_offload, check_quantize
+from agapo.recipe.section import AbsolutePath, Strict, check_offload, check_quantize
 
 
 class LearnerConfig(Strict):
@@ -18,6 +18,9 @@ class LearnerConfig(Strict):
     offload: bool = False
     """Keep the optimizer, and under ZeRO-3 the weights, in the host's memory; the reference policy too, which is
     brought to the GPU while it computes."""
+    offload_folder: AbsolutePath | None = None
+    """With `offload`: a folder of a fast disk (NVMe) of each rank's host. What is offloaded lies there, and in memory
+    as far as there is room, but for a reference policy that is not in shards."""
     learning_rate: float = Field(default=1e-6, gt=0)
     """The peak, reached after the warm-up."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -63,7 +66,7 @@ class LearnerConfig(Strict):
 
     @model_validator(mode="after")
     def _sharding_can_be(self) -> "LearnerConfig":
-        check_offload(self.offload, self.zero_stage)
+        check_offload(self.offload, self.zero_stage, self.offload_folder)
         check_quantize(quantizes(self.lora), self.zero_stage)
         return self
 

@@ -58,7 +58,9 @@ def check_quantize(quantizes: bool, zero_stage: int) -> None:
         raise ValueError("lora.quantize: not under zero_stage 3, which divides the weights; take 0, 1 or 2")
 
 
-def check_offload(offload: bool, zero_stage: int) -> None:
-    """Without ZeRO there is nothing that DeepSpeed could move to the host's memory."""
+def check_offload(offload: bool, zero_stage: int, folder: Path | None) -> None:
+    """Without ZeRO there is nothing that DeepSpeed could move to the host's memory, nor without it to a disk."""
     if offload and not zero_stage:
         raise ValueError("offload: needs zero_stage 1, 2 or 3")
+    if folder and not offload:
+        raise ValueError("offload_folder: is where offload puts things; set offload: true, or leave it out")

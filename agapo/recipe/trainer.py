@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from agapo.recipe.lora import LoRAConfig, quantizes
-from agapo.recipe.section import Strict, check_offload, check_quantize
+from agapo.recipe.section import AbsolutePath, Strict, check_offload, check_quantize
 
 
 class TrainerConfig(Strict):
@@ -31,6 +31,9 @@ class TrainerConfig(Strict):
     """DeepSpeed ZeRO: 1 shards the optimizer, 2 the gradients too, 3 the weights too; 0 goes without DeepSpeed."""
     offload: bool = False
     """Keep the optimizer, and under ZeRO-3 the weights, in the hosts' memory."""
+    offload_folder: AbsolutePath | None = None
+    """With `offload`: a folder of a fast disk (NVMe) of each rank's host. What is offloaded lies there, and in memory
+    as far as there is room."""
     lora: LoRAConfig | None = None
     max_restarts: int = Field(default=3, ge=0)
     """Times that dead workers are replaced; training goes on from the last checkpoint."""
@@ -39,7 +42,7 @@ class TrainerConfig(Strict):
 
     @model_validator(mode="after")
     def _sharding_can_be(self) -> "TrainerConfig":
-        check_offload(self.offload, self.zero_stage)
+        check_offload(self.offload, self.zero_stage, self.offload_folder)
         check_quantize(quantizes(self.lora), self.zero_stage)
         return self
 

@@ -226,6 +226,9 @@ def test_sharding_divides_and_offload_moves() -> None:
     offloaded = training_memory(sizes, replace(base, zero_stage=3, offload=True))
     assert offloaded.host_bytes == (2 + 4 + 12 + 4) * share
     assert {"weights", "gradients", "optimizer"}.isdisjoint(part.name for part in offloaded.at_worst)
+    on_disk = training_memory(sizes, replace(base, zero_stage=3, offload=True, on_disk=True))
+    assert (on_disk.host_bytes, on_disk.disk_bytes) == (0, offloaded.host_bytes)
+    assert on_disk.gpu_bytes == offloaded.gpu_bytes
 
 
 def test_only_the_larger_phase_counts() -> None:

@@ -339,16 +339,19 @@ def test_what_does_not_fit_says_what_would() -> None:
 
 
 @pytest.mark.usefixtures("no_hub")
-def test_offload_is_counted_in_the_host() -> None:
-    recipe = load_recipe(
-        SFTRecipe, ROOT / "recipes/sft/exaone4_32b.yaml", ["training.ranks=8", "training.offload=true"]
-    )
+def test_offload_is_counted_in_the_host_or_on_its_disk() -> None:
+    path, overrides = ROOT / "recipes/sft/exaone4_32b.yaml", ["training.ranks=8", "training.offload=true"]
+    recipe = load_recipe(SFTRecipe, path, overrides)
     sizes, _ = model_sizes(base_recipe(recipe))
     assert sizes
     # 22 bytes a parameter, shared by eight ranks.
     assert (
         dict(memory_rows(recipe, sizes))["memory of a host"] == "about 82.0 GiB for each of its ranks (656 for eight)"
     )
+    on_disk = load_recipe(SFTRecipe, path, [*overrides, "training.offload_folder=/nvme"])
+    rows = dict(memory_rows(on_disk, sizes))
+    assert rows["disk of a host"] == "about 82.0 GiB in /nvme for each of its ranks"
+    assert "memory of a host" not in rows
 
 
 @pytest.mark.usefixtures("no_hub")

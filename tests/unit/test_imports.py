@@ -84,7 +84,13 @@ def test_tasks_import_little_of_the_engine(folder: str) -> None:
         ),
         (
             "deepspeed",
-            {"learner/rl/rank.py", "learner/deepspeed_config.py", "learner/checkpoint.py", "learner/background.py"},
+            {
+                "learner/rl/rank.py",
+                "learner/deepspeed_config.py",
+                "learner/checkpoint.py",
+                "learner/background.py",
+                "learner/on_disk.py",
+            },
         ),
     ],
 )

@@ -266,6 +266,7 @@ class TestRecipe:
             ({"training": {"rows_per_step": 6, "ranks": 4}}, "6 is not a multiple of ranks 4"),
             ({"training": {"rows_per_step": 8, "ranks": 2, "micro_batch_rows": 3}}, "micro_batch_rows 3"),
             ({"training": {"offload": True}}, "offload: needs zero_stage"),
+            ({"training": {"offload_folder": "nvme"}}, "offload_folder: is where offload puts things"),
             ({"steps": 5, "epochs": 1.0}, "either 'steps' or 'epochs'"),
             ({"create": {"heads": 4, "kv_heads": 3}}, "heads: 4 is not a multiple of kv_heads 3"),
             ({"model": {"path": "x/y"}}, "give one of 'create'"),

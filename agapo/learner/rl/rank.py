@@ -23,6 +23,7 @@ from agapo.algorithm.objective import policy_loss
 from agapo.errors import UserError
 from agapo.learner.background import BackgroundWriter
 from agapo.learner.deepspeed_config import deepspeed_config, sharded_loading, skip_compiled_extension
+from agapo.learner.on_disk import keep_on_disk
 from agapo.learner.process_group import group_variables
 from agapo.learner.rl.batching import Example, MicroBatch, MicroPlan, collate, needs_one_row, plan_ranks
 from agapo.learner.rl.row_check import check_model, twin_of
@@ -64,6 +65,8 @@ class LearnerRank:
         import deepspeed
 
         self.deepspeed: Any = deepspeed
+        if settings.learner.offload_folder:
+            keep_on_disk(settings.learner.offload_folder)
         self.sequence_group = make_sequence_group(rank, ranks, settings.learner.sequence_parallel)
         if self._sharded:
             # The model is nowhere whole then.
@@ -140,7 +143,7 @@ class LearnerRank:
             bfloat16=own.bfloat16,
             max_grad_norm=max_grad_norm,
             offload=own.learner.offload,
-            on_gpu=own.device == "cuda",
+            pinned=own.device == "cuda" or own.learner.offload_folder is not None,
         )
 
     def _optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
 from agapo.learner.deepspeed_config import deepspeed_config, skip_compiled_extension
+from agapo.learner.on_disk import keep_on_disk
 from agapo.learner.trl.packing import collate, packed_rows, unflatten
 from agapo.learner.trl.token_file import PLAN, TokenFile
 from agapo.model.adapters import adapter_config
@@ -105,6 +106,8 @@ def prepare(settings: FineTuning, kind: type[TrainingArguments], **more: Any) ->
     """
     if settings.sharded:
         skip_compiled_extension()
+    if settings.training.offload_folder:
+        keep_on_disk(settings.training.offload_folder)
     arguments = training_arguments(settings, kind, **more)
     # After accelerate, which has a mind of its own about threads.
     torch.set_num_threads(settings.threads)
@@ -204,7 +207,7 @@ def sharding(settings: FineTuning) -> dict[str, Any]:
         micro_rows=own.micro_rows,
         accumulation=own.accumulation,
         offload=own.offload,
-        on_gpu=settings.on_gpu,
+        pinned=settings.on_gpu or own.offload_folder is not None,
         universal=settings.universal,
     )
 
