@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 # PyPI's plain torch is a CUDA build on Linux; the lock pins its version and nothing of its build.
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-vllm sft rl dpo eval smollm2 bench test test-slow test-vllm check format lock clean
+.PHONY: help setup setup-vllm sft rl dpo eval smollm2 bench test test-slow test-vllm check format docs lock clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,9 @@ check: setup  ## Lint, format check, types
 
 format: setup  ## Format the code
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+docs: setup  ## Build docs/ as a web site, into build/site
+	$(BIN)/python docs/site.py
 
 lock: setup  ## Write the installed versions to requirements.lock
 	$(BIN)/python -m pip freeze --exclude-editable | grep -vE "^(nvidia|triton|cuda)" | sed -E "s/^(torch==[0-9.]+)\+.*/\1/" > requirements.lock

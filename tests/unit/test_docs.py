@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +81,17 @@ def test_the_tour_leads_through_six_files_that_define_what_it_names() -> None:
     for name, path in links:
         text = (ROOT / path).read_text()
         assert name == path or re.search(rf"^ *(def|class) {name}\b", text, re.MULTILINE), f"{name} in {path}"
+
+
+def test_the_site_is_built_without_a_warning_and_has_every_page(tmp_path: Path) -> None:
+    for name in ("docs", "README.md"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    built = subprocess.run([sys.executable, tmp_path / "docs/site.py"], capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout + built.stderr
+    site = tmp_path / "build/site"
+    assert {path.parent.name for path in site.glob("*/index.html")} == {
+        path.stem for path in (ROOT / "docs").glob("*.md")
+    }
+    listed = set(re.findall(r'"(\w+\.md)"', (ROOT / "docs/zensical.toml").read_text()))
+    assert listed == {"index.md", *(path.name for path in (ROOT / "docs").glob("*.md"))}
+    assert "dry-run" not in (site / "scaling/index.html").read_text()
