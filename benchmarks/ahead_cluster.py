@@ -1,11 +1,12 @@
 """Sampling ahead (`rollout.max_staleness`) on a simulated cluster, beside taking turns and beside perfect overlap.
 
     python -m benchmarks.ahead_cluster [--actors 64] [--staleness 0 1 2 4] [--learning 1.0] [--steps 5] [--out FILE]
+    python -m benchmarks.ahead_cluster --keep 0.7 --oversample      # where groups are dropped: refill rounds, or not
 
 Real: the RL loop's `Collector`, `Ahead`, `RolloutPool` with its `Dispatch`, and a call of Ray's each slice of work, to
 other processes, with answers of real size. Simulated: the engines (64 to a process), each with a window of responses
-that all advance at one rate; the learner, which sleeps; verdicts, which are there at once, and drop no group. Lengths
-are log-normal with sigma 1, cut at a limit, and the same whatever the bound.
+that all advance at one rate; the learner, which sleeps; verdicts, which are there at once, and say which groups are
+kept. Lengths are log-normal with sigma 1, cut at a limit, and the same whatever the bound.
 
 Perfect overlap is max(sampling, learning), where sampling is the steps' tokens over what all windows decode when full.
 """
@@ -17,6 +18,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from random import Random
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -50,6 +53,8 @@ class Setting:
     """Seconds of learning for each second of sampling with full windows."""
     steps: int = 5
     """Steps that are timed."""
+    keep: float = 1.0
+    """Share of the groups that is kept."""
 
     @property
     def prompts(self) -> int:
@@ -68,6 +73,7 @@ class Found:
     """What came of a bound, a step, over those that were timed."""
 
     max_staleness: int
+    oversample: bool
     step_s: float
     sampling_s: float
     """With all windows full."""
@@ -84,9 +90,11 @@ class Found:
 def main() -> None:
     """Run with each bound, print a table, and write the figures."""
     own = _parse()
-    setting = Setting(own.actors, own.rate, own.learning, own.steps)
+    setting = Setting(own.actors, own.rate, own.learning, own.steps, own.keep)
     with in_cluster(None):
         found = [simulate(setting, bound) for bound in own.staleness]
+        if own.oversample:
+            found.append(simulate(setting, 0, oversample=True))
     own.out.parent.mkdir(parents=True, exist_ok=True)
     own.out.write_text(json.dumps({"setting": asdict(setting), "found": list(map(asdict, found))}, indent=1))
     print(table(found))
@@ -100,17 +108,19 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=300.0, help="tokens a second of a response")
     parser.add_argument("--learning", type=float, default=1.0, help="seconds of learning a second of full sampling")
     parser.add_argument("--steps", type=int, default=5, help="timed steps, after as many as the bound is and one")
+    parser.add_argument("--keep", type=float, default=1.0, help="share of the groups that is kept")
+    parser.add_argument("--oversample", action="store_true", help="take turns with rollout.oversample, too")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench/ahead_cluster.json"))
     return parser.parse_args()
 
 
-def simulate(setting: Setting, bound: int) -> Found:
+def simulate(setting: Setting, bound: int, *, oversample: bool = False) -> Found:
     """Run the loop with a bound."""
     settings = EngineSettings("none", engine="vllm", vllm=VLLMConfig(in_flight=WINDOW))
     pool = CrowdPool(settings, Decoding, setting.rate, actors=setting.actors)
     try:
         pool.wait_ready()
-        return _run(_collector(setting, pool, bound), setting, bound)
+        return _run(_collector(setting, pool, bound, oversample), setting, bound)
     finally:
         pool.close()
 
@@ -130,9 +140,11 @@ def _run(collector: Collector, setting: Setting, bound: int) -> Found:
             collector.bring_weights()
             progress.step += 1
             progress.cursor += collected.prompts
+            progress.note_kept(len(collected.kept), collected.prompts)
         took = time.monotonic() - began
     found = Found(
         bound,
+        collector.recipe.rollout.oversample,
         step_s=took / setting.steps,
         sampling_s=tokens / setting.rate / (setting.actors * WINDOW) / setting.steps,
         learning_s=learning_s,
@@ -143,7 +155,7 @@ def _run(collector: Collector, setting: Setting, bound: int) -> Found:
     return found
 
 
-def _collector(setting: Setting, pool: CrowdPool, bound: int) -> Collector:
+def _collector(setting: Setting, pool: CrowdPool, bound: int, oversample: bool) -> Collector:
     """Return the RL loop's, as far as it is used here."""
     recipe = RLRecipe.model_validate(
         {
@@ -159,6 +171,7 @@ def _collector(setting: Setting, pool: CrowdPool, bound: int) -> Collector:
                 "max_new_tokens": LIMIT,
                 "chunk_prompts": 1,
                 "max_staleness": bound,
+                "oversample": oversample,
             },
         }
     )
@@ -168,20 +181,27 @@ def _collector(setting: Setting, pool: CrowdPool, bound: int) -> Collector:
         stream=PromptStream([Prompt(f"p{number}", ()) for number in range(100_000)], {"reasoning": 1.0}, seed=0),
         render=lambda _: tuple(range(64)),
         pool=pool,
-        scorer=Mixed(),
+        scorer=Mixed(setting.keep),
         weight_sync=cast(Any, lambda version: pool.set_weights("weights", version)),
         logger=cast(Any, None),
-        progress=Progress(),
+        progress=Progress(keep_rate=setting.keep),
+        reference=cast(Any, SimpleNamespace(add=lambda groups: None)),
     )
 
 
 class Mixed:
-    """A judge to whom every group is mixed."""
+    """A judge to whom such a share of the groups is mixed, and the others are all correct."""
+
+    def __init__(self, keep: float):
+        self._keep = keep
 
     def submit(self, group: Group) -> "Future[Group]":
         """Return the group, judged."""
+        mixed = Random(group.prompt.id).random() < self._keep
         responses = [
-            replace(one, reward=index % 2, correct=bool(index % 2)) for index, one in enumerate(group.responses)
+            replace(one, reward=right, correct=bool(right))
+            for index, one in enumerate(group.responses)
+            for right in [index % 2 if mixed else 1]
         ]
         judged: Future[Group] = Future()
         judged.set_result(replace(group, responses=tuple(responses)))
@@ -199,7 +219,7 @@ def table(found: Sequence[Found]) -> str:
     ]
     turns = found[0].step_s
     lines += [
-        f"| {row.max_staleness} | {row.step_s:.1f} | {row.step_s / turns:.2f} "
+        f"| {row.max_staleness}{', oversample' * row.oversample} | {row.step_s:.1f} | {row.step_s / turns:.2f} "
         f"| {100 * row.sampling_s / row.step_s:.0f} % | {row.staleness:.2f}, {row.staleness_max:g} |"
         for row in found
     ]

@@ -3,6 +3,7 @@
 All-correct groups teach nothing and are dropped; all-wrong groups stay, and push down what they did.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
@@ -13,6 +14,9 @@ from torch import Tensor
 
 from agapo.algorithm.advantages import GroupBaseline, advantages
 from agapo.schema import Batch, Group, Response
+
+LOWEST_RATE = 0.01
+"""Of kept groups, as far as it is believed: where none was kept, the next may be."""
 
 
 def select_groups(
@@ -28,6 +32,17 @@ def select_groups(
         useless = not group.verdicts or (drop_all_correct and group.all_correct) or (drop_all_wrong and group.all_wrong)
         (dropped if useless else kept).append(group)
     return kept, dropped
+
+
+def prompts_to_keep(count: int, rate: float) -> int:
+    """Return how many prompts to sample so that `count` groups are kept, where each is with probability `rate`.
+
+    The smallest n with n·p − √(n·p·(1 − p)) ≥ count: a standard deviation fewer than are to be expected are enough.
+    """
+    p = max(rate, LOWEST_RATE)
+    spread = math.sqrt(p * (1 - p))
+    root = (spread + math.sqrt(spread**2 + 4 * p * count)) / (2 * p)
+    return math.ceil(root**2 - 1e-9)
 
 
 def make_batch(

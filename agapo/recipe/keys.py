@@ -65,7 +65,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     ),
     rollout.RolloutConfig: _keys(
         identity="group_size temperature top_p stop thinking_budget",
-        later="engine max_new_tokens chunk_prompts max_staleness",
+        later="engine max_new_tokens chunk_prompts max_staleness oversample",
         free="actors threads gpus_per_actor weight_transport sleep_while_learning chunk_timeout_s max_restarts",
     ),
     rollout.VLLMConfig: _keys(free="tensor_parallel in_flight gpu_memory cache_gib"),
@@ -76,7 +76,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
         identity="betas eps weight_decay",
         later="learning_rate schedule warmup_steps min_learning_rate max_grad_norm",
         free="ranks zero_stage offload offload_folder micro_batch_tokens layout shared_prompts sequence_parallel "
-        "threads gpus_per_rank gpu_gib timeout_s max_restarts",
+        "threads early_reference gpus_per_rank gpu_gib timeout_s max_restarts",
     ),
     evaluation.SFTEvaluationConfig: _keys(identity="held_out"),
     evaluation.RLEvaluationConfig: _keys(identity="validation_size pass_at keep sets", later="every"),

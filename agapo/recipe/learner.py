@@ -52,6 +52,9 @@ class LearnerConfig(Strict):
     sequence_parallel: int = Field(default=1, ge=1)
     """Ranks that share each sequence, for those too long for one (DeepSpeed Ulysses): each has its part of the tokens,
     and in attention its part of the heads. With `model.attention: sdpa`."""
+    early_reference: bool = False
+    """Have ranks compute the reference's log-probabilities of the groups that are judged while the rest of the step is
+    sampled, instead of after it (docs/async.md). Results differ by rounding: other responses share a micro-batch."""
     threads: int = Field(default=0, ge=0)
     """CPU threads a rank; 0 shares this machine's cores among the ranks."""
     gpus_per_rank: float = Field(default=0.0, ge=0)

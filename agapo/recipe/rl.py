@@ -87,6 +87,29 @@ class RLRecipe(Recipe):
         raise ValueError(f"rollout.weight_transport: {way}, but {reason}; set it to host")
 
     @model_validator(mode="after")
+    def _oversampling_goes_with_the_rest(self) -> "RLRecipe":
+        if self.rollout.oversample and self.rollout.max_staleness:
+            raise ValueError(
+                f"rollout.oversample: true with max_staleness {self.rollout.max_staleness}: the prompts that follow "
+                "are under way already, and wait for the next step; set one of them to its default"
+            )
+        if self.rollout.oversample and self.algorithm.shuffle_rewards:
+            raise ValueError(
+                "rollout.oversample: true with algorithm.shuffle_rewards: which prompts a step takes would follow from "
+                "rewards that it does not learn from; set one of them to false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _ranks_are_awake_while_actors_sample(self) -> "RLRecipe":
+        if self.learner.early_reference and self.rollout.sleep_while_learning:
+            raise ValueError(
+                "learner.early_reference: true with rollout.sleep_while_learning: while actors sample, they have the "
+                "GPUs' memory; set one of them to false"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _sampling_ahead_goes_with_the_rest(self) -> "RLRecipe":
         own = self.rollout
         if not own.max_staleness:

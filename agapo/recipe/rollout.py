@@ -69,6 +69,10 @@ class RolloutConfig(Strict):
     """Steps that the weights which sampled a token may be behind those that learn from it, in RL (docs/async.md): with
     1 or more, actors sample the next steps' prompts while the learner learns. 0: they take turns, and a run repeats
     itself to the bit."""
+    oversample: bool = False
+    """Begin a step with as many prompts as fill the batch at the rate at which groups were kept of late, and a standard
+    deviation more, instead of drawing more once some were dropped, in RL (docs/async.md). The step takes the prompts
+    that it would without; those beyond them are sampled anew in the next."""
     sleep_while_learning: bool = False
     """Actors that share GPUs with the learner's ranks leave the memory to them while they learn: weights go to the
     host, what vLLM caches is dropped. RL alone reads it."""

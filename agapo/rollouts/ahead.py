@@ -111,11 +111,13 @@ class Ahead:
 
     # --- for the learner's thread ---
 
-    def groups(self, start: int, count: int, horizon: int) -> list[Group]:
+    def groups(
+        self, start: int, count: int, horizon: int, on_judged: Callable[[Sequence[Group]], None] = lambda _: None
+    ) -> list[Group]:
         """Return the judged groups of the prompts from position `start` on, in order.
 
-        Prompts before `horizon` may be begun from now on. Waits for the slowest of the `count`; raises what sampling or
-        judging raised.
+        Prompts before `horizon` may be begun from now on. Waits for the slowest of the `count`, and tells `on_judged`
+        of each as early as can be; raises what sampling or judging raised.
         """
         self.asked = max(self.asked, start + count)
         self.move_horizon(horizon)
@@ -123,6 +125,7 @@ class Ahead:
         for position in range(start, start + count):
             self._wait_for(lambda position=position: position in self._sampled)
             found.append(self._result(self._result(self._sampled[position].judging)))
+            on_judged(found[-1:])
         self._taken = start + count
         return self._watch.seen(found)
 

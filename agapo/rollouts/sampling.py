@@ -6,7 +6,7 @@ So ordering, overlap, the rule for truncated responses (the judge's) and the sto
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -58,16 +58,18 @@ def sample_and_score(
     chunk_prompts: int,
     on_sampled: Callable[[], None] = lambda: None,
     watch: "ErrorWatch | None" = None,
-) -> Iterator[list[Group]]:
+    singly: bool = False,
+) -> Generator[list[Group], None, None]:
     """Yield the judged groups of each chunk of `chunk_prompts` requests, in order, each as early as can be.
 
     Groups are judged while others are sampled. `on_sampled` is called when the last chunk has been sampled. Raises
     JudgingError when the errors of the last groups pass the judge's bound: of these requests alone, or with a `watch`,
-    whose end is its owner's, of what it has seen before as well.
+    whose end is its owner's, of what it has seen before as well. `singly`: yield each group for itself. Who closes
+    this takes out of the actors' hands what has not been sampled.
     """
     own = watch or ErrorWatch(judge)
-    numbers = range(len(requests))
-    chunks = deque(numbers[start : start + chunk_prompts] for start in range(0, len(requests), chunk_prompts))
+    numbers, size = range(len(requests)), 1 if singly else chunk_prompts
+    chunks = deque(numbers[start : start + size] for start in range(0, len(requests), size))
     judging: dict[int, Future[Group]] = {}
 
     def is_judged(number: int) -> bool:

@@ -48,6 +48,7 @@ RL = (
     Metric("group/dropped", "groups that were sampled and not learned from"),
     Metric("group/refilled", "groups sampled beyond `prompts_per_step`, to replace dropped ones"),
     Metric("group/short", "groups that were lacking in the end (`algorithm.refill.max_extra`)", "0"),
+    Metric("group/surplus", "prompts begun beyond the batch, which go back to the stream (`rollout.oversample`)"),
     Metric("advantage/max", "largest |advantage|; a lone mixed group among equal ones gets a huge one", "< 10"),
     Metric("kl/sequence", "cumulative KL of a response against the reference, nats", "rises slowly"),
     Metric("kl/token", "the same a token, nats", "< 0.1"),

@@ -1,5 +1,7 @@
 """`python -m benchmarks.ahead_cluster`, small: lengths are what they should be, and the loop runs with each bound."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -25,3 +27,6 @@ def test_it_runs_with_each_bound() -> None:
         # No less than the work that the windows do.
         assert row.step_s > row.sampling_s > 0.5 * setting.learning_s > 0
     assert "| perfect overlap |" in table(found)
+    dropping = replace(setting, keep=0.5)
+    plain, more = (simulate(dropping, 0, oversample=oversample) for oversample in (False, True))
+    assert plain.sampling_s == pytest.approx(more.sampling_s), "both learn from the same prompts"

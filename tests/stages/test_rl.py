@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from agapo.errors import Interrupted
 from agapo.evaluation.questions import load_questions
+from agapo.learner.rl.group import LearnerGroup
 from agapo.recipe import RLRecipe, load_recipe
 from agapo.stages.rl.loop import RLLoop
 from agapo.stages.running.system import training_stream
@@ -102,6 +103,43 @@ def test_dropped_groups_are_refilled_and_no_prompt_is_lost_or_asked_twice(whole_
     expected = [(prompt.id, visit) for prompt, visit in stream.take(0, 6 * 4 + int(sum(dropped)))]
     assert list(asked) == expected
     assert set(asked.values()) == {4}
+
+
+@pytest.mark.slow
+def test_oversampling_learns_from_the_same_responses(recipe_file: Path, tmp_path: Path) -> None:
+    """To the bit, where a chunk is one prompt: what a response is follows from its chunk alone."""
+    same = (f"run.output={tmp_path}", "steps=4", "rollout.chunk_prompts=1", "rollout.actors=2", "evaluation.every=0")
+    for name, oversample in (("rounds", "false"), ("over", "true")):
+        done = agapo_here("rl", recipe_file, *same, f"run.name={name}", f"rollout.oversample={oversample}")
+        assert done.returncode == 0, done.stderr
+    rounds, over = (tmp_path / "rl" / name for name in ("rounds", "over"))
+    steps = steps_of(over)
+    surplus = [row.pop("group/surplus") for row in steps.values()]
+    assert sum(surplus) > 0 and sum(row["group/refilled"] for row in steps.values()) > 0
+    assert steps == steps_of(rounds)
+    assert rollouts_of(over) == rollouts_of(rounds)
+    for name, weight in weights_of(rounds).items():
+        assert torch.equal(weight, weights_of(over)[name]), name
+
+
+def test_the_reference_can_be_asked_while_others_are_sampled(
+    whole_run: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, begun = LearnerGroup.begin_reference, []
+
+    def begin_reference(self: LearnerGroup, examples: Any) -> Any:
+        begun.append(len(examples))
+        return real(self, examples)
+
+    monkeypatch.setattr(LearnerGroup, "begin_reference", begin_reference)
+    early = ("learner.early_reference=true", "learner.micro_batch_tokens=100", "rollout.actors=2", "steps=3")
+    done = agapo_here("rl", recipe_file, f"run.output={tmp_path}", "run.name=early", *early)
+    assert done.returncode == 0, done.stderr
+    assert len(begun) > 3, "more than once a step"
+    expected = steps_of(whole_run)
+    for step, row in steps_of(tmp_path / "rl" / "early").items():
+        for name in ("kl/sequence", "kl/k3", "policy/loss", "policy/grad_norm"):
+            assert row[name] == pytest.approx(expected[step][name], rel=1e-3, abs=1e-4), (step, name)
 
 
 def test_it_learns_without_truncated_responses_and_with_the_kl_of_all_groups(recipe_file: Path, tmp_path: Path) -> None:

@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
+from agapo.model.loading import export_hf
+from agapo.model.tokenizer import build_tokenizer
 from agapo.stages.rl import collector
+from tests.builders import tiny_exaone
 from tests.stages.conftest import agapo_here, hold_back_first_tensor, recipe_file, shared_ray, tiny_model  # noqa: F401  fixtures
+from tests.stages.test_ahead import require_account
 from tests.stages.test_dpo import recipe_file as dpo_recipe
 from tests.stages.test_eval import recipe  # noqa: F401  a fixture
 from tests.stages.test_rl import rollouts_of, steps_of
@@ -38,6 +42,28 @@ def test_rl_learns_from_what_vllm_samples(arguments: list[Any], tmp_path: Path) 
     # Weights of each step were sampled from: step n after n-1 updates.
     rows = [json.loads(row) for row in rollouts_of(tmp_path / "rl" / "small")]
     assert {(row["step"], *row["weights_versions"]) for row in rows} == {(1, 0), (2, 1), (3, 2), (4, 3)}
+
+
+def test_it_samples_ahead_with_vllm(
+    arguments: list[Any],
+    recipe_file: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    """The account closes; weights change in mid-response, and tokens are of the version that they name."""
+    # It seldom ends a response, so that some are always in flight.
+    export_hf(tiny_exaone(head_dim=32), build_tokenizer(), tmp_path / "talkative")
+    long = (f"model.path={tmp_path / 'talkative'}", "rollout.stop=[]", "rollout.max_new_tokens=160")
+    ahead = ("rollout.max_staleness=1", "rollout.chunk_prompts=1", "evaluation.every=0")
+    done = agapo_here("rl", *arguments, "run.name=ahead", *long, *ahead)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "rl" / "ahead"
+    require_account(run, recipe_file, 6, bound=1)
+    versions = [(row["step"], *row["weights_versions"]) for row in map(json.loads, rollouts_of(run))]
+    assert all(step - 2 <= used[0] <= used[-1] < step for step, *used in versions)
+    assert any(len(used) == 2 for _, *used in versions)
+    found = [row["mismatch/mean"] for row in steps_of(run).values() if "mismatch/mean" in row]
+    assert len(found) > 1
+    assert max(found) < 1e-4
 
 
 @pytest.mark.parametrize("transport", ["ipc", "broadcast"])

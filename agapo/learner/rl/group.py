@@ -162,14 +162,17 @@ class LearnerGroup:
         """Load the frozen reference policy on every rank."""
         self._fetch("load the reference", [actor.load_reference.remote() for actor in self._ranks])
 
-    def reference_logprobs(self, examples: Sequence[Example]) -> list[np.ndarray]:
-        """Return log π_ref [T] of each example."""
+    def begin_reference(self, examples: Sequence[Example]) -> list[Any]:
+        """Have every rank compute log π_ref of its share when it comes to it; `end_reference` has the result."""
         whole = ray.put(list(examples))
+        return [actor.reference_logprobs.remote(whole) for actor in self._ranks]
+
+    def end_reference(self, begun: list[Any]) -> list[np.ndarray]:
+        """Return log π_ref [T] of each example that was begun with."""
         found: dict[int, np.ndarray] = {}
-        work = [actor.reference_logprobs.remote(whole) for actor in self._ranks]
-        for share in self._fetch("compute the reference's log-probabilities", work):
+        for share in self._fetch("compute the reference's log-probabilities", begun):
             found |= share
-        return [found[index] for index in range(len(examples))]
+        return [found[index] for index in range(len(found))]
 
     def update(self, examples: Sequence[Example], *, denominator: float, learning_rate: float) -> dict[str, float]:
         """Make one optimizer update, and return sums over all ranks."""

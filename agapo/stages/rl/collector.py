@@ -8,11 +8,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agapo.algorithm.sampling import select_groups, shuffle_rewards
+from agapo.algorithm.sampling import prompts_to_keep, select_groups, shuffle_rewards
 from agapo.curation.mixing import MixedStream
 from agapo.curation.prompts import PromptStream
 from agapo.errors import Interrupted, UserError
 from agapo.evaluation.rendering import Renderer
+from agapo.learner.rl.reference import Reference
 from agapo.recipe import RLRecipe
 from agapo.rollouts.ahead import Ahead
 from agapo.rollouts.engine import PromptRequest, SamplingParams
@@ -40,6 +41,8 @@ class Collector:
     weight_sync: WeightSync
     logger: MetricsLogger
     progress: Progress
+    reference: Reference
+    """Told of groups that the step will learn from as they are judged."""
     begun: Begun | None = None
     """What the run that goes on here had begun."""
     ahead: Ahead | None = None
@@ -84,22 +87,36 @@ class Collector:
         if self.ahead:
             self.ahead.learned(self.progress.cursor)
         while collected.prompts < allowed and len(collected.kept) < own.prompts_per_step:
-            wanted = min(own.prompts_per_step - len(collected.kept), allowed - collected.prompts)
+            missing = own.prompts_per_step - len(collected.kept)
+            wanted = min(self._enough_for(missing), allowed - collected.prompts)
             position = self.progress.cursor + collected.prompts
             taken = self.stream.take(position, wanted)
             with self._judging_errors_told():
-                groups = self._from_ahead(position, wanted, clock) if self.ahead else self._sampled(taken, clock)
+                groups = (
+                    self._from_ahead(position, wanted, clock) if self.ahead else self._sampled(taken, missing, clock)
+                )
             if own.algorithm.shuffle_rewards:
                 groups = shuffle_rewards(groups, f"{own.run.seed}/{self.progress.step}/{collected.prompts}")
-            kept, dropped = select_groups(
-                groups,
-                drop_all_correct=own.algorithm.drop_all_correct,
-                drop_all_wrong=own.algorithm.drop_all_wrong,
-            )
-            collected.add(taken, groups, kept, dropped)
+            collected.add(taken[: len(groups)], groups, *self._selected(groups))
+            collected.surplus += wanted - len(groups)
         return collected
 
-    def _sampled(self, taken: Sequence[tuple[Prompt, int]], clock: Clock) -> list[Group]:
+    def _enough_for(self, missing: int) -> int:
+        """Return how many prompts to begin where so many groups are missing."""
+        if not self.recipe.rollout.oversample:
+            return missing
+        return prompts_to_keep(missing, self.progress.keep_rate)
+
+    def _selected(self, groups: Sequence[Group]) -> tuple[list[Group], list[Group]]:
+        own = self.recipe.algorithm
+        return select_groups(groups, drop_all_correct=own.drop_all_correct, drop_all_wrong=own.drop_all_wrong)
+
+    def _sampled(self, taken: Sequence[tuple[Prompt, int]], missing: int, clock: Clock) -> list[Group]:
+        """Return the groups of the prompts, in order; with `oversample`, those up to the last of so many that are kept.
+
+        The rest is given up, whole groups as well as begun ones: were the former kept for a later step, which would
+        learn from older weights' tokens, and only they, short responses would be favoured.
+        """
         own, lap = self.recipe.rollout, clock.laps()
         chunks = sample_and_score(
             self.pool,
@@ -109,17 +126,32 @@ class Collector:
             chunk_prompts=own.chunk_prompts,
             on_sampled=lambda: lap("generate"),
             watch=self.watch,
+            singly=own.oversample,
         )
-        groups = [group for chunk in chunks for group in chunk]
+        groups: list[Group] = []
+        kept = 0
+        for chunk in chunks:
+            groups += chunk
+            kept += len(self._selected(chunk)[0])
+            self._tell_reference(chunk)
+            if kept == missing and len(groups) < len(taken):
+                chunks.close()
+                lap("generate")
+                return groups
         lap("score")
         return groups
+
+    def _tell_reference(self, groups: Sequence[Group]) -> None:
+        kl = self.recipe.algorithm.kl
+        if kl.coefficient:
+            self.reference.add(groups if kl.groups == "all" else self._selected(groups)[0])
 
     def _from_ahead(self, position: int, count: int, clock: Clock) -> list[Group]:
         assert self.ahead
         left = self.recipe.steps - self.progress.step - 1
         further = min(self.recipe.rollout.max_staleness, left) * self.recipe.prompts_per_step
         with clock.phase("generate"):
-            return self.ahead.groups(position, count, position + count + further)
+            return self.ahead.groups(position, count, position + count + further, self._tell_reference)
 
     @property
     def _params(self) -> SamplingParams:

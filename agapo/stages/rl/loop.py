@@ -34,13 +34,7 @@ from agapo.rollouts.pool import RolloutPool
 from agapo.schema import Batch, Group, Prompt
 from agapo.stages.rl.clipping import ClipWatch
 from agapo.stages.rl.collector import Collector
-from agapo.stages.rl.metrics import (
-    Clock,
-    Collected,
-    advantage_metrics,
-    learn_metrics,
-    rollout_metrics,
-)
+from agapo.stages.rl.metrics import Clock, Collected, advantage_metrics, learn_metrics, rollout_metrics
 from agapo.stages.rl.mismatch import mismatch_metrics, require_same_policy
 from agapo.stages.rl.progress import Progress, unreached
 from agapo.stages.running.export import Exporter
@@ -166,11 +160,13 @@ class RLLoop:
     def _examples(self, batch: Batch) -> list[Example]:
         kl = self.recipe.algorithm.kl
         found = examples_of(batch, self.progress.updates if self.recipe.rollout.max_staleness else None)
-        examples = [item for item in found if item.advantage or (kl.coefficient and item.kl_weight)]
+        responses = [response for group in batch.groups for response in group.responses]
+        chosen = [index for index, item in enumerate(found) if item.advantage or (kl.coefficient and item.kl_weight)]
+        examples = [found[index] for index in chosen]
         if not kl.coefficient or not examples:
             return examples
         with self.timeline.phase("reference"):
-            reference = self.learner.reference_logprobs(examples)
+            reference = self.collector.reference.of([responses[index] for index in chosen], examples)
         per_sequence = kl.estimator in ("sequence", "reward_to_go")
         return with_reference(examples, reference, cast(SequenceEstimator, kl.estimator) if per_sequence else None)
 
@@ -206,6 +202,7 @@ class RLLoop:
         learning_rate = self.learning_rate
         self.progress.step += 1
         self.progress.cursor += collected.prompts
+        self.progress.note_kept(len(collected.kept), collected.prompts)
         step = self.progress.step
         metrics = rollout_metrics(collected, self.recipe) | advantage_metrics(batch) | learn_metrics(sums)
         metrics |= mismatch_metrics(sums)

@@ -65,6 +65,8 @@ class Collected:
     """Each group's visit."""
     kept: list[Group] = field(default_factory=list)
     dropped: list[Group] = field(default_factory=list)
+    surplus: int = 0
+    """Prompts that were begun, and are left to the next step."""
 
     @property
     def prompts(self) -> int:
@@ -102,6 +104,7 @@ def rollout_metrics(collected: Collected, recipe: RLRecipe) -> dict[str, float]:
         "group/dropped": float(len(collected.dropped)),
         "group/refilled": float(len(collected.groups) - recipe.prompts_per_step),
         "group/short": float(recipe.prompts_per_step - len(collected.kept)),
+        **({"group/surplus": float(collected.surplus)} if recipe.rollout.oversample else {}),
         "rollout/length": _mean(lengths),
         "rollout/truncated": _mean([float(r.finish == "length") for r in responses]),
         "rollout/tokens": float(sum(lengths)),

@@ -31,6 +31,8 @@ class Progress:
     clipped_updates: int = 0
     agreed: int = 0
     """Steps at which engine and learner were found to agree."""
+    keep_rate: float = 1.0
+    """Share of the sampled groups that was kept, of late."""
     tokens: int = 0
     reward_errors: int = 0
     wall_s: float = 0.0
@@ -45,6 +47,10 @@ class Progress:
     before: dict[str, float] = field(default_factory=dict)
     start: dict[str, float] = field(default_factory=dict)
     """What the starting model does when sampled, by mode: pass@k, pass@1, and the mean of each reward term."""
+
+    def note_kept(self, kept: int, groups: int) -> None:
+        """Take note of how many of a step's groups were kept; a step counts half of the one after it."""
+        self.keep_rate = (self.keep_rate + kept / max(1, groups)) / 2
 
     def note_verdicts(self, groups: Sequence[Group], reward: RewardConfig) -> None:
         """Take note of the highest value that the verdict's term gave a response of the groups."""

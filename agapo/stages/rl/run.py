@@ -22,6 +22,7 @@ from agapo.evaluation.questions import (
 )
 from agapo.evaluation.rendering import make_renderer
 from agapo.learner.rl.group import LearnerGroup
+from agapo.learner.rl.reference import Reference
 from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import load_tokenizer
 from agapo.placement import Placement
@@ -166,6 +167,11 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
             weight_sync=WeightSync(recipe.rollout.weight_transport, learner, pool, view.announce),
             logger=logger,
             progress=progress,
+            reference=Reference(
+                learner,
+                early=recipe.learner.early_reference,
+                tokens=recipe.learner.ranks * recipe.learner.micro_batch_tokens,
+            ),
             begun=begun_before(
                 run, recipe, progress, lambda at: rendered(stream.take(at, 1), render)[0], view.announce
             ),
