@@ -132,8 +132,9 @@ def print_accuracy(accuracy: Mapping[str, Any], console: Console) -> None:
             (budget_name(row["budget"]), *_scores(row, most), f"{row['tokens']:.0f}", percent(row["truncated"]))
             for row in budgets
         ]
-        heads = ("thinking, tokens", *_heads(most), "tokens", "cut")
-        print_table("Accuracy in reasoning mode by thinking budget", heads, swept, console)
+        heads = ("thinking", *_heads(most), "tokens", "cut")
+        title = _titled("Accuracy in reasoning mode by tokens of thinking", most)
+        print_table(title, heads, swept, console)
 
 
 def print_scores(
@@ -146,7 +147,7 @@ def print_scores(
         + [percent(row["languages"].get(language)) for language in languages]
         for row in rows
     ]
-    print_table(title, ("mode", part, *_heads(most), *languages), lines, console, left=(1,))
+    print_table(_titled(title, most), ("mode", part, *_heads(most), *languages), lines, console, left=(1,))
 
 
 def _most(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -155,8 +156,11 @@ def _most(rows: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _heads(samples: int) -> list[str]:
-    several = ["n", "avg@n", "pass@n", "maj@n"]
-    return ["questions", *(["correct"] if samples == 1 else several)]
+    return ["questions", *(["correct"] if samples == 1 else ["avg@n", "pass@n", "maj@n"])]
+
+
+def _titled(title: str, samples: int) -> str:
+    return title if samples == 1 else f"{title} (n = {samples}; greedily 1)"
 
 
 def _scores(row: Mapping[str, Any], most: int) -> list[Any]:
@@ -165,7 +169,7 @@ def _scores(row: Mapping[str, Any], most: int) -> list[Any]:
     if most == 1:
         return [row["questions"], first]
     others = (percent(row[name].get(own, [None])[0]) if own != "1" else "–" for name in ("pass", "majority"))
-    return [row["questions"], own, first, *others]
+    return [row["questions"], first, *others]
 
 
 def with_interval(value: float, low: float, high: float) -> str:

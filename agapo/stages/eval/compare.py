@@ -4,7 +4,8 @@ Both are asked the same questions, so the difference of each question counts: mo
 falls out, and the interval is that of the differences (`agapo.evaluation.statistics.mean_difference`).
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -117,25 +118,42 @@ def _three(first: Sequence[float], second: Sequence[float]) -> list[float]:
 
 
 def _print(found: dict[str, Any]) -> None:
-    first, second = found["runs"]
-    console = make_console()
-    say(f"first: {first} ({found['models'][0]}); second: {second} ({found['models'][1]})")
-    for mode, budget in dict.fromkeys((row["mode"], row["budget"]) for row in found["rows"]):
-        own = [row for row in found["rows"] if (row["mode"], row["budget"]) == (mode, budget)]
-        thinking = "" if budget is None else f", thinking up to {budget_name(budget)} tokens"
-        several = [name for name in own[0] if "@" in name]
-        heads = ("of", "", "questions", "first", "second", "gain, points", "better", "worse", *several)
+    console, rows = make_console(), found["rows"]
+    for place, run, model in zip(("first", "second"), found["runs"], found["models"], strict=True):
+        say(f"{place}: {run} ({model})")
+    for mode, budget in dict.fromkeys((row["mode"], row["budget"]) for row in rows):
+        own = [row for row in rows if (row["mode"], row["budget"]) == (mode, budget)]
         lines = [
-            (
-                *(row["part"], "" if row["part"] == "all" else row["name"]),
-                *(row["questions"], percent(row["first"]), percent(row["second"]), points(row["avg"])),
-                *(row["better"], row["worse"], *(points(row[name]) if name in row else "–" for name in several)),
-            )
+            [row["name"], row["questions"], percent(row["first"]), percent(row["second"]), points(row["avg"])]
+            + [row["better"], row["worse"]]
             for row in own
+            if not _says_the_same(row, own)
         ]
-        print_table(f"{mode.replace('_', '-')}{thinking}", heads, lines, console, left=(1,))
+        heads = ("", "questions", "first", "second", "gain", "better", "worse")
+        print_table(f"{_way(mode, budget)}: gain in points", heads, lines, console)
+    several = [row for row in rows if row["part"] == "all" and any("@" in name for name in row)]
+    if several:
+        lines = [
+            (_way(row["mode"], row["budget"]), *(_gain(row, kind) for kind in ("pass@", "maj@"))) for row in several
+        ]
+        print_table("Of several answers, gain in points", ("", "pass@n", "maj@n"), lines, console)
     if found["asked_of_one_alone"]:
         say(f"{found['asked_of_one_alone']} questions were asked of one of them alone, and are left out.")
+
+
+def _says_the_same(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a row of a set is that of a domain: where each set is one."""
+    parts = Counter(other["part"] for other in rows)
+    return row["part"] == "set" and parts["set"] == parts["domain"]
+
+
+def _way(mode: str, budget: int | None) -> str:
+    return mode.replace("_", "-") + ("" if budget is None else f", thinking up to {budget_name(budget)} tokens")
+
+
+def _gain(row: Mapping[str, Any], kind: str) -> str:
+    found = next((value for name, value in row.items() if name.startswith(kind)), None)
+    return "–" if found is None else points(found)
 
 
 def points(difference: Sequence[float]) -> str:
