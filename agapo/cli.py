@@ -102,7 +102,7 @@ def pairs(
 
 @app.command("eval")
 def evaluate(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Evaluate a model: accuracy by mode, domain and language, and the needle test."""
+    """Evaluate a model: accuracy, pass@k and maj@k by mode, set and language, thinking budgets, the needle test."""
     from agapo.recipe import EvalRecipe, load_recipe
 
     loaded = load_recipe(EvalRecipe, recipe, overrides)
@@ -189,13 +189,21 @@ def report(
 @app.command()
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Runs' folders, two or more.", metavar="RUN RUN…")],
-    out: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("compare.html"),
+    out: Annotated[
+        Path | None, typer.Option(help="Where the page goes (compare.html), or, of evaluations, the figures as JSON.")
+    ] = None,
 ) -> None:
-    """Lay the curves of several runs over each other, in one page."""
-    from agapo.reporting import compare_runs
+    """Lay the curves of several runs over each other, in one page; or compare evaluations, question by question."""
+    from agapo.reporting import are_evaluations, compare_runs
 
-    compare_runs(runs, out)
-    print(out)
+    if are_evaluations(runs):
+        _say_loading(f"compare: {len(runs)} evaluations")
+        from agapo.stages.eval.compare import compare_evaluations
+
+        compare_evaluations(runs, out)
+    else:
+        compare_runs(runs, page := out or Path("compare.html"))
+        print(page)
 
 
 @app.command()

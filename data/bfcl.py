@@ -13,12 +13,12 @@ from data.files import Row, read
 _TYPES = {"dict": "object", "float": "number", "tuple": "array", "any": "string"}
 
 
-def prompts(split: str, *, path: str | Path) -> Iterator[dict[str, Any]]:
+def prompts(split: str, *, path: str | Path, whole: bool = False) -> Iterator[dict[str, Any]]:
     """Yield the questions with their `tools` for the chat template, `function` and `ground_truth` for the reward.
 
-    `path`: see `data.files.read`. Raises UserError naming file and line where rows are malformed.
+    `path` and `whole`: see `data.files.read`. Raises UserError naming file and line where rows are malformed.
     """
-    return map(_row, read(split, path=path, hub="", key="id"))
+    return map(_row, read(split, path=path, hub="", key="id", whole=whole))
 
 
 def _row(row: Row) -> dict[str, Any]:

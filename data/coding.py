@@ -35,13 +35,14 @@ def prompts(
     name: str = "open-r1/verifiable-coding-problems-python",
     only_split: str = "train",
     most_tests: int = 20,
+    whole: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield the problems of a split, each with its first `most_tests` tests; those without any are left out.
 
-    `path`, `name` and `only_split` (empty for a set that has both splits): see `data.files.read`. Raises UserError
-    naming file and line where rows are malformed.
+    `path`, `name`, `whole` and `only_split` (empty for a set that has both splits): see `data.files.read`. Raises
+    UserError naming file and line where rows are malformed.
     """
-    rows = read(split, path=path, hub=name, key=_TEXTS, only_split=only_split)
+    rows = read(split, path=path, hub=name, key=_TEXTS, only_split=only_split, whole=whole)
     found = (_row(row, most_tests) for row in rows)
     return (row for row in found if row is not None)
 

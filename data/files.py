@@ -47,19 +47,23 @@ def read(
     only_split: str = "",
     splits: Mapping[str, str] | None = None,
     streaming: bool = False,
+    whole: bool = False,
     pass_broken: bool = False,
 ) -> Iterator[Row]:
     """Yield the rows of a split, `train` or `test`.
 
     Without `path` they come from the hub's data set `hub` (and `config`). A folder holds `<split>.jsonl`, `.jsonl.gz`
     or `.parquet`. A single file, and a set of the hub with `only_split`, serves both splits: a hash of `key` gives one
-    row in eight to `test`. `splits` are the hub's names of the splits, {ours: theirs}; `streaming` reads its rows as
-    they come, without downloading the set. Lines that are no JSON are passed on as `Broken` contents to those who ask
-    for them. Raises UserError naming file and line otherwise, and ValueError for another split.
+    row in eight to `test`; with `whole` all of it is for testing, as a benchmark is. `splits` are the hub's names of
+    the splits, {ours: theirs}; `streaming` reads its rows as they come, without downloading the set. Lines that are no
+    JSON are passed on as `Broken` contents to those who ask for them. Raises UserError naming file and line otherwise,
+    and ValueError for another split.
     """
     shared_by = key if callable(key) else _of_columns((key,) if isinstance(key, str) else tuple(key))
     if split not in ("train", "test"):
         raise ValueError(f"split should be 'train' or 'test', is {split!r}")
+    if whole and split == "train":
+        raise UserError("data.args.whole: all rows are for testing, and none are left to train on; leave it out")
     if path is None:
         name = only_split or (splits or {}).get(split, split)
         rows, where, shared = _from_hub(hub, config, name, streaming), f"{hub}/{name}", bool(only_split)
@@ -68,7 +72,7 @@ def read(
         file = _split_file(place, split) if place.is_dir() else place
         needed = "a chat" if callable(key) else f"the column {key if isinstance(key, str) else ' or '.join(key)}"
         rows, where, shared = _from_file(file, needed), str(file), not place.is_dir()
-    found = _rows(rows, split, where, shared_by if shared else None)
+    found = _rows(rows, split, where, shared_by if shared and not whole else None)
     return found if pass_broken else map(_whole, found)
 
 

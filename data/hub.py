@@ -22,6 +22,7 @@ def prompts(
     splits: Mapping[str, str] | None = None,
     streaming: bool = False,
     limit: int | None = None,
+    whole: bool = False,
     prompt: str = "prompt",
     columns: Mapping[str, str] | None = None,
     system: str = "",
@@ -33,7 +34,8 @@ def prompts(
 
     config: the subset, where the set has several. splits: what the set calls its splits, {ours: theirs}; where only
     `train` is named, a hash of the question gives one row in eight to `test`. streaming: read rows as they come,
-    without downloading the set; `limit` takes the first so many of a split. prompt: the column with the question, a
+    without downloading the set; `limit` takes the first so many of a split. whole: all of a local file is for testing,
+    as a benchmark is. prompt: the column with the question, a
     text or a list of turns. columns: renames others, {theirs: ours}, for the reward to find (`answer`). `system` is the
     first turn, `instruction` follows the question; `domain` and `language` are for rows without such a column.
 
@@ -52,6 +54,7 @@ def prompts(
         only_split=named["train"] if "test" not in named else "",
         splits=named,
         streaming=streaming,
+        whole=whole,
         key=prompt,
     )
     about = {"domain": domain, "language": language}

@@ -15,13 +15,19 @@ from rewards.instructions import unsupported
 
 
 def prompts(
-    split: str, *, path: str | Path | None = None, name: str = "google/IFEval", language: str = "en"
+    split: str,
+    *,
+    path: str | Path | None = None,
+    name: str = "google/IFEval",
+    language: str = "en",
+    whole: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Yield the prompts, with `instruction_id_list` and `kwargs`; `language` is that of the set.
 
-    `path` and `name`: see `data.files.read` (one row in eight is for testing). Raises UserError naming file and line.
+    `path`, `name` and `whole`: see `data.files.read` (else one row in eight is for testing). Raises UserError, naming
+    file and line.
     """
-    rows = read(split, path=path, hub=name, key=("prompt", "instruction"), only_split="train")
+    rows = read(split, path=path, hub=name, key=("prompt", "instruction"), only_split="train", whole=whole)
     found = (_row(row, language) for row in rows)
     return (row for row in found if unsupported(row["instruction_id_list"], row["kwargs"]) is None)
 

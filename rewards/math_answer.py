@@ -74,6 +74,35 @@ def parseable(
     return [float(text is not None and marked_answer(text) is not None) for text in texts]
 
 
+def canonical(
+    prompts: Sequence[Any],
+    completions: Sequence[Completion],
+    mode: Sequence[Mode | None] | None = None,
+    **columns: Any,
+) -> list[str | None]:
+    """Return each final answer in a form in which the same one is the same text, None where there is none; for maj@k.
+
+    Numbers and lists of them by their exact value; other answers as they are written, but for spacing and labels, so
+    that two forms of one formula have a vote each.
+    """
+    modes = [None] * len(completions) if mode is None else mode
+    texts = (final_answer(*sample) for sample in zip(completions, modes, strict=True))
+    found = (None if text is None else extract_answer(text) for text in texts)
+    return [None if text is None else _canonical(text) for text in found]
+
+
+def _canonical(text: str) -> str:
+    if len(text) > _MAX_LENGTH:
+        return text
+    read = read_answer(text)
+    numbers = read_numbers(text) or read_numbers(read.body)
+    if numbers is None:
+        return bare(read.body).replace(" ", "") or text
+    brackets, values = numbers
+    listed = ", ".join(f"{one.value}{'%' * one.is_percentage}" for one in values)
+    return f"{brackets[:1]}{listed}{brackets[1:]}"
+
+
 def _score(completion: Completion, answer: Gold, mode: Mode | None) -> float | None:
     gold = _gold_answer(answer)
     if gold is None:

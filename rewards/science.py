@@ -69,6 +69,31 @@ def check(*, judge: Mapping[str, Any] | None = None) -> None:
         judging.check(**judge)
 
 
+def canonical(
+    prompts: Sequence[Any],
+    completions: Sequence[Completion],
+    choices: Column = None,
+    mode: Sequence[Mode | None] | None = None,
+    **columns: Any,
+) -> list[str | None]:
+    """Return the letter that each response settles on, without choices its answer in a normal form; for maj@k.
+
+    None where it settles on none.
+    """
+    nothing = [None] * len(completions)
+    samples = zip(completions, choices or nothing, mode or nothing, strict=True)
+    return [_canonical(final_answer(completion, own_mode), by_letter(own)) for completion, own, own_mode in samples]
+
+
+def _canonical(text: str | None, choices: Mapping[str, str]) -> str | None:
+    if not text:
+        return None
+    if choices:
+        return chosen_letter(text, choices)
+    found = places(text)
+    return normal(next(place for place in [found.box, *found.named, found.last] if place is not None)) or None
+
+
 def _rule(
     gold: Any, text: str | None, choices: Mapping[str, str], unit: Any, tolerance: float, unit_optional: bool
 ) -> float | None:

@@ -1,7 +1,7 @@
 """Accuracy on held-out questions, through the same rollout actors and rewards as training."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agapo.chat import END_THINK, THINK, split_thinking
@@ -70,9 +70,12 @@ class Evaluator:
 
     def judge(self, prompts: Sequence[Prompt], params: SamplingParams) -> list[Group]:
         """Return the scored groups of `prompts`, in order."""
+        return [group for chunk in self.chunks(prompts, params) for group in chunk]
+
+    def chunks(self, prompts: Sequence[Prompt], params: SamplingParams) -> Iterator[list[Group]]:
+        """Yield the scored groups of each `chunk_prompts` of the prompts, in order, as they are there."""
         requests = [PromptRequest(prompt, self.render(prompt)) for prompt in prompts]
-        chunks = sample_and_score(self.pool, self.scorer, requests, params, chunk_prompts=self.chunk_prompts)
-        return [group for chunk in chunks for group in chunk]
+        return sample_and_score(self.pool, self.scorer, requests, params, chunk_prompts=self.chunk_prompts)
 
 
 def _evaluation(groups: list[Group], accuracy: dict[str, float]) -> Evaluation:

@@ -1,13 +1,10 @@
-"""Judged responses as figures: accuracy by mode, domain and language, and what the responses were like."""
+"""What a training's greedy test responses were like: accuracy, lengths, shares that were cut and think, rewards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-from rich.console import Console
 
 from agapo.evaluation.evaluator import thinks
 from agapo.schema import Group
-from agapo.tracking.progress import percent, print_table
 
 
 def mode_figures(groups: Sequence[Group]) -> dict[str, float]:
@@ -34,48 +31,6 @@ def measures(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
         of_correct = _mean(lengths) if lengths else None
         found[mode] = {**mode_figures(own), "tokens_correct": of_correct, "rewards": term_means(own)}
     return found
-
-
-def accuracy_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Return the accuracy of each mode and domain, over all languages and by language.
-
-    Rows are `{"mode", "domain", "questions", "all", "languages": {code: accuracy}}`; the domain `all` leads each mode.
-    """
-    rows = []
-    for mode in dict.fromkeys(group.prompt.mode for group in groups):
-        asked = [group for group in groups if group.prompt.mode == mode]
-        domains = list(dict.fromkeys(group.prompt.domain for group in asked))
-        rows.append(_row(mode, "all", asked))
-        if len(domains) > 1:
-            rows += [_row(mode, name, [group for group in asked if group.prompt.domain == name]) for name in domains]
-    return rows
-
-
-def _row(mode: str, domain: str, groups: Sequence[Group]) -> dict[str, Any]:
-    by_language: dict[str, list[bool]] = {}
-    for group in groups:
-        by_language.setdefault(group.prompt.language, []).append(group.responses[0].correct is True)
-    languages = {language: _mean(by_language[language]) for language in sorted(by_language)}
-    correct = _mean([group.responses[0].correct is True for group in groups])
-    return {"mode": mode, "domain": domain, "questions": len(groups), "all": correct, "languages": languages}
-
-
-def print_accuracy(accuracy: Mapping[str, Any], console: Console) -> None:
-    """Print an evaluation's `accuracy`: by mode, domain and language, then what the responses were like."""
-    table = accuracy["table"]
-    languages = sorted({language for row in table for language in row["languages"]})
-    shown = languages if len(languages) > 1 else []
-    rows = [
-        [row["mode"], row["domain"], row["questions"], percent(row["all"], row["questions"])]
-        + [percent(row["languages"].get(language)) for language in shown]
-        for row in table
-    ]
-    print_table("Accuracy", ("mode", "domain", "questions", "correct", *shown), rows, console, left=(1,))
-    figures = [
-        (mode, f"{found['tokens']:.0f}", percent(found["truncated"]), percent(found["thinks"]))
-        for mode, found in accuracy["modes"].items()
-    ]
-    print_table("Responses", ("mode", "tokens", "cut", "think"), figures, console)
 
 
 def term_means(groups: Sequence[Group]) -> dict[str, float]:

@@ -87,20 +87,51 @@ def _read(source: SourceConfig, split: str, key: str) -> list[Prompt]:
     return read_prompts(source.source, "test" if split == "test" else "train", source.args, source.path, key)
 
 
-def load_test_questions(data: DataConfig, size: int, key: str) -> list[Prompt]:
-    """Read the test split of each source, its share of `size`; the sources need no other split.
+def load_suites(data: DataConfig, size: int, key: str) -> dict[str, list[Prompt]]:
+    """Read the test split of each source, its share of `size`, by its name; the sources need no other split.
 
-    `key`: the recipe's section, for errors.
+    `key`: the recipe's section, for errors. Ids are unique within a source.
     """
     weights = {name: source.weight for name, source in data.parts.items() if source.weight}
     sizes = share_out(size, weights)
-    parts = []
-    for name in weights:
-        place = f"{key}.sources.{name}" if data.sources else key
-        parts.append(_read(data.parts[name], "test", place)[: sizes[name]])
-    questions = list(chain(*parts))
+    places = {name: f"{key}.sources.{name}" if data.sources else key for name in weights}
+    suites = {name: _read(data.parts[name], "test", places[name])[: sizes[name]] for name in weights}
+    for name, questions in suites.items():
+        require_own_ids(questions, f"{places[name]}.source")
+    return suites
+
+
+def load_test_questions(data: DataConfig, size: int, key: str) -> list[Prompt]:
+    """Like `load_suites`, in one list; ids are unique in it."""
+    questions = list(chain(*load_suites(data, size, key).values()))
     require_own_ids(questions, f"{key}.source")
     return questions
+
+
+def fitting_suites(
+    data: DataConfig,
+    size: int,
+    reward: RewardConfig,
+    render: Renderer,
+    config: PreTrainedConfig,
+    *,
+    max_new_tokens: int,
+    key: str,
+) -> dict[str, list[Prompt]]:
+    """Return the test questions by source, without those that are too long where the recipe says so.
+
+    Raises UserError where one does not fit the recipe or the model's context, or no reward judges its domain.
+    """
+    suites = load_suites(data, size, key)
+    require_terms(reward, {prompt.domain for questions in suites.values() for prompt in questions})
+    if data.overlong == "drop":
+        for name, questions in suites.items():
+            suites[name] = [prompt for prompt in questions if len(render(prompt)) <= data.max_prompt_tokens]
+    questions = list(chain(*suites.values()))
+    if not questions:
+        raise UserError(f"{key}.max_prompt_tokens: {data.max_prompt_tokens} leaves nothing; raise it")
+    check_lengths(questions, render, config, max_prompt_tokens=data.max_prompt_tokens, max_new_tokens=max_new_tokens)
+    return {name: questions for name, questions in suites.items() if questions}
 
 
 def fitting_test_questions(
@@ -113,17 +144,10 @@ def fitting_test_questions(
     max_new_tokens: int,
     key: str,
 ) -> list[Prompt]:
-    """Return the test questions, without those that are too long where the recipe says so.
-
-    Raises UserError where one does not fit the recipe or the model's context, or no reward judges its domain.
-    """
-    questions = load_test_questions(data, size, key)
-    require_terms(reward, {prompt.domain for prompt in questions})
-    if data.overlong == "drop":
-        questions = [prompt for prompt in questions if len(render(prompt)) <= data.max_prompt_tokens]
-        if not questions:
-            raise UserError(f"{key}.max_prompt_tokens: {data.max_prompt_tokens} leaves nothing; raise it")
-    check_lengths(questions, render, config, max_prompt_tokens=data.max_prompt_tokens, max_new_tokens=max_new_tokens)
+    """Like `fitting_suites`, in one list; ids are unique in it."""
+    suites = fitting_suites(data, size, reward, render, config, max_new_tokens=max_new_tokens, key=key)
+    questions = list(chain(*suites.values()))
+    require_own_ids(questions, f"{key}.source")
     return questions
 
 

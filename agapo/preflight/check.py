@@ -6,6 +6,7 @@ rather than passing over it.
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -244,14 +245,17 @@ def _sets(recipe: RLRecipe) -> Rows:
 
 
 def _test_questions(recipe: SFTRecipe | EvalRecipe) -> Rows:
-    from agapo.evaluation.questions import load_test_questions
+    from agapo.evaluation.questions import load_suites, load_test_questions
     from agapo.rewarding.start import check_columns
 
     assert recipe.prompts and recipe.reward
-    read = partial(load_test_questions, recipe.prompts, recipe.evaluation.test_size, "prompts")
-    questions, why = _reached(read, recipe.prompts.parts.values())
-    if questions is None:
+    # An evaluation keeps its sources apart, SFT puts them in one list.
+    load = load_suites if isinstance(recipe, EvalRecipe) else load_test_questions
+    read = partial(load, recipe.prompts, recipe.evaluation.test_size, "prompts")
+    found, why = _reached(read, recipe.prompts.parts.values())
+    if found is None:
         return [("questions", why)]
+    questions = list(chain(*found.values())) if isinstance(found, dict) else found
     require_terms(recipe.reward, {prompt.domain for prompt in questions})
     check_columns(recipe.reward, questions)
     return [("questions", f"{len(questions)} test")]

@@ -6,7 +6,7 @@ from pydantic import field_validator, model_validator
 
 from agapo.recipe.base import Recipe
 from agapo.recipe.data import DataConfig
-from agapo.recipe.evaluation import EvaluationConfig
+from agapo.recipe.evaluation import SampledEvaluationConfig
 from agapo.recipe.needle import NeedleConfig
 from agapo.recipe.reward import RewardConfig
 from agapo.recipe.rollout import RolloutConfig
@@ -23,8 +23,8 @@ class EvalRecipe(Recipe):
     reward: RewardConfig | None = None
     """What judges the answers to them."""
     rollout: RolloutConfig = RolloutConfig()
-    """How responses are sampled; greedily, whatever its temperature, and one a prompt."""
-    evaluation: EvaluationConfig = EvaluationConfig()
+    """How responses are sampled; `evaluation.sampling` says at which temperature, whatever this one's."""
+    evaluation: SampledEvaluationConfig = SampledEvaluationConfig()
     needle: NeedleConfig | None = None
 
     @field_validator("data", mode="before")
@@ -39,6 +39,12 @@ class EvalRecipe(Recipe):
             raise ValueError("give questions ('prompts', with a 'reward'), the 'needle' test, or both")
         if bool(self.prompts) != bool(self.reward):
             raise ValueError("'prompts' and 'reward' go together: the questions, and what judges the answers")
+        budgets, room = self.evaluation.thinking_budgets, self.rollout.max_new_tokens
+        if budgets and budgets[-1] >= room:
+            raise ValueError(
+                f"evaluation.thinking_budgets: {budgets[-1]} leaves no room for an answer in rollout.max_new_tokens "
+                f"({room}); lower the one or raise the other"
+            )
         if self.model.path and self.model.start:
             raise ValueError(
                 "model: give 'path' (a model) or 'start' (a recipe whose run makes it), not both; with neither it is "

@@ -122,6 +122,8 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     # --- measuring ---
     eval.EvalRecipe: _keys(identity="data"),
     evaluation.EvaluationConfig: _keys(identity="modes test_size", later="chunk_prompts"),
+    evaluation.SampledEvaluationConfig: _keys(identity="samples thinking_budgets"),
+    evaluation.AnswerSamplingConfig: _keys(identity="temperature top_p"),
     needle.NeedleConfig: _keys(
         identity="source args lengths positions per_cell modes green",
         later="max_new_tokens chunk_tokens",

@@ -31,6 +31,11 @@ def require_run(run: Path) -> None:
         raise UserError(f"{run}: is no run's folder: it has no recipe.yaml; name one as outputs/rl/tiny")
 
 
+def stage_of(run: Path) -> str:
+    """Return the stage of a run's recipe."""
+    return str(_recipe(run / "recipe.yaml").get("stage", ""))
+
+
 def gather(run: Path) -> dict[str, Any]:
     """Return all but the rollouts and the timeline: curves as in `metrics.jsonl`, recipe, lineage, environment."""
     recipe = _recipe(run / "recipe.yaml")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agapo.errors import UserError
-from agapo.reporting.gather import gather, require_run, rollouts_of, sampled_steps, timeline_of
+from agapo.reporting.gather import gather, require_run, rollouts_of, sampled_steps, stage_of, timeline_of
 from agapo.tracking.files import plain, write_text_atomic
 
 SCRIPTS = ("tools.js", "charts.js", "timeline.js", "rollouts.js", "page.js")
@@ -44,12 +44,26 @@ def try_report(run: Path) -> None:
         log.warning("report.html could not be made (%s); try 'agapo report %s'", error, run)
 
 
-def compare_runs(runs: Sequence[Path], out: Path) -> None:
-    """Write a page with the curves of several runs over each other. Raises UserError where there are not two."""
+def are_evaluations(runs: Sequence[Path]) -> bool:
+    """Return whether runs are evaluations. Raises UserError where only some are, or there are not two."""
+    _require_several(runs)
+    stages = [stage_of(run) for run in runs]
+    if "eval" in stages and set(stages) != {"eval"}:
+        other = runs[next(number for number, stage in enumerate(stages) if stage != "eval")]
+        raise UserError(f"compare: {other} is no evaluation, and another of the runs is; compare those of one kind")
+    return "eval" in stages
+
+
+def _require_several(runs: Sequence[Path]) -> None:
     if len(runs) < 2:
         raise UserError("compare: needs two runs or more: agapo compare outputs/rl/a outputs/rl/b")
     for run in runs:
         require_run(run)
+
+
+def compare_runs(runs: Sequence[Path], out: Path) -> None:
+    """Write a page with the curves of several runs over each other. Raises UserError where there are not two."""
+    _require_several(runs)
     found = [gather(run) for run in runs]
     if len({item["name"] for item in found}) < len(found):
         found = [item | {"name": str(run)} for item, run in zip(found, runs, strict=True)]

@@ -23,7 +23,7 @@ from rich.table import Table
 from agapo.chat import END_THINK
 from agapo.curation.prompts import as_mode
 from agapo.errors import UserError
-from agapo.evaluation.questions import load_questions, load_test_questions, read_set
+from agapo.evaluation.questions import load_questions, load_suites, load_test_questions, read_set
 from agapo.recipe import STAGES, DPORecipe, EvalRecipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.evaluation import VALIDATION
 from agapo.recipe.read import recipe_stage
@@ -86,8 +86,11 @@ def score_rows(judged: Sequence[Group], numbers: Sequence[int]) -> list[dict[str
 
 
 def _prompts(recipe: Judged) -> Asked:
-    """Return every prompt of a recipe's data and of its sets."""
-    if isinstance(recipe, SFTRecipe | EvalRecipe):
+    """Return every prompt of a recipe's data and of its sets; an evaluation's sets are its sources."""
+    if isinstance(recipe, EvalRecipe):
+        suites = load_suites(recipe.prompts, recipe.evaluation.test_size, "prompts") if recipe.prompts else {}
+        return {(name, prompt.id): prompt for name, questions in suites.items() for prompt in questions}
+    if isinstance(recipe, SFTRecipe):
         own = recipe.prompts
         asked = load_test_questions(own, recipe.evaluation.test_size, "prompts") if own else []
     else:
@@ -185,12 +188,12 @@ def _sampled_prompt(row: Mapping[str, Any], place: str, prompts: Asked) -> Promp
     asked_in = row.get("set", VALIDATION)
     known = prompts.get(("" if asked_in == VALIDATION else asked_in, row.get("prompt_id", "")))
     if known is None:
-        where = "the recipe's data" if asked_in == VALIDATION else f"evaluation.sets.{asked_in} of the recipe"
+        where = "the recipe's data" if asked_in == VALIDATION else f"the set '{asked_in}' of the recipe"
         raise UserError(
             f"{place}: the prompt '{row.get('prompt_id')}' is not in {where}; score a run's responses with the run's "
             "own recipe (recipe.yaml in its folder)"
         )
-    name = " ".join(str(row.get(part)) for part in ("set", "prompt_id", "mode", "step", "visit"))
+    name = " ".join(str(row.get(part)) for part in ("set", "prompt_id", "mode", "budget", "step", "visit"))
     return replace(known, id=name, mode=as_mode(row.get("mode", known.mode), place))
 
 

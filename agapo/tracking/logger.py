@@ -232,15 +232,17 @@ def _rollout_rows(
         visit = {} if visits is None else {"visit": visits[n]}
         for g, response in enumerate(group.responses):
             advantage = None if advantages is None else advantages[n][g]
-            yield {"step": step, **_prompt_row(group), **visit, **_response_row(response), "advantage": advantage}
+            yield {"step": step, **prompt_row(group), **visit, **response_row(response), "advantage": advantage}
 
 
-def _prompt_row(group: Group) -> dict[str, Any]:
+def prompt_row(group: Group) -> dict[str, Any]:
+    """Return what a line of `rollouts.jsonl` or `answers.jsonl` says of the prompt."""
     own = group.prompt
     return {"prompt_id": own.id, "domain": own.domain, "mode": own.mode, "prompt": question(group)}
 
 
-def _response_row(response: Response) -> dict[str, Any]:
+def response_row(response: Response) -> dict[str, Any]:
+    """Return what it says of the response."""
     return {
         "text": response.text,
         "reward": response.reward,
@@ -258,7 +260,7 @@ def _error_row(step: int, group: Group, response: Response) -> dict[str, Any]:
     return {
         "step": step,
         "reward_error": response.reward_error,
-        **_prompt_row(group),
+        **prompt_row(group),
         "columns": group.prompt.columns,
         **scored,
     }

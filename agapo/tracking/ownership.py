@@ -139,7 +139,7 @@ def _differs_unseen(path: Path, recipe: Recipe) -> bool:
 def _has_begun(path: Path, stage: str) -> bool:
     """Whether a run has left more than its recipe: what was refused before any work may be mended in place.
 
-    An evaluation that was stopped keeps nothing, and starts again.
+    An evaluation that was stopped knows each answer that it has by what was asked, and takes any key.
     """
     if stage == "eval":
         return is_finished(path)

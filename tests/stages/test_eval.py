@@ -9,11 +9,17 @@ import yaml
 from agapo.errors import UserError
 from agapo.preflight.check import check_recipe
 from agapo.recipe import EvalRecipe, load_recipe
+from agapo.stages.eval.compare import compare_evaluations
 from agapo.stages.eval.run import run_eval
 from tests.stages.conftest import agapo_here
 
 pytestmark = pytest.mark.usefixtures("shared_ray")
 
+QUESTIONS = {
+    "model": {"path": "m"},
+    "prompts": {"source": "a.b:c"},
+    "reward": {"terms": [{"name": "answer", "function": "a.b:c"}]},
+}
 STOP = list("abcdefghijklmnopqrstuvwxyz")
 
 
@@ -34,7 +40,7 @@ def recipe(tiny_model: Path, tmp_path: Path) -> Path:
             }
         },
         "reward": {"terms": [{"name": "even", "function": "tests.fakes.length_reward:score"}], "workers": 1},
-        "evaluation": {"test_size": 16},
+        "evaluation": {"test_size": 16, "samples": 2, "thinking_budgets": [4, 8], "chunk_prompts": 8},
         "needle": {
             "source": "tests.fakes.needles:needles",
             "lengths": [96, 160],
@@ -78,6 +84,16 @@ def test_both_suites_and_a_second_time(recipe: Path, tmp_path: Path, capsys: pyt
         assert mine["all"] == pytest.approx(sum(part["all"] * part["questions"] for part in parts) / 16)
         assert figures["accuracy"] == mine["all"]
         assert 1 <= figures["tokens"] <= 32
+        assert mine["interval"][0] <= mine["all"] <= mine["interval"][1]
+        assert mine["samples"] == (2 if mode == "reasoning" else 1), "greedy answers are all alike"
+        assert mine["pass"]["1"][0] == pytest.approx(mine["all"])
+        assert mine["pass"].get("2", [1])[0] >= mine["all"]
+        assert mine["majority"] == {}, "the reward has no form of an answer"
+    assert [row["budget"] for row in summary["accuracy"]["budgets"]] == [4, 8, None]
+    assert (run / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    answers = [json.loads(line) for line in (run / "answers.jsonl").open()]
+    assert len(answers) == 16 * (2 * 3 + 1)
+    assert {row["set"] for row in answers} == {"sums", "needles"}
     assert (run / "needle.png").read_bytes().startswith(b"\x89PNG")
     assert "long_context" in done.stdout and "160 tokens" in done.stdout and "needle.png" in done.stdout
 
@@ -88,6 +104,37 @@ def test_both_suites_and_a_second_time(recipe: Path, tmp_path: Path, capsys: pyt
     assert not (run / "needle.png").exists()
     with pytest.raises(UserError, match="another recipe"):
         run_eval(load_recipe(EvalRecipe, recipe, ["needle.per_cell=2"]), recipe)
+
+
+def test_a_stopped_evaluation_goes_on_behind_its_answers_and_two_are_compared(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = load_recipe(EvalRecipe, recipe, ["needle=null"])
+    run_eval(loaded, recipe)
+    run = tmp_path / "eval" / "both"
+    whole, summary = (run / "answers.jsonl").read_text(), json.loads((run / "summary.json").read_text())
+    lines = whole.splitlines(keepends=True)
+
+    # As a crash leaves it: a question has one of its two answers, and the next line is torn. What
+    # another model said is no answer.
+    other = {**json.loads(lines[0]), "asked": "another"}
+    (run / "answers.jsonl").write_text("".join([json.dumps(other) + "\n", *lines[:33], lines[33][:40]]))
+    (run / "summary.json").unlink()
+    capsys.readouterr()
+    # Its accuracy in the first chunks is not asked for anew, though another key has changed.
+    run_eval(load_recipe(EvalRecipe, recipe, ["needle=null", "reward.workers=2"]), recipe)
+    assert "measuring on 64 questions, 16 of which are answered" in capsys.readouterr().out
+    assert (run / "answers.jsonl").read_text() == whole, "the same answers, and no others"
+    assert json.loads((run / "summary.json").read_text())["accuracy"] == summary["accuracy"]
+
+    run_eval(load_recipe(EvalRecipe, recipe, ["needle=null", "run.name=longer", "rollout.max_new_tokens=40"]), recipe)
+    compare_evaluations([run, tmp_path / "eval" / "longer"], tmp_path / "found.json")
+    (found,) = json.loads((tmp_path / "found.json").read_text())["comparisons"]
+    rows = {(row["mode"], row["budget"], row["name"]): row for row in found["rows"]}
+    plain, thinking = rows["non_reasoning", None, "all"], rows["reasoning", 4, "sums"]
+    assert (plain["questions"], thinking["questions"], found["asked_of_one_alone"]) == (16, 12, 0)
+    assert plain["avg"][0] == pytest.approx(plain["second"] - plain["first"])
+    assert thinking["pass@2"][1] <= thinking["pass@2"][0] <= thinking["pass@2"][2]
 
 
 def test_a_grid_that_is_not_green_ends_with_an_error_each_time_after_its_files(recipe: Path, tmp_path: Path) -> None:
@@ -143,6 +190,19 @@ def test_a_stretched_context_takes_longer_needles_and_a_red_grid_can_be_accepted
             r"data: an evaluation trains on nothing: give its questions as 'prompts'",
         ),
         ({"model": {"path": "m"}, "needle": {"lengths": [8], "postions": [0]}}, "did you mean 'positions'"),
+        (
+            QUESTIONS | {"evaluation": {"samples": 4, "modes": ["non_reasoning"]}},
+            "greedy answers are all alike, and no mode that is asked .non_reasoning. samples; name one in 'sampling'",
+        ),
+        (QUESTIONS | {"evaluation": {"thinking_budgets": [64, 32]}}, "thinking_budgets: should be ascending"),
+        (
+            QUESTIONS | {"evaluation": {"thinking_budgets": [32], "modes": ["non_reasoning"]}},
+            "thinking_budgets: nothing thinks without the mode 'reasoning'",
+        ),
+        (
+            QUESTIONS | {"evaluation": {"thinking_budgets": [64]}, "rollout": {"max_new_tokens": 64}},
+            r"evaluation\.thinking_budgets: 64 leaves no room for an answer in rollout\.max_new_tokens \(64\); lower",
+        ),
         ({"model": {"start": "a.yaml", "rope": {"factor": 2}}, "needle": {"lengths": [8]}}, r"model\.rope: "),
     ],
 )

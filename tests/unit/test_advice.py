@@ -123,7 +123,7 @@ def reopen(recipe: Recipe) -> dict[str, Any]:
 
 
 def stages_with(module: str, key: str) -> list[type[Recipe]]:
-    """The recipes that the message can be about. An evaluation that was stopped keeps nothing, and takes any key."""
+    """The recipes that the message can be about. An evaluation that was stopped takes any key."""
     own = {"stages/dpo": DPORecipe, "stages/sft": SFTRecipe}.get(module.rpartition("/")[0])
     kinds = [own] if own else [kind for kind in RECIPES if kind is not EvalRecipe]
     return [kind for kind in kinds if key in flatten(resolved(load(kind)))]

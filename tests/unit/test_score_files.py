@@ -120,5 +120,5 @@ def test_answers_to_a_set_are_judged_by_its_rows(recipe: Path, tmp_path: Path) -
     groups, numbers = as_groups(rows, load_recipe(RLRecipe, recipe, [sets]))
     assert [group.prompt.columns["answer"] for group in groups] == [mine["answer"], "7"]
     assert numbers == [0, 1]
-    with pytest.raises(UserError, match=r"row 1: the prompt '.*' is not in evaluation\.sets\.one of the recipe"):
+    with pytest.raises(UserError, match=r"row 1: the prompt '.*' is not in the set 'one' of the recipe"):
         as_groups(rows, load_recipe(RLRecipe, recipe))

@@ -1,15 +1,15 @@
 """`agapo eval`: a model is measured as a recipe says, and nothing is trained.
 
-    model ──► rollout actors ──► accuracy: greedy, by mode, domain and language   ──► summary.json
-                             └─► needle: found again, by length and position      ──► needle.json, needle.png
+    model ──► rollout actors ──► answers: by mode, some also by budget ──► answers.jsonl ──► summary.json, accuracy.png
+                             └─► needle: found again, by length and position             ──► needle.json, needle.png
 
-A finished evaluation prints its result again, unless its model is another one by then. Left out on purpose: resuming
-(an evaluation that was stopped starts again) and W&B (the numbers are in `summary.json`).
+An evaluation that was stopped goes on behind the answers that it has (`asking`). A finished one prints its result
+again, unless its model is another one by then. Left out on purpose: W&B (the numbers are in `summary.json`), and
+resuming inside the needle test, which is asked from its start.
 """
 
 import json
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,27 +17,28 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from agapo.errors import Interrupted
-from agapo.evaluation.figures import accuracy_table, mode_figures, print_accuracy
 from agapo.evaluation.needle import print_needle, refuse_red
-from agapo.evaluation.questions import fitting_test_questions
+from agapo.evaluation.questions import fitting_suites
 from agapo.evaluation.rendering import Renderer, make_renderer
+from agapo.evaluation.tables import accuracy_figures, print_accuracy
 from agapo.model.loading import load_config, load_tokenizer
 from agapo.model.marks import form_mark, weights_mark
 from agapo.recipe import EvalRecipe
-from agapo.recipe.reward import RewardConfig
 from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
-from agapo.schema import Prompt
+from agapo.stages.eval.asking import Asking
 from agapo.stages.running.deaths import told_in_a_line
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.measure import needle_part, needles_of
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import starting_model
 from agapo.stages.running.system import make_evaluator, require_actors_gpus, start_rollouts, started_ray, starting
-from agapo.tracking import RunDirectory, lineage_of, make_console, read_json, say, write_json_atomic
+from agapo.tracking import RunDirectory, StepProgress, lineage_of, make_console, read_json, say, write_json_atomic
+from agapo.tracking.accuracy import accuracy_picture
 from agapo.tracking.progress import format_duration
 
-FILES = ("summary.json", "needle.json", "needle.png")
+FILES = ("summary.json", "answers.jsonl", "accuracy.png", "needle.json", "needle.png")
+Figures = dict[str, Any]
 EARLIER = "earlier.jsonl"
 """The summaries of models that the same evaluation was of before."""
 
@@ -76,7 +77,9 @@ def _set_aside(run: RunDirectory) -> None:
     with (run.path / EARLIER).open("a", encoding="utf-8") as file:
         file.write(json.dumps(summary, ensure_ascii=False) + "\n")
     for name in FILES:
-        (run.path / name).unlink(missing_ok=True)
+        # Its answers are told from the next model's, and leave the file when those are all there.
+        if name != "answers.jsonl":
+            (run.path / name).unlink(missing_ok=True)
     say(f"The evaluation of {summary.get('model')} is kept in {run.path / EARLIER}.")
 
 
@@ -96,20 +99,20 @@ def _evaluate(recipe: EvalRecipe, recipe_path: Path, run: RunDirectory, model: s
     try:
         summary |= _measure(recipe, run, model)
     except Interrupted:
-        raise Interrupted("stopped; the same command evaluates from the start") from None
+        raise Interrupted("stopped; the same command goes on behind the answers that are kept") from None
     write_json_atomic(run.summary, {**summary, "wall_s": round(time.monotonic() - started, 1)})
 
 
-def _measure(recipe: EvalRecipe, run: RunDirectory, model: str) -> dict[str, Any]:
+def _measure(recipe: EvalRecipe, run: RunDirectory, model: str) -> Figures:
     """Return the figures. What can be wrong is found before Ray starts."""
     tokenizer = load_tokenizer(model)
     recipe = fit_modes(recipe, tokenizer, make_console().print)
     config = load_config(model, recipe.model.rope_fields)
     render = make_renderer(tokenizer)
     say("reading the questions")
-    questions = _questions(recipe, render, config)
+    asking = _asking(recipe, render, config, run, model) if recipe.prompts else None
     needles = needles_of(recipe, tokenizer, config)
-    figures: dict[str, Any] = {}
+    figures: Figures = {}
     with ExitStack() as stack:
         stop = stack.enter_context(StopRequest())
         stack.enter_context(started_ray(recipe.cluster.address))
@@ -117,17 +120,16 @@ def _measure(recipe: EvalRecipe, run: RunDirectory, model: str) -> dict[str, Any
         say(f"{starting(recipe.rollout, recipe.reward)}, which load {model}")
         pool = start_rollouts(recipe.model, model, recipe.rollout, stop)
         stack.callback(pool.close)
-        if recipe.reward:
-            figures["accuracy"] = _accuracy(recipe, recipe.reward, questions, pool, render)
+        if asking:
+            figures["accuracy"] = _accuracy(recipe, asking, pool, render, run)
         figures |= needle_part(recipe, needles, run, pool)
     return figures
 
 
-def _questions(recipe: EvalRecipe, render: Renderer, config: PreTrainedConfig) -> list[Prompt]:
-    if not (recipe.prompts and recipe.reward):
-        return []
+def _asking(recipe: EvalRecipe, render: Renderer, config: PreTrainedConfig, run: RunDirectory, model: str) -> Asking:
+    assert recipe.prompts and recipe.reward
     check_rewards(recipe.reward)
-    return fitting_test_questions(
+    suites = fitting_suites(
         recipe.prompts,
         recipe.evaluation.test_size,
         recipe.reward,
@@ -136,21 +138,25 @@ def _questions(recipe: EvalRecipe, render: Renderer, config: PreTrainedConfig) -
         max_new_tokens=recipe.rollout.max_new_tokens,
         key="prompts",
     )
+    return Asking(recipe, recipe.reward, suites, model, run.answers)
 
 
-def _accuracy(
-    recipe: EvalRecipe, reward: RewardConfig, questions: Sequence[Prompt], pool: RolloutPool, render: Renderer
-) -> dict[str, Any]:
-    own = recipe.evaluation
-    scorer = start_scorer(reward)
+def _accuracy(recipe: EvalRecipe, asking: Asking, pool: RolloutPool, render: Renderer, run: RunDirectory) -> Figures:
+    """Ask, and draw what came of it."""
+    assert recipe.reward
+    kept = f", {asking.done} of which are answered" if asking.done else ""
+    say(f"measuring on {asking.total} questions{kept}")
+    scorer = start_scorer(recipe.reward)
     try:
+        own = recipe.evaluation
         evaluator = make_evaluator(pool, scorer, render, recipe.rollout, own.chunk_prompts, recipe.run.seed)
-        say(f"measuring on {len(questions)} test questions")
-        found = evaluator.accuracy(questions, own.modes)
+        with StepProgress(asking.total, asking.done, name="eval", log_every=1) as progress:
+            answered = asking.run(evaluator, progress)
     finally:
         scorer.close()
-    modes = {mode: mode_figures([group for group in found.groups if group.prompt.mode == mode]) for mode in own.modes}
-    return {"modes": modes, "errors": found.errors, "tokens": found.tokens, "table": accuracy_table(found.groups)}
+    figures = accuracy_figures(answered)
+    accuracy_picture(figures, run.path / "accuracy.png")
+    return figures
 
 
 def report_evaluation(run: RunDirectory) -> dict[str, Any]:
