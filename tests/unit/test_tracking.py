@@ -497,9 +497,11 @@ class TestProgress:
         progress = StepProgress(5, console=Console(file=out))
         progress.evaluation(20, {"reasoning": 0.0}, reward=-0.0251, best=True)
         progress.evaluation(40, {"reasoning": 0.25}, reward=0.5)
+        progress.evaluation(60, {"reasoning": 0.0}, reward=0.0)
         assert out.getvalue().splitlines() == [
             "eval at step 20: reasoning 0.0%  reward -0.0251  (best so far)",
             "eval at step 40: reasoning 25.0%",
+            "eval at step 60: reasoning 0.0%",
         ]
 
     def test_durations(self) -> None:
