@@ -32,8 +32,8 @@ def resolve(name: str, *, key: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except UserError:
         raise
-    except Exception as error:  # a module may raise anything
-        raise UserError(f"{key}: cannot import '{module_name}' from {Path.cwd()}: {_mistake(error)}") from error
+    except (Exception, SystemExit) as error:  # a module may raise anything, and a script as well
+        raise UserError(f"{key}: cannot import '{module_name}' from {Path.cwd()}: {mistake(error)}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         known = [item for item in vars(module) if callable(getattr(module, item)) and not item.startswith("_")]
@@ -42,8 +42,8 @@ def resolve(name: str, *, key: str) -> Callable[..., Any]:
     return function
 
 
-def _mistake(error: Exception) -> str:
-    """Return what went wrong in an import, in a line, with the file and line of the code that did it."""
+def mistake(error: BaseException) -> str:
+    """Return what went wrong in somebody's code, in a line, with the file and line that did it."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
     text = first_line(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {first_line(error)}"

@@ -123,15 +123,11 @@ def fitting_suites(
     Raises UserError where one does not fit the recipe or the model's context, or no reward judges its domain.
     """
     suites = load_suites(data, size, key)
-    require_terms(reward, {prompt.domain for questions in suites.values() for prompt in questions})
-    if data.overlong == "drop":
-        for name, questions in suites.items():
-            suites[name] = [prompt for prompt in questions if len(render(prompt)) <= data.max_prompt_tokens]
     questions = list(chain(*suites.values()))
-    if not questions:
-        raise UserError(f"{key}.max_prompt_tokens: {data.max_prompt_tokens} leaves nothing; raise it")
-    check_lengths(questions, render, config, max_prompt_tokens=data.max_prompt_tokens, max_new_tokens=max_new_tokens)
-    return {name: questions for name, questions in suites.items() if questions}
+    require_terms(reward, {prompt.domain for prompt in questions})
+    fit = set(map(id, fitting(questions, data, render, config, max_new_tokens=max_new_tokens, key=key)))
+    suites = {name: [prompt for prompt in found if id(prompt) in fit] for name, found in suites.items()}
+    return {name: found for name, found in suites.items() if found}
 
 
 def fitting_test_questions(
@@ -144,27 +140,49 @@ def fitting_test_questions(
     max_new_tokens: int,
     key: str,
 ) -> list[Prompt]:
-    """Like `fitting_suites`, in one list; ids are unique in it."""
-    suites = fitting_suites(data, size, reward, render, config, max_new_tokens=max_new_tokens, key=key)
-    questions = list(chain(*suites.values()))
-    require_own_ids(questions, f"{key}.source")
+    """Return the test questions, without those that are too long where the recipe says so.
+
+    Raises UserError where one does not fit the recipe or the model's context, or no reward judges its domain.
+    """
+    questions = load_test_questions(data, size, key)
+    require_terms(reward, {prompt.domain for prompt in questions})
+    return fitting(questions, data, render, config, max_new_tokens=max_new_tokens, key=key)
+
+
+def fitting(
+    questions: list[Prompt],
+    data: DataConfig,
+    render: Renderer,
+    config: PreTrainedConfig,
+    *,
+    max_new_tokens: int,
+    key: str,
+) -> list[Prompt]:
+    """Return the questions, without those that are too long where the recipe says so.
+
+    `key`: the recipe's section with the limits. Raises UserError where one does not fit them or the model's context.
+    """
+    if data.overlong == "drop":
+        questions = [prompt for prompt in questions if len(render(prompt)) <= data.max_prompt_tokens]
+        if not questions:
+            raise UserError(f"{key}.max_prompt_tokens: {data.max_prompt_tokens} leaves nothing; raise it")
+    limits = {"max_prompt_tokens": data.max_prompt_tokens, "max_new_tokens": max_new_tokens}
+    check_lengths(questions, render, config, **limits, key=key)
     return questions
 
 
 def load_sets(recipe: RLRecipe, render: Renderer, config: PreTrainedConfig) -> dict[str, list[Prompt]]:
     """Return the questions of each of `evaluation.sets`, as `fitting_test_questions` does."""
-    return {
-        name: fitting_test_questions(
-            _set_data(recipe, given),
-            recipe.evaluation.test_size,
-            recipe.reward,
-            render,
-            config,
-            max_new_tokens=recipe.rollout.max_new_tokens,
-            key=f"evaluation.sets.{name}",
-        )
-        for name, given in recipe.evaluation.sets.items()
-    }
+    sets = {name: read_set(recipe, name) for name in recipe.evaluation.sets}
+    for questions in sets.values():
+        require_terms(recipe.reward, {prompt.domain for prompt in questions})
+    return {name: fitting_set(recipe, questions, render, config) for name, questions in sets.items()}
+
+
+def fitting_set(recipe: RLRecipe, questions: list[Prompt], render: Renderer, config: PreTrainedConfig) -> list[Prompt]:
+    """Return the questions of one of `evaluation.sets` as `fitting` does: their limits are those of `data`."""
+    own = recipe.rollout.max_new_tokens
+    return fitting(questions, recipe.data, render, config, max_new_tokens=own, key="data")
 
 
 def read_set(recipe: RLRecipe, name: str) -> list[Prompt]:

@@ -32,14 +32,18 @@ def check_lengths(
     *,
     max_prompt_tokens: int,
     max_new_tokens: int,
+    key: str = "data",
 ) -> None:
-    """Raise UserError when a prompt is longer than the recipe allows, or it and its response than the context."""
+    """Raise UserError when a prompt is longer than the recipe allows, or it and its response than the context.
+
+    `key`: the recipe's section with the limits, for errors.
+    """
     longest = max(prompts, key=lambda prompt: len(render(prompt)))
     length = len(render(longest))
     if length > max_prompt_tokens:
         raise UserError(
-            f"data.max_prompt_tokens: prompt '{longest.id}' has {length} tokens, more than {max_prompt_tokens}; "
-            "raise it, or have the data source leave such rows out"
+            f"{key}.max_prompt_tokens: prompt '{longest.id}' has {length} tokens, more than {max_prompt_tokens}; "
+            f"raise it, or set {key}.overlong to drop, which leaves such prompts out"
         )
     context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context and length + max_new_tokens > context:

@@ -5,10 +5,11 @@ rather than passing over it.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -26,7 +27,10 @@ from agapo.recipe.trainer import PreferenceTrainingConfig
 from agapo.resolve import resolve
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
     from agapo.evaluation.questions import Questions
+    from agapo.evaluation.rendering import Renderer
 
 Rows = list[tuple[str, str]]
 T = TypeVar("T")
@@ -231,21 +235,25 @@ def _reached(read: Callable[[], T], sources: Iterable[SetConfig]) -> tuple[T | N
 
 
 def _sets(recipe: RLRecipe) -> Rows:
-    from agapo.evaluation.questions import read_set
+    from agapo.evaluation.questions import fitting_set, read_set
     from agapo.rewarding.start import check_columns
 
     rows: Rows = []
     for name, given in recipe.evaluation.sets.items():
         questions, why = _reached(partial(read_set, recipe, name), [given])
+        odd: list[str] = []
         if questions:
             require_terms(recipe.reward, {prompt.domain for prompt in questions})
-            check_columns(recipe.reward, questions)
+            odd = check_columns(recipe.reward, questions)
+            if model := _model_of(recipe).rendering:
+                questions = fitting_set(recipe, questions, *model)
         rows.append((f"evaluation.sets.{name}", why or f"{len(questions or [])} questions"))
+        rows += [("warning", text) for text in odd]
     return rows
 
 
 def _test_questions(recipe: SFTRecipe | EvalRecipe) -> Rows:
-    from agapo.evaluation.questions import load_suites, load_test_questions
+    from agapo.evaluation.questions import fitting, load_suites, load_test_questions
     from agapo.rewarding.start import check_columns
 
     assert recipe.prompts and recipe.reward
@@ -257,8 +265,13 @@ def _test_questions(recipe: SFTRecipe | EvalRecipe) -> Rows:
         return [("questions", why)]
     questions = list(chain(*found.values())) if isinstance(found, dict) else found
     require_terms(recipe.reward, {prompt.domain for prompt in questions})
-    check_columns(recipe.reward, questions)
-    return [("questions", f"{len(questions)} test")]
+    odd = [("warning", text) for text in check_columns(recipe.reward, questions)]
+    model = _model_of(recipe)
+    if not model.rendering:
+        return [("questions", f"{len(questions)} test"), *odd, model.lengths]
+    longest = recipe.rollout.max_new_tokens
+    questions = fitting(questions, recipe.prompts, *model.rendering, max_new_tokens=longest, key="prompts")
+    return [("questions", f"{len(questions)} test"), *odd, model.lengths]
 
 
 def _prompts(recipe: RLRecipe | DPORecipe) -> Rows:
@@ -270,34 +283,62 @@ def _prompts(recipe: RLRecipe | DPORecipe) -> Rows:
     if questions is None:
         return [("data", why)]
     require_terms(recipe.reward, {prompt.domain for prompt in (*questions.train, *questions.test)})
-    check_columns(recipe.reward, (*questions.train, *questions.test))
+    odd = [("warning", text) for text in check_columns(recipe.reward, (*questions.train, *questions.test))]
     sizes = {"training": questions.train, "validation": questions.validation, "test": questions.test}
     found = ", ".join(f"{len(prompts)} {name}" for name, prompts in sizes.items() if prompts)
-    return [("questions", found), *_model(recipe, questions)]
+    return [("questions", found), *odd, *_lengths(recipe, questions)]
 
 
-def _model(recipe: RLRecipe | DPORecipe, questions: "Questions") -> Rows:
+def _lengths(recipe: RLRecipe | DPORecipe, questions: "Questions") -> Rows:
     """Check that prompts and responses fit the context of the model at the beginning of the chain."""
+    from agapo.evaluation.questions import check_questions, without_overlong
+    from agapo.stages.running.modes import fit_modes
+
+    model = _model_of(recipe)
+    if not model.rendering:
+        return [model.lengths]
+    render, config = model.rendering
+    told: Rows = []
+    recipe = fit_modes(recipe, model.tokenizer, lambda line: told.append(("warning", line)))
+    assert recipe.data
+    check_questions(recipe, without_overlong(questions, render, recipe.data), render, config)
+    return [model.lengths, *told]
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The model at the beginning of a chain, as far as the lengths of prompts go."""
+
+    made: str
+    """Which it is, in words."""
+    tokenizer: Any = None
+    rendering: "tuple[Renderer, PreTrainedConfig] | None" = None
+    """None where it cannot be reached, or is yet to be made."""
+
+    @property
+    def lengths(self) -> tuple[str, str]:
+        """The row on lengths that have not been found wrong."""
+        if not self.rendering:
+            return "lengths", f"not looked at: the model is {self.made}"
+        return "lengths", f"every prompt and its response fit the context of the model ({self.made})"
+
+
+def _model_of(recipe: Recipe) -> _Model:
     from transformers import PreTrainedConfig
 
-    from agapo.evaluation.questions import check_questions, without_overlong
     from agapo.evaluation.rendering import make_renderer
     from agapo.model.loading import load_config
     from agapo.preflight.model import base_recipe, base_tokenizer
-    from agapo.stages.running.modes import fit_modes
 
     base = base_recipe(recipe)
-    made = f"made by {recipe.model.start}" if recipe.model.start else str(base.model.path)
+    chained = recipe.model.start and not recipe.model.path
+    created = isinstance(base, SFTRecipe) and base.create
+    made = f"made by {recipe.model.start if chained else 'this recipe'}" if chained or created else str(base.model.path)
     tokenizer = base_tokenizer(base)
     if tokenizer is None:
-        return [("lengths", f"not looked at: the model is {made}")]
+        return _Model(made)
     if isinstance(base, SFTRecipe) and base.create:
         config = PreTrainedConfig.from_dict({"max_position_embeddings": base.create.max_position_embeddings})
     else:
         config = load_config(str(base.model.path), base.model.rope_fields)
-    told: Rows = []
-    recipe = fit_modes(recipe, tokenizer, lambda line: told.append(("warning", line)))
-    render = make_renderer(tokenizer)
-    assert recipe.data
-    check_questions(recipe, without_overlong(questions, render, recipe.data), render, config)
-    return [("lengths", f"every prompt and its response fit the context of the model ({made})"), *told]
+    return _Model(made, tokenizer, (make_renderer(tokenizer), config))

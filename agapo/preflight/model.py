@@ -35,7 +35,8 @@ def base_recipe(recipe: Recipe) -> Recipe:
     """
     seen: list[Path] = []
     rope, template = recipe.model.rope, recipe.model.chat_template
-    while start := recipe.model.start:
+    # A path that is given as well wins, and the chain is not looked at.
+    while (start := recipe.model.start) and not recipe.model.path:
         if start in seen:
             raise UserError(f"model.start: {start} starts, in the end, from itself")
         seen.append(start)

@@ -69,7 +69,7 @@ class Scorer:
         A reward that finds none of the columns it reads says nothing; training would go on without learning anything.
         """
         responses = [response for group in groups for response in group.responses]
-        if len(groups) >= ENOUGH_GROUPS and all(r.correct is None and not r.reward_error for r in responses):
+        if len(groups) >= ENOUGH_GROUPS and not any(map(self._says_something, groups)):
             names = sorted({self.reward.verdict_for(group.prompt.domain) for group in groups})
             raise UserError(
                 f"reward.verdict: no response has a verdict from {', '.join(names)}: do the data's rows have the "
@@ -82,6 +82,11 @@ class Scorer:
                 f"reward.max_error_rate: scoring met errors in {len(errors)} of {len(responses)} responses, above "
                 f"{self.reward.max_error_rate:.0%}; {times}× {commonest}; try the reward alone with 'agapo score'"
             )
+
+    def _says_something(self, group: Group) -> bool:
+        """Whether a response has a verdict's value, or an error; that one was cut, and so is wrong, is neither."""
+        verdict = self.reward.verdict_for(group.prompt.domain)
+        return any(one.reward_error or one.reward_parts.get(verdict) is not None for one in group.responses)
 
     def _sample(self, group: Group, response: Response) -> Sample:
         names = self._names(group, of_groups=False)

@@ -140,7 +140,7 @@ def made_reward(term: str, name: str, maker: Callable[..., Any], args: Mapping[s
     """Return the reward that a function makes. Raises UserError where it makes none."""
     try:
         reward = maker(**args)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # a maker may raise anything
         raise UserError(f"reward '{term}': args: '{name}' makes no reward of them: {_name(error)}") from None
     if not callable(reward):
         raise UserError(f"reward '{term}': '{name}' takes neither prompts nor completions, and makes no function")

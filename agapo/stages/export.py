@@ -14,13 +14,12 @@ from agapo.hub import push
 from agapo.learner.checkpoint import Checkpoint, deepspeed_weights, read_checkpoint, steps_of
 from agapo.learner.rl.settings import TAG
 from agapo.learner.trl.callbacks import STATE
-from agapo.model.adapters import CONFIG as ADAPTER
 from agapo.model.adapters import merge, merged_model, trained_start
 from agapo.model.loading import export_hf, load_model, load_tokenizer
 from agapo.recipe import DPORecipe, Recipe, RLRecipe, SFTRecipe, load_recipe
 from agapo.recipe.lora import LoRAConfig
 from agapo.recipe.read import recipe_stage
-from agapo.tracking import is_finished, make_console, read_json
+from agapo.tracking import is_finished, make_console
 from agapo.tracking.files import write_text_atomic
 from agapo.tracking.model_card import checkpoint_card, origin_of_checkpoint
 from agapo.tracking.provenance import noted_start
@@ -98,7 +97,8 @@ def _learnt(recipe: Recipe, run: Path, checkpoint: Checkpoint) -> tuple[PreTrain
     written = checkpoint.path / STATE
     assert isinstance(recipe, SFTRecipe | DPORecipe)
     if lora := recipe.training.lora:
-        base = (read_json(written / ADAPTER) or {})["base_model_name_or_path"]
+        # The adapter's own note of it is a path, and a project may have been moved since.
+        base = noted_start(run) or str(run / "start")
         return merged_model(base, written, own, lora), load_tokenizer(base)
     return load_model(written, dtype=own.dtype), load_tokenizer(written)
 

@@ -31,7 +31,7 @@ def model_card(run: RunDirectory, recipe: Recipe, summary: Mapping[str, Any]) ->
             f"# {recipe.run.name}\n",
             f"Made by {STAGES.get(recipe.stage, recipe.stage)} with agapo {agapo.__version__}.\n",
             *_exported(summary.get("exported")),
-            USAGE,
+            _usage(run.hf),
             "## Where it came from\n",
             *_way(way),
             "\n## Data\n",
@@ -124,15 +124,24 @@ def _exported(exported: Mapping[str, Any] | None) -> list[str]:
     return [f"The weights are those of step {exported['step']}: {exported['why']}.\n"] if exported else []
 
 
+def _usage(folder: Path) -> str:
+    """Return how to ask the model of a folder, with the switch for thinking where its chat template has one."""
+    template = folder / "chat_template.jinja"
+    has_switch = template.is_file() and "enable_thinking" in template.read_text(encoding="utf-8")
+    comment, argument = (
+        ("# enable_thinking=False answers at once.\n", "enable_thinking=True, ") if has_switch else ("", "")
+    )
+    return USAGE.format(comment=comment, argument=argument)
+
+
 USAGE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained(".")  # the folder of this file, or the model's name on the hub
 tokenizer = AutoTokenizer.from_pretrained(".")
-messages = [{"role": "user", "content": "..."}]
-# enable_thinking=False answers at once.
-inputs = tokenizer.apply_chat_template(
-    messages, add_generation_prompt=True, enable_thinking=True, return_dict=True, return_tensors="pt"
+messages = [{{"role": "user", "content": "..."}}]
+{comment}inputs = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, {argument}return_dict=True, return_tensors="pt"
 )
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=256)[0][inputs["input_ids"].shape[1]:]))
 ```

@@ -113,13 +113,24 @@ class StepProgress:
         return (self._total - self._done) * sum(self._seconds) / len(self._seconds)
 
     def evaluation(
-        self, step: int, scores: Mapping[str, float], questions: Mapping[str, int] | None = None, *, best: bool = False
+        self,
+        step: int,
+        scores: Mapping[str, float],
+        questions: Mapping[str, int] | None = None,
+        *,
+        reward: float = 0.0,
+        best: bool = False,
     ) -> None:
-        """Print a line of held-out accuracy by mode, 0 to 1 each, of so many `questions`; `best` marks a new best."""
+        """Print a line of held-out accuracy by mode, 0 to 1 each, of so many `questions`; `best` marks a new best.
+
+        The mean `reward` stands in it where no answer was correct and it alone tells steps apart.
+        """
         if not self._seconds:
             # The evaluation before the first step says nothing about how long steps take.
             self._last_time = self._clock()
         figures = "  ".join(f"{mode} {percent(score, (questions or {}).get(mode))}" for mode, score in scores.items())
+        if reward and not any(scores.values()):
+            figures += f"  reward {reward:.3g}"
         self._line(f"eval at step {step}: {figures}{'  (best so far)' if best else ''}")
 
     def show_sample(self, step: int, prompt_text: str, response: Response) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,65 @@ def test_what_filter_prints_can_be_pasted(tmp_path: Path) -> None:
     for name in ("tiny", "tiny_mixed"):
         own = load_recipe(RLRecipe, ROOT / f"recipes/rl/{name}.yaml", overrides).data
         assert (own.args, own.sources, own.path) == ({}, {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("function", "reads"),
+    [
+        ("rewards.unit_tests:score", "test, entry_point, "),
+        ("rewards.instructions:score", "instruction_id_list, kwargs, "),
+    ],
+)
+def test_a_reward_that_would_never_have_a_verdict(
+    function: str, reads: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It could be called, since it takes rows without its columns; the data has none with them."""
+    check_recipe(TINY["rl"], [f"reward={{terms: [{{name: mine, function: '{function}'}}]}}"], schema_only=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"reward 'mine': '{function}' reads {reads}" in said
+    assert "and no question has any of them (they have answer" in said
+
+
+SETS = "evaluation.sets={long: {source: 'data.files:prompts', path: ROWS}}"
+
+
+@pytest.mark.parametrize(
+    ("stage", "overrides", "key"),
+    [
+        ("sft", ["prompts={source: 'data.files:prompts', path: ROWS, max_prompt_tokens: 99}"], "prompts"),
+        ("eval", ["prompts={source: 'data.files:prompts', path: ROWS, max_prompt_tokens: 99}", "MODEL"], "prompts"),
+        # The limits of these are the recipe's own.
+        ("rl", [SETS, "data.max_prompt_tokens=99"], "data"),
+    ],
+)
+def test_questions_that_are_too_long(stage: str, overrides: list[str], key: str, model: Path, tmp_path: Path) -> None:
+    row = {"messages": [{"role": "user", "content": "1+1? " * 60}], "answer": "2"}
+    (tmp_path / "test.jsonl").write_text(json.dumps(row) + "\n")
+    given = [one.replace("MODEL", f"model.path={model}").replace("ROWS", str(tmp_path)) for one in overrides]
+    with pytest.raises(UserError, match=rf"^{key}\.max_prompt_tokens: prompt '.*' has \d+ tokens, more than 99; raise"):
+        check_recipe(TINY[stage], given, schema_only=False)
+
+
+def test_of_two_starts_that_of_the_path_is_looked_at(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its context of 256 tokens is shorter than that of the model which `model.start` would make."""
+    check_recipe(TINY["rl"], [f"model.path={model}"], schema_only=False)
+    assert f"fit the context of the model ({model})" in capsys.readouterr().out
+    with pytest.raises(UserError, match="exceed the model's context of 256"):
+        check_recipe(TINY["rl"], [f"model.path={model}", "rollout.max_new_tokens=250"], schema_only=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def check():\n    {}['key']", r"its module's check\(\) fails: .*own_check\.py:2: KeyError: 'key'"),
+        ("raise SystemExit('bye')", r"own_check\.py:1: SystemExit: bye"),
+    ],
+)
+def test_whatever_a_reward_of_ones_own_raises_is_told_in_a_line(
+    text: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_check.py").write_text(f"{text}\n\ndef score(prompts, completions, **columns):\n    return [1.0]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_check", raising=False)
+    with pytest.raises(UserError, match=rf"reward\.terms\.0\.function: .*{says}$"):
+        check_recipe(TINY["rl"], ["reward.terms.0.function=own_check:score"], schema_only=False)

@@ -28,7 +28,7 @@ from agapo.tracking.model_card import checkpoint_card, hub_name
 CACHED = "/home/someone/.cache/huggingface/hub/models--Qwen--Qwen3-0.6B/snapshots/c1899de2"
 
 
-def finished_run(project: Path, start: str) -> Path:
+def finished_run(project: Path, start: str, template: str = "{{ messages }}") -> Path:
     """A finished RL run of a project with its own data, the card written as a run writes it."""
     content = {
         "steps": 3,
@@ -54,6 +54,7 @@ def finished_run(project: Path, start: str) -> Path:
         keep_start(run, start)
         run.hf.mkdir()
         (run.hf / "config.json").write_text("{}")
+        (run.hf / "chat_template.jinja").write_text(template)
         summary = {"stage": "rl", "finished": True, "steps": 3, "recipe": str(path), "seed": 0}
         write_model_card(run, recipe, summary | {"lineage": lineage_of(start), "exported": None})
         write_json_atomic(run.summary, summary)
@@ -82,6 +83,14 @@ def test_a_card_names_its_base_and_no_place_on_this_machine(start: str, name: st
     assert recipe["rollout"]["stop"] == ["/end"]
     for place in (str(tmp_path), "/home/", "/secret", "/models", "/project"):
         assert place not in card
+
+
+@pytest.mark.parametrize("template", ["{{ messages }}", "{% if enable_thinking %}<think>{% endif %}"])
+def test_a_card_asks_for_thinking_only_where_the_template_can_switch_it(template: str, tmp_path: Path) -> None:
+    card = (finished_run(tmp_path, "a/b", template) / "hf/README.md").read_text()
+    assert 'messages = [{"role": "user", "content": "..."}]' in card
+    assert ("enable_thinking=True, return_dict=True" in card) == ("thinking" in template)
+    assert ("# enable_thinking=False" in card) == ("thinking" in template)
 
 
 def test_a_name_of_the_hub_may_have_two_strokes() -> None:

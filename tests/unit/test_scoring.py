@@ -180,6 +180,9 @@ def test_a_reward_that_never_has_a_verdict_stops_the_run() -> None:
     assert [found.responses[0].correct for found in judge(config, *[group("a")] * 7)] == [None] * 7
     with pytest.raises(UserError, match=r"no response has a verdict from silent: .*columns"):
         judge(config, *[group("a")] * 8)
+    # Responses that were cut are wrong whatever the reward says: they are no verdict of it.
+    with pytest.raises(UserError, match="no response has a verdict from silent"):
+        judge(config, *[cut(group("a", "b"), 0)] * 8)
 
 
 def test_an_endpoint_that_is_down_is_asked_again_and_then_there_is_no_verdict(tmp_path) -> None:

@@ -492,6 +492,18 @@ class TestProgress:
         progress.evaluation(20, {"reasoning": 0.41, "non_reasoning": 0.2256}, best=True)
         assert out.getvalue() == "eval at step 20: reasoning 41.0%  non_reasoning 22.6%  (best so far)\n"
 
+    def test_where_no_answer_was_correct_the_evaluation_line_has_the_reward(self) -> None:
+        out = io.StringIO()
+        progress = StepProgress(5, console=Console(file=out))
+        progress.evaluation(20, {"reasoning": 0.0}, reward=-0.0251, best=True)
+        progress.evaluation(40, {"reasoning": 0.25}, reward=0.5)
+        progress.evaluation(60, {"reasoning": 0.0}, reward=0.0)
+        assert out.getvalue().splitlines() == [
+            "eval at step 20: reasoning 0.0%  reward -0.0251  (best so far)",
+            "eval at step 40: reasoning 25.0%",
+            "eval at step 60: reasoning 0.0%",
+        ]
+
     def test_durations(self) -> None:
         shown = [format_duration(seconds) for seconds in (None, 0.4, 59.7, 200, 7500)]
         assert shown == ["?", "0s", "1m00s", "3m20s", "2h05m"]

@@ -200,7 +200,10 @@ def _training_data(stage: _Stage, report: Mapping[str, Any]) -> int:
         if recipe.pairs.rows:
             mend = "give more rows, or lower training.pairs_per_step"
         elif not rows:
-            mend = "look at the reasons: another pairs.policy, or prompts that the model gets right now and then"
+            mend = (
+                "look at the reasons: another pairs.policy (with a reward that is seldom correct, preferred and "
+                "pairs.correct_only=false), or prompts that the model gets right now and then"
+            )
         # What was sampled is kept: see `agapo.recipe.keys.BEFORE_TRAINING`.
         raise UserError(f"pairs: {error} ({describe_pairs(report)}); {mend}") from None
     save_pairs(folder, rows, order)

@@ -273,7 +273,7 @@ class RLLoop:
         ended = time.monotonic()
         self.timeline.add((DRIVER, 0), "evaluate", started, ended)
         self.logger.log(step, metrics | {"time/evaluate": ended - started})
-        self.view.evaluation(step, found.accuracy, found.questions, best=best)
+        self.view.evaluation(step, found.accuracy, found.questions, reward=reward, best=best)
 
     def save_now_and_then(self) -> None:
         """Save every so many steps, and after the last."""

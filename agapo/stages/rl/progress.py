@@ -42,8 +42,8 @@ class Progress:
     best_accuracy: float = -1.0
     best_reward: float = 0.0
     best_step: int = -1
-    highest_verdict: float | None = None
-    """The highest value that the verdict's term gave a sampled response."""
+    verdicts: dict[str, list[float]] = field(default_factory=dict)
+    """The lowest and the highest value that the verdict's term gave a sampled response, by domain."""
     before: dict[str, float] = field(default_factory=dict)
     start: dict[str, float] = field(default_factory=dict)
     """What the starting model does when sampled, by mode: pass@k, pass@1, and the mean of each reward term."""
@@ -53,15 +53,13 @@ class Progress:
         self.keep_rate = (self.keep_rate + kept / max(1, groups)) / 2
 
     def note_verdicts(self, groups: Sequence[Group], reward: RewardConfig) -> None:
-        """Take note of the highest value that the verdict's term gave a response of the groups."""
-        values = [
-            value
-            for group in groups
-            for response in group.responses
-            if (value := response.reward_parts.get(reward.verdict_for(group.prompt.domain))) is not None
-        ]
-        known = [] if self.highest_verdict is None else [self.highest_verdict]
-        self.highest_verdict = max([*known, *values], default=None)
+        """Take note of the lowest and highest values that the verdict's term gave the groups' responses."""
+        for group in groups:
+            domain = group.prompt.domain
+            parts = [response.reward_parts.get(reward.verdict_for(domain)) for response in group.responses]
+            values = [*self.verdicts.get(domain, ()), *(value for value in parts if value is not None)]
+            if values:
+                self.verdicts[domain] = [min(values), max(values)]
 
 
 def resume(run: RunDirectory, learner: LearnerGroup) -> Progress:
@@ -122,12 +120,22 @@ def fresh_enough(item: Waiting, recipe: RLRecipe, progress: Progress, asked: int
 
 
 def unreached(progress: Progress, correct_at: float) -> str:
-    """Return what there is to say where no sampled response was correct, although some got something; else nothing."""
-    highest = progress.highest_verdict
-    if highest is None or highest >= correct_at or highest <= 0:
+    """Return what there is to say where no response of a domain was correct, although values differ; else nothing.
+
+    Values of 0 alone are those of a model that is not right yet; any others, those below 0 too, are of a shaped reward.
+    """
+    never = {
+        domain: highest
+        for domain, (lowest, highest) in progress.verdicts.items()
+        if highest < correct_at and (lowest or highest)
+    }
+    if not never:
         return ""
+    some = len(never) < len(progress.verdicts)
+    where = f" in the domain{'s' * (len(never) > 1)} {', '.join(never)}" if some else ""
     return (
-        f"no response has counted as correct so far: the verdict's highest value is {highest:.4g}, and "
-        f"reward.correct_at is {correct_at:g}; accuracy says nothing, and every group counts as all wrong. A "
-        "shaped reward wants a run of its own with another reward.correct_at, or algorithm.all_wrong_penalty=0"
+        f"no response{where} has counted as correct so far: the verdict's highest value is {max(never.values()):.4g}, "
+        f"and reward.correct_at is {correct_at:g}; accuracy says nothing{' there' if some else ''}, and every group "
+        "counts as all wrong. A shaped reward wants a run of its own with another reward.correct_at, or "
+        "algorithm.all_wrong_penalty=0"
     )
