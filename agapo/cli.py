@@ -207,6 +207,22 @@ def compare(
 
 
 @app.command()
+def ablate(
+    file: Annotated[Path, typer.Argument(help="What to compare, e.g. recipes/ablation/tiny.yaml.")],
+    overrides: Overrides = None,
+) -> None:
+    """Compare variants of an RL recipe over seeds, at equal sampled tokens: a table with intervals, and curves."""
+    from agapo.built_in import find_recipe
+    from agapo.recipe.read import load_ablation
+
+    own = load_ablation(find_recipe(file), overrides or ())
+    _say_loading(f"ablate: {own.name or file.stem}")
+    from agapo.stages.ablate.run import run_ablation
+
+    run_ablation(own, file)
+
+
+@app.command()
 def curate(
     recipe: RecipePath,
     overrides: Overrides = None,

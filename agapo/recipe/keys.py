@@ -71,7 +71,7 @@ CLASSES: dict[type[BaseModel], dict[str, KeyClass]] = {
     rollout.VLLMConfig: _keys(free="tensor_parallel in_flight gpu_memory cache_gib"),
     rollout.MismatchConfig: _keys(free="stop_above"),
     # --- RL ---
-    rl.RLRecipe: _keys(identity="prompts_per_step", later="steps"),
+    rl.RLRecipe: _keys(identity="prompts_per_step", later="steps max_sampled_tokens"),
     learner.LearnerConfig: _keys(
         identity="betas eps weight_decay",
         later="learning_rate schedule warmup_steps min_learning_rate max_grad_norm",

@@ -5,6 +5,7 @@ Every mistake becomes one line that names the file, the key and, where there is 
     recipes/rl/tiny.yaml: learner.learning_rat: unknown key; did you mean 'learning_rate'?
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from agapo.built_in import BUILT_IN
 from agapo.errors import UserError
+from agapo.recipe.ablation import Ablation
 from agapo.recipe.base import Recipe
 from agapo.recipe.hardware import DescribedCluster
 from agapo.recipe.yaml_text import Scalar, fit, read_override, read_yaml
@@ -46,6 +48,15 @@ def load_cluster(path: Path) -> DescribedCluster:
     """Read a described cluster. Raises UserError as `load_recipe` does."""
     content, mistakes = fit(DescribedCluster, _read_yaml(path, "described cluster"))
     return _validated(DescribedCluster, path, content, mistakes)
+
+
+def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
+    """Read what is to be compared. Raises UserError as `load_recipe` does."""
+    content = _read_yaml(path, "ablation")
+    for override in overrides:
+        _apply(content, override)
+    fitted, mistakes = fit(Ablation, content)
+    return _validated(Ablation, path, fitted, mistakes)
 
 
 def _validated(kind: type[M], path: Path, content: dict[str, Any], mistakes: list[str]) -> M:

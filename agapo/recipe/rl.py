@@ -22,6 +22,8 @@ class RLRecipe(Recipe):
     stage: Literal["rl"] = "rl"  # pyright: ignore[reportIncompatibleVariableOverride]
     steps: int = Field(ge=1)
     """Steps: batches that are learned from. More of them than a finished run has made continue it."""
+    max_sampled_tokens: int | None = Field(default=None, ge=1)
+    """End after the step in which so many tokens have been sampled in all, where that comes before `steps`."""
     prompts_per_step: int = Field(default=16, ge=1)
     """N, the prompts whose groups make a step."""
     model: ModelConfig = ModelConfig()

@@ -72,6 +72,12 @@ class RLLoop:
     """A checkpoint that is being written."""
 
     @property
+    def ended(self) -> bool:
+        """Whether the last step is made."""
+        enough = self.recipe.max_sampled_tokens
+        return self.progress.step >= self.recipe.steps or (enough is not None and self.progress.tokens >= enough)
+
+    @property
     def wall_s(self) -> float:
         """Seconds that the run has taken, start-up included, over all its processes."""
         return time.monotonic() - self.began
@@ -80,7 +86,7 @@ class RLLoop:
         """Run the remaining steps. Raises Interrupted, with everything saved, when the user asks to stop."""
         self.begin()
         with self.completing_saves(), self.collector.at_work():
-            while self.progress.step < self.recipe.steps:
+            while not self.ended:
                 self.timeline.begin_step(self.progress.step + 1)
                 self._make_step(Clock(partial(self.timeline.add, (DRIVER, 0))))
 
@@ -243,7 +249,7 @@ class RLLoop:
     def evaluate_now_and_then(self) -> None:
         """Evaluate every so many steps, and after the last; once, also where a stop came in between."""
         every, step = self.recipe.evaluation.every, self.progress.step
-        due = every and (step % every == 0 or step == self.recipe.steps)
+        due = every and (step % every == 0 or self.ended)
         if due and self.progress.evaluated != step:
             self.evaluate(step)
 
@@ -278,7 +284,7 @@ class RLLoop:
     def save_now_and_then(self) -> None:
         """Save every so many steps, and after the last."""
         step = self.progress.step
-        if step % self.recipe.checkpoint.every == 0 or step == self.recipe.steps:
+        if step % self.recipe.checkpoint.every == 0 or self.ended:
             self.save()
         else:
             self.complete_save(wait=False)
