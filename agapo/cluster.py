@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 from ray._private import node as ray_node
+from ray._private import services as ray_services
 from ray._private import state as ray_state
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
@@ -33,6 +34,9 @@ NO_TOKEN = "it wants its token: set RAY_AUTH_MODE=token, and bring the head's ~/
 JOINING_S = 300.0
 """How long a run waits for the GPUs that it asks for: a cluster's hosts start one after the other, and one that is gone
 may come back."""
+START_S = 180.0
+"""How long Ray's own processes may take to start: on a machine with much other work they take more than the half minute
+that Ray gives them."""
 LAG_S = 5.0
 """How late a shared file system may show a file to other hosts."""
 
@@ -40,12 +44,28 @@ SAMPLING_RELIEF = "lower rollout.chunk_prompts, evaluation.chunk_prompts or roll
 """What makes sampling take less memory."""
 
 
+_real_get_node = ray_services.get_node
+
+
+def _patient_get_node(*given: Any, **named: Any) -> Any:
+    """Return what Ray knows of a host, once it knows of it."""
+    until = time.monotonic() + START_S
+    while True:
+        try:
+            return _real_get_node(*given, **named)
+        except RuntimeError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
 def _tame_ray() -> None:
     """Keep Ray from what its options do not govern.
 
-    It prints a paragraph for every process that dies, where a run says it in a line; and it answers SIGTERM by leaving
-    at once, where a run has something to save.
+    It prints a paragraph for every process that dies, where a run says it in a line; it answers SIGTERM by leaving
+    at once, where a run has something to save; and it is impatient with its own start.
     """
+    ray_services.get_node = _patient_get_node
     ray_worker.print_to_stdstream = lambda *_, **__: None
     ray_utils.set_sigterm_handler = lambda _: None
 
@@ -95,7 +115,7 @@ def _join(address: str | None) -> None:
     try:
         with kept_from_ray():
             ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+    except Exception as error:  # a start that takes too long is a bare one
         reason = NO_TOKEN if "AuthToken" in str(error) else first_line(error)
         raise UserError(f"cluster.address: cannot start or join Ray ({reason})") from error
 

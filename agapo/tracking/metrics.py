@@ -81,7 +81,7 @@ RL = (
     Metric("memory/rank_gib", "most GPU memory that a rank's tensors took in the step, GiB"),
     Metric("eval/<mode>", "accuracy on the validation questions, greedy", "rises"),
     Metric("eval/reward", "mean reward there", "rises"),
-    Metric("eval/<set>/<mode>", "accuracy on a set of `evaluation.sets`"),
+    Metric("eval/<set>/<mode>", "accuracy on the questions of `evaluation.sets`"),
 )
 FINE_TUNING = (
     Metric("train/loss", "mean loss of the step", "falls"),

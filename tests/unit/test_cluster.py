@@ -30,6 +30,32 @@ def test_the_working_directory_travels_unless_a_job_has_brought_it(monkeypatch: 
     assert cluster._shipped() == {"env_vars": ENVIRONMENT}
 
 
+def test_a_ray_that_starts_slowly_is_waited_for_and_one_that_does_not_is_a_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = iter([RuntimeError("not there yet"), {"node_id": "a"}])
+
+    def get_node(*given: Any) -> Any:
+        if isinstance(answer := next(answers, RuntimeError("never")), Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(cluster, "_real_get_node", get_node)
+    assert cluster._patient_get_node("address", "a") == {"node_id": "a"}
+    monkeypatch.setattr(cluster, "START_S", 0.0)
+    with pytest.raises(RuntimeError, match="never"):
+        cluster._patient_get_node("address", "a")
+
+    def init(**options: Any) -> None:
+        assert cluster.ray_services.get_node is cluster._patient_get_node
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(cluster.ray, "init", init)
+    monkeypatch.setattr(cluster, "start_forks", lambda _: None)
+    with pytest.raises(UserError, match=r"cannot start or join Ray \(The current node timed out"):
+        cluster._join(None)
+
+
 def test_in_a_job_the_cluster_is_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://10.0.0.1:8265")
     assert load(RLRecipe).cluster.address is None, "as `ray job submit` reads it, it is no cluster's"
