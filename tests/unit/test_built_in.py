@@ -121,7 +121,7 @@ def test_a_project_is_laid_out_and_nothing_overwritten(
     }
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert mine in before
-    with pytest.raises(UserError, match=r"cluster/eight_80gb\.yaml: is there already, and nothing was written"):
+    with pytest.raises(UserError, match=r"ablation/tiny\.yaml: is there already, and nothing was written"):
         lay_out(folder)
     (folder / "recipes").rename(folder / "other")
     with pytest.raises(UserError, match=r"README\.md: is there already, and nothing was written"):
