@@ -36,15 +36,12 @@ from agapo.stages.rl.clipping import ClipWatch
 from agapo.stages.rl.collector import Collector
 from agapo.stages.rl.metrics import Clock, Collected, advantage_metrics, learn_metrics, rollout_metrics
 from agapo.stages.rl.mismatch import mismatch_metrics, require_same_policy
-from agapo.stages.rl.progress import Progress, unreached
+from agapo.stages.rl.progress import DOUBTS_AFTER, Progress, doubts
 from agapo.stages.running.export import Exporter
 from agapo.tracking import MetricsLogger, RunDirectory, StepProgress, Timeline
 from agapo.tracking.logger import question
 from agapo.tracking.progress import percent
 from agapo.tracking.timeline import DRIVER
-
-UNREACHED_AFTER = 5
-"""Steps after which a verdict that nothing has reached is pointed out."""
 
 
 @dataclass
@@ -228,17 +225,17 @@ class RLLoop:
         self.logger.log_rollouts(step, collected.groups, rows, collected.visits)
         self.view.update(step, metrics)
         self._show_sample(step, collected.groups)
-        self._warn_of_unreached_verdict(step, collected.groups)
+        self._say_doubts(step, collected.groups)
         bound = self.recipe.rollout.mismatch.bound(self.recipe.model.dtype)
         require_same_policy(metrics, bound, self.progress.agreed, adapters=self.recipe.learner.lora is not None)
         self.progress.agreed += "mismatch/mean" in metrics
 
-    def _warn_of_unreached_verdict(self, step: int, groups: Sequence[Group]) -> None:
-        """Say once that nothing counts as correct although rewards differ: often the threshold, not the model."""
-        reward = self.recipe.reward
-        self.progress.note_verdicts(groups, reward)
-        if step == min(UNREACHED_AFTER, self.recipe.steps) and (warning := unreached(self.progress, reward.correct_at)):
-            self.view.announce(f"warning: {warning}")
+    def _say_doubts(self, step: int, groups: Sequence[Group]) -> None:
+        """Say once where accuracy may be low for how responses are judged or cut, rather than for the model."""
+        self.progress.note_responses(groups, self.recipe.reward)
+        if step == min(DOUBTS_AFTER, self.recipe.steps):
+            for doubt in doubts(self.progress, self.recipe):
+                self.view.announce(f"warning: {doubt}")
 
     def _show_sample(self, step: int, groups: Sequence[Group]) -> None:
         every = self.recipe.tracking.samples_every

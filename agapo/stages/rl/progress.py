@@ -16,6 +16,8 @@ from agapo.tracking import RunDirectory
 
 WAITING = "waiting.pkl"
 """In a checkpoint of a run that samples ahead: what was begun and not learned from (`agapo.rollouts.waiting`)."""
+DOUBTS_AFTER = 5
+"""Steps after which a verdict that nothing has reached, and responses that are mostly cut, are pointed out."""
 
 
 @dataclass
@@ -44,6 +46,9 @@ class Progress:
     best_step: int = -1
     verdicts: dict[str, list[float]] = field(default_factory=dict)
     """The lowest and the highest value that the verdict's term gave a sampled response, by domain."""
+    responses: int = 0
+    cut: int = 0
+    """Of the sampled `responses`, those that were cut at `rollout.max_new_tokens`."""
     before: dict[str, float] = field(default_factory=dict)
     start: dict[str, float] = field(default_factory=dict)
     """What the starting model does when sampled, by mode: pass@k, pass@1, and the mean of each reward term."""
@@ -52,9 +57,11 @@ class Progress:
         """Take note of how many of a step's groups were kept; a step counts half of the one after it."""
         self.keep_rate = (self.keep_rate + kept / max(1, groups)) / 2
 
-    def note_verdicts(self, groups: Sequence[Group], reward: RewardConfig) -> None:
-        """Take note of the lowest and highest values that the verdict's term gave the groups' responses."""
+    def note_responses(self, groups: Sequence[Group], reward: RewardConfig) -> None:
+        """Take note of the values that the verdict's term gave the groups' responses, and of those that were cut."""
         for group in groups:
+            self.responses += len(group.responses)
+            self.cut += sum(response.finish == "length" for response in group.responses)
             domain = group.prompt.domain
             parts = [response.reward_parts.get(reward.verdict_for(domain)) for response in group.responses]
             values = [*self.verdicts.get(domain, ()), *(value for value in parts if value is not None)]
@@ -117,6 +124,22 @@ def fresh_enough(item: Waiting, recipe: RLRecipe, progress: Progress, asked: int
     steps = 0 if item.position < first else 1 + (item.position - first) // recipe.prompts_per_step
     oldest = progress.updates if item.oldest is None else item.oldest
     return allowed > 0 and progress.updates + steps * a_step - oldest <= allowed * a_step
+
+
+def doubts(progress: Progress, recipe: RLRecipe) -> list[str]:
+    """Return what there is to say of how responses are judged, where that may be why accuracy is low."""
+    return [text for text in (unreached(progress, recipe.reward.correct_at), mostly_cut(progress, recipe)) if text]
+
+
+def mostly_cut(progress: Progress, recipe: RLRecipe) -> str:
+    """Return what there is to say where more than half of the responses were cut; else nothing."""
+    if 2 * progress.cut <= progress.responses:
+        return ""
+    counts = "count as wrong, whatever they say" if recipe.reward.truncated == "wrong" else "are not learned from"
+    return (
+        f"{progress.cut / progress.responses:.0%} of the responses so far were cut at rollout.max_new_tokens "
+        f"{recipe.rollout.max_new_tokens}, and {counts}; raise it, or ask for shorter answers"
+    )
 
 
 def unreached(progress: Progress, correct_at: float) -> str:

@@ -35,7 +35,7 @@ from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
 from agapo.stages.rl.collector import Collector, rendered
 from agapo.stages.rl.loop import RLLoop
-from agapo.stages.rl.progress import Progress, begun_before, resume, unreached
+from agapo.stages.rl.progress import Progress, begun_before, doubts, resume
 from agapo.stages.rl.watching import watch
 from agapo.stages.rl.weight_sync import WeightSync
 from agapo.stages.running.deaths import told_in_a_line
@@ -272,7 +272,7 @@ def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
         "start": progress.start,
         "best_step": progress.best_step,
         "exported": exported,
-        "warnings": list(filter(None, [unreached(progress, recipe.reward.correct_at)])),
+        "warnings": doubts(progress, recipe),
         "updates": progress.updates,
     }
     loop.timeline.flush()
