@@ -105,7 +105,7 @@ def keep(path: Path, rows: Iterable[Row]) -> None:
 def tidy(path: Path, asked: Container[str]) -> None:
     """Leave the answers to what was `asked` alone, each once: of one that was asked again the last."""
     last = {(row.get("asked"), row.get("sample")): number for number, row in enumerate(read_json_lines(path))}
-    numbers = {number for (mark, _), number in last.items() if mark in asked}
+    numbers = {number for (mark, _), number in last.items() if mark is not None and mark in asked}
     rows = (row for number, row in enumerate(read_json_lines(path)) if number in numbers)
     write_text_atomic(path, "".join(map(json_line, rows)))
 
