@@ -9,7 +9,6 @@ import yaml
 from agapo.errors import UserError
 from agapo.preflight.check import check_recipe
 from agapo.recipe import EvalRecipe, load_recipe
-from agapo.stages.eval.compare import compare_evaluations
 from agapo.stages.eval.run import run_eval
 from tests.stages.conftest import agapo_here
 
@@ -106,7 +105,7 @@ def test_both_suites_and_a_second_time(recipe: Path, tmp_path: Path, capsys: pyt
         run_eval(load_recipe(EvalRecipe, recipe, ["needle.per_cell=2"]), recipe)
 
 
-def test_a_stopped_evaluation_goes_on_behind_its_answers_and_two_are_compared(
+def test_a_stopped_evaluation_goes_on_behind_its_answers(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loaded = load_recipe(EvalRecipe, recipe, ["needle=null"])
@@ -121,20 +120,11 @@ def test_a_stopped_evaluation_goes_on_behind_its_answers_and_two_are_compared(
     (run / "answers.jsonl").write_text("".join([json.dumps(other) + "\n", *lines[:33], lines[33][:40]]))
     (run / "summary.json").unlink()
     capsys.readouterr()
-    # Its accuracy in the first chunks is not asked for anew, though another key has changed.
+    # The first chunks are not asked anew, though another key has changed.
     run_eval(load_recipe(EvalRecipe, recipe, ["needle=null", "reward.workers=2"]), recipe)
     assert "measuring on 64 questions, 16 of which are answered" in capsys.readouterr().out
     assert (run / "answers.jsonl").read_text() == whole, "the same answers, and no others"
     assert json.loads((run / "summary.json").read_text())["accuracy"] == summary["accuracy"]
-
-    run_eval(load_recipe(EvalRecipe, recipe, ["needle=null", "run.name=longer", "rollout.max_new_tokens=40"]), recipe)
-    compare_evaluations([run, tmp_path / "eval" / "longer"], tmp_path / "found.json")
-    (found,) = json.loads((tmp_path / "found.json").read_text())["comparisons"]
-    rows = {(row["mode"], row["budget"], row["name"]): row for row in found["rows"]}
-    plain, thinking = rows["non_reasoning", None, "all"], rows["reasoning", 4, "sums"]
-    assert (plain["questions"], thinking["questions"], found["asked_of_one_alone"]) == (16, 12, 0)
-    assert plain["avg"][0] == pytest.approx(plain["second"] - plain["first"])
-    assert thinking["pass@2"][1] <= thinking["pass@2"][0] <= thinking["pass@2"][2]
 
 
 def test_a_grid_that_is_not_green_ends_with_an_error_each_time_after_its_files(recipe: Path, tmp_path: Path) -> None:

@@ -123,13 +123,8 @@ def _print(found: dict[str, Any]) -> None:
         say(f"{place}: {run} ({model})")
     for mode, budget in dict.fromkeys((row["mode"], row["budget"]) for row in rows):
         own = [row for row in rows if (row["mode"], row["budget"]) == (mode, budget)]
-        lines = [
-            [row["name"], row["questions"], percent(row["first"]), percent(row["second"]), points(row["avg"])]
-            + [row["better"], row["worse"]]
-            for row in own
-            if not _says_the_same(row, own)
-        ]
-        heads = ("", "questions", "first", "second", "gain", "better", "worse")
+        lines = [_line(row) for row in own if not _says_the_same(row, own)]
+        heads = ("", "asked", "first", "second", "gain", "up", "down")
         print_table(f"{_way(mode, budget)}: gain in points", heads, lines, console)
     several = [row for row in rows if row["part"] == "all" and any("@" in name for name in row)]
     if several:
@@ -139,6 +134,11 @@ def _print(found: dict[str, Any]) -> None:
         print_table("Of several answers, gain in points", ("", "pass@n", "maj@n"), lines, console)
     if found["asked_of_one_alone"]:
         say(f"{found['asked_of_one_alone']} questions were asked of one of them alone, and are left out.")
+
+
+def _line(row: Mapping[str, Any]) -> list[Any]:
+    both = (percent(row["first"]), percent(row["second"]))
+    return [row["name"], row["questions"], *both, points(row["avg"]), row["better"], row["worse"]]
 
 
 def _says_the_same(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:

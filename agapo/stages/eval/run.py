@@ -128,10 +128,15 @@ def _measure(recipe: EvalRecipe, run: RunDirectory, model: str) -> Figures:
 
 def _asking(recipe: EvalRecipe, render: Renderer, config: PreTrainedConfig, run: RunDirectory, model: str) -> Asking:
     assert recipe.prompts and recipe.reward
+    own = recipe.evaluation
+    if own.samples > 1 and not set(own.modes) & set(own.sampled):
+        # The recipe has a mode that samples, and the model's chat template has not.
+        left = own.modes[0]
+        say(f"evaluation.samples {own.samples}: one answer a question, since {left} is greedy; sampling can name it")
     check_rewards(recipe.reward)
     suites = fitting_suites(
         recipe.prompts,
-        recipe.evaluation.test_size,
+        own.test_size,
         recipe.reward,
         render,
         config,
