@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from agapo.errors import UserError, first_line
 from agapo.evaluation.evaluator import thinks
 from agapo.recipe.reward import RewardConfig
 from agapo.resolve import resolve
@@ -150,7 +151,7 @@ def settled(group: Group, reward: RewardConfig) -> list[str | None] | None:
     """Return what each response of a group settles on: `canonical` of the module whose reward is the verdict.
 
     None where it has no such function: a program or an essay has no majority. It is called as a reward is, and returns
-    texts, None for a response without an answer.
+    texts, None for a response without an answer. Raises UserError where it fails.
     """
     own = group.prompt
     term = next(term for term in reward.terms if term.name == reward.verdict_for(own.domain))
@@ -162,4 +163,11 @@ def settled(group: Group, reward: RewardConfig) -> list[str | None] | None:
     columns = {name: [value] * count for name, value in own.columns.items()}
     texts = [response.text for response in group.responses]
     given = {"mode": [own.mode] * count, "domain": [own.domain] * count, "language": [own.language] * count}
-    return list(canonical([list(own.messages)] * count, texts, **{**columns, **given}))
+    name = f"{term.function.partition(':')[0]}:canonical"
+    try:
+        found = list(canonical([list(own.messages)] * count, texts, **{**columns, **given}))
+    except Exception as error:  # a user's own file may raise anything
+        raise UserError(f"{name}: raised {type(error).__name__}: {first_line(error)}; see its code") from error
+    if len(found) != count:
+        raise UserError(f"{name}: gave {len(found)} answers for {count} responses; should give one each, or None")
+    return found

@@ -18,6 +18,7 @@ from agapo.reporting import are_evaluations
 from agapo.schema import Group, Prompt, Response, Segment
 from agapo.stages.eval.compare import compare_evaluations
 from agapo.tracking.accuracy import draw_accuracy
+from rewards import math_answer
 
 REWARD = RewardConfig.model_validate({"terms": [{"name": "answer", "function": "rewards.math_answer:score"}]})
 
@@ -105,6 +106,15 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
     (one / "summary.json").unlink()
     with pytest.raises(UserError, match="one: is not finished"):
         compare_evaluations([one, other], None)
+
+
+def test_what_a_canonical_does_wrong_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(math_answer, "canonical", lambda prompts, completions, **_: completions[1:])
+    with pytest.raises(UserError, match=r"rewards\.math_answer:canonical: gave 1 answers for 2 responses"):
+        rows("a", ["4", "5"])
+    monkeypatch.setattr(math_answer, "canonical", lambda prompts: [])
+    with pytest.raises(UserError, match=r"rewards\.math_answer:canonical: raised TypeError: .*; see its code"):
+        rows("a", ["4", "5"])
 
 
 def test_a_reward_without_a_form_of_an_answer_has_no_majority() -> None:
