@@ -38,6 +38,8 @@ BUCKET = 500_000_000
 """Numbers in DeepSpeed's buffer for reducing gradients (its default)."""
 LIVE = 1_050_000_000
 """Weights that ZeRO-3 holds gathered, or fetches ahead, at once (its defaults)."""
+SMALL = 100_000
+"""Numbers up to which ZeRO-3 keeps a parameter whole (its default)."""
 HEAD_TILE = (4096, 32768)
 """Tokens × vocabulary of which TRL's fused output layer computes logits at once; the whole is never in memory."""
 CONTEXT_BYTES = int(0.75 * GIB)
@@ -47,7 +49,7 @@ COMMUNICATION_BYTES = int(0.75 * GIB)
 LOST = 0.05
 """Share of all else that is lost in pieces."""
 
-When = Literal["always", "output layer", "backward", "update", "reference"]
+When = Literal["always", "output layer", "backward", "end of backward", "update", "reference"]
 Where = Literal["gpu", "host", "disk"]
 
 
@@ -262,8 +264,16 @@ def _sharded_state(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
     if setup.zero_stage > 1 or setup.offload or not setup.bfloat16:
         parts.append(Part("buckets", number * BUCKET))
     if sharded:
-        parts.append(Part("gathered weights", number * min(whole, LIVE), "backward"))
+        parts.append(Part("small weights", number * small_count(sizes)))
+        parts.append(Part("gathered weights", number * min(whole - small_count(sizes), LIVE), "backward"))
     return parts
+
+
+def small_count(sizes: ModelSizes) -> int:
+    """Return how many of the parameters ZeRO-3 does not divide: of small tensors, which all ranks keep."""
+    linear = [inputs * outputs for inputs, outputs in sizes.linear.values() if inputs * outputs > SMALL]
+    embeddings = sizes.embedding * (1 if sizes.tied else 2) if sizes.embedding > SMALL else 0
+    return sizes.parameters - sizes.layers * sum(linear) - embeddings
 
 
 def frozen_bytes(sizes: ModelSizes, number: int, *, quantized: bool) -> int:

@@ -6,6 +6,7 @@ policy. A rank holds the most in one of these phases:
 
     output layer    the layers' inputs, a chunk's logits, and the head's gradient
     backward        what one layer keeps, and the layers' inputs (with gradient checkpointing; else all that they keep)
+    end of backward the embedding's gradients
     update          the optimizer's
 
 Measured on an H200 (docs/gpu.md), micro-batches of two models whose backward takes most: the estimate is 2 to 7 % off.
@@ -16,6 +17,7 @@ from agapo.model.logprobs import CHUNK_ELEMENTS
 from agapo.model.memory import (
     CONTEXT_BYTES,
     LIVE,
+    SMALL,
     FineTuningSetup,
     Memory,
     Part,
@@ -23,6 +25,7 @@ from agapo.model.memory import (
     frozen_bytes,
     layer_bytes,
     overhead_part,
+    small_count,
     state_parts,
     trained_count,
 )
@@ -52,8 +55,11 @@ def learner_memory(sizes: ModelSizes, setup: FineTuningSetup, *, reference: bool
         Part("output layer", _head_bytes(sizes, setup), "output layer"),
         *(_reference_parts(sizes, setup) if reference and setup.adapters is None else []),
     ]
+    if setup.adapters is None:
+        parts += _last_gradients(sizes, setup)
     if setup.zero_stage == 3:
-        parts.append(Part("gathered head", setup.number * sizes.embedding, "output layer"))
+        gathered = gathered_bytes(sizes, setup)
+        parts += [Part("gathered weights", gathered, when) for when in ("output layer", "end of backward")]
     return Memory([*parts, overhead_part(parts, setup.ranks)] if setup.gpu else parts)
 
 
@@ -64,14 +70,36 @@ def _head_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
     return logits + gradient + 3 * setup.number * setup.tokens * sizes.hidden
 
 
+def gathered_bytes(sizes: ModelSizes, setup: FineTuningSetup) -> int:
+    """Return what ZeRO-3 has gathered of a model when it comes to its output layer, which itself is gathered by us."""
+    large = sizes.parameters - small_count(sizes)
+    head = sizes.embedding if sizes.embedding > SMALL else 0
+    return setup.number * (head + min(large - head, LIVE))
+
+
+def _last_gradients(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
+    """Return what waits for the end of the backward pass: the gradient of the embedding, which comes last.
+
+    Where it is the output layer too, that one's part waits from the beginning, and the two are added into a third.
+    """
+    one = setup.number * sizes.embedding
+    parts = [Part("embedding's gradients", (3 if sizes.tied else 1) * one, "end of backward")]
+    if sizes.tied:
+        parts.append(Part("embedding's gradients", one, "backward"))
+    if setup.zero_stage == 2:
+        # A rank's share of a micro-batch's gradients, before it joins the sum.
+        share = setup.number * -(-sizes.parameters // setup.ranks)
+        parts += [Part("a micro-batch's gradients", share, when) for when in ("backward", "end of backward")]
+    return parts
+
+
 def _reference_parts(sizes: ModelSizes, setup: FineTuningSetup) -> list[Part]:
     whole = setup.number * sizes.parameters
     if setup.zero_stage == 3:
-        # What it has gathered stays: DeepSpeed gives back what is not needed again soon, and it ends with its forward.
-        gathered = setup.number * min(sizes.parameters, LIVE)
         return [
             Part("reference", whole // setup.ranks, where=setup.place),
-            Part("gathered reference", gathered),
+            Part("small weights", setup.number * small_count(sizes)),
+            Part("gathered reference", gathered_bytes(sizes, setup), "reference"),
         ]
     if setup.offload:
         return [Part("reference", whole, where="host"), Part("reference", whole, "reference")]

@@ -22,10 +22,12 @@ from agapo.model.memory import (
     GIB,
     HEAD_TILE,
     LIVE,
+    SMALL,
     FineTuningSetup,
     Memory,
     layer_bytes,
     mask_bytes,
+    small_count,
     state_parts,
     training_memory,
 )
@@ -237,8 +239,8 @@ def test_only_the_larger_phase_counts() -> None:
     names = {part.name for part in short.at_worst}
     assert "optimizer's gradients" in names and "activations" not in names
     assert short.gpu_bytes == sum(part.bytes for part in short.parts if part.name in names)
-    # bfloat16 weights, float32 copies, moments and gradients twice; a bucket; fragments and CUDA itself.
-    expected = 1.05 * (22 * sizes.parameters + 2 * BUCKET) + 0.75 * GIB
+    # bfloat16 weights (small ones undivided too), float32 copies, moments, gradients twice; a bucket; fragments, CUDA.
+    expected = 1.05 * (22 * sizes.parameters + 2 * small_count(sizes) + 2 * BUCKET) + 0.75 * GIB
     assert short.gpu_bytes == pytest.approx(expected, abs=1)
 
 
@@ -246,5 +248,6 @@ def test_the_constants_are_those_of_the_libraries() -> None:
     zero = DeepSpeedZeroConfig.model_validate({"stage": 3})
     assert zero.reduce_bucket_size == BUCKET
     assert int(zero.max_live_parameters) + int(zero.prefetch_bucket_size) == LIVE
+    assert int(zero.param_persistence_threshold) == SMALL
     assert HEAD_TILE == (TOKEN_CHUNK_SIZE, trl_utils._CHUNKED_LOGPROB_CHUNK_SIZE)
     assert "outputs" in signature(trl_utils.add_fused_lm_head).parameters
