@@ -17,7 +17,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.generating import UpTo, check_enough, share, sized
+from data.generating import UpTo, check_enough, chosen, share, sized
 
 TEST_SHARE = 8
 """One question in so many is for testing."""
@@ -54,18 +54,20 @@ class Phase:
     """How often each kind is drawn."""
 
 
-def prompts(split: str, *, seed: int = 0, size: int = UpTo(4096)) -> Iterator[dict[str, Any]]:
-    """Return up to `size` different questions of a split, each with its `answer`.
+def prompts(
+    split: str, *, seed: int = 0, size: int = UpTo(4096), kinds: Mapping[str, float] = KINDS
+) -> Iterator[dict[str, Any]]:
+    """Return up to `size` different questions of a split, each with its `answer`; `kinds`: how often each is drawn.
 
     Where a kind runs out of new questions, the others take its place; UserError where all did before `size`.
     """
-    return _prompt_rows(_checked(split), seed, sized(size))
+    chosen("kinds", list(kinds), list(KINDS))
+    return _prompt_rows(_checked(split), seed, sized(size), dict(kinds))
 
 
-def _prompt_rows(split: str, seed: int, size: int) -> Iterator[dict[str, Any]]:
+def _prompt_rows(split: str, seed: int, size: int, kinds: dict[str, float]) -> Iterator[dict[str, Any]]:
     draw = random.Random(f"arithmetic/prompts/{split}/{seed}")
     seen: set[str] = set()
-    kinds = dict(KINDS)
     while kinds and len(seen) < size:
         kind = _choose(draw, kinds)
         problem = _new_problem(kind, draw, split, seen)

@@ -6,6 +6,7 @@ from itertools import islice
 
 import pytest
 
+from agapo.errors import UserError
 from data.arithmetic import dialogues, prompts
 
 TRAIN = list(prompts("train", size=2000))
@@ -48,6 +49,12 @@ def test_questions_are_unique_and_shares_hold():
     shares = Counter(row["kind"] for row in TRAIN)
     assert shares["sum"] / 2000 == pytest.approx(0.5, abs=0.03)
     assert shares["product"] / 2000 == pytest.approx(0.25, abs=0.03)
+
+
+def test_kinds_of_prompts():
+    assert {row["kind"] for row in prompts("train", size=50, kinds={"sum": 2, "product": 1})} == {"sum", "product"}
+    with pytest.raises(UserError, match=r"data\.args\.kinds: sums; known are sum, product, sort"):
+        prompts("train", size=50, kinds={"sums": 1})
 
 
 def test_exhausted_kinds_leave_their_place_to_the_others():
