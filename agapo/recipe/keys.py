@@ -208,7 +208,7 @@ def fingerprint(recipe: Recipe) -> str:
     Without how long RL is to go on (`HOW_LONG`), which may be longer later. Paths in the project, which is where the
     output folder lies, count as they are seen from there: a project may be moved.
     """
-    project = f"{recipe.run.output.parent}/"
+    project = f"{run.project_of(recipe.run.output)}/"
     content = {
         key: value.removeprefix(project) if isinstance(value, str) else value
         for key, value in flatten(resolved(recipe)).items()

@@ -12,6 +12,7 @@ from agapo.errors import UserError
 from agapo.model.marks import form_mark, weights_mark
 from agapo.recipe import Recipe, RLRecipe, fingerprint
 from agapo.recipe.keys import BEFORE_TRAINING, HOW_LONG, SHARDED, Change, KeyClass, changes
+from agapo.recipe.run import project_of
 from agapo.recipe.sharding import can_be_divided_anew, stage_run
 from agapo.tracking.files import read_json
 from agapo.tracking.provenance import template_mark
@@ -123,11 +124,12 @@ def _lies_elsewhere(path: Path, recipe: Recipe, stored: Mapping[str, Any], chang
     before = (stored.get("run") or {}).get("output")
     if not before or not isinstance(was, str) or not isinstance(now, str):
         return False
+    project = project_of(recipe.run.output)
     if carried := was.rpartition(CARRIED)[2] if CARRIED in was else "":
-        places = (str(BUILT_IN / carried), str(recipe.run.output.parent / carried))
+        places = (str(BUILT_IN / carried), str(project / carried))
         return now in places or now.endswith(CARRIED + carried)
     # A built-in recipe, which an environment brings, and `agapo init` lays out, is the same in both.
-    moves = [(Path(before).parent, recipe.run.output.parent), (BUILT_IN, recipe.run.output.parent)]
+    moves = [(project_of(Path(before)), project), (BUILT_IN, project)]
     return any(Path(was).is_relative_to(old) and new / Path(was).relative_to(old) == Path(now) for old, new in moves)
 
 

@@ -1,6 +1,7 @@
 """What an ablation runs, and what it makes of the runs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,17 @@ def test_runs_of_another_version_of_the_file_are_not_taken(tmp_path: Path) -> No
     for tokens, over in {100: True, 110: True, 500: False}.items():
         longer = recipes_of(list(runs_of(small(tmp_path, f"max_sampled_tokens={tokens}"), folder)), before.base)
         assert [is_over(run.folder, recipe) for run, recipe in longer.items()] == [over, False, False, False]
+
+
+def test_an_ablation_goes_on_in_a_project_that_was_moved(tmp_path: Path) -> None:
+    def recipe(project: Path, *overrides: str) -> RLRecipe:
+        shutil.copytree(ROOT / "recipes", project / "recipes", dirs_exist_ok=True)
+        own = small(project / "outputs", f"model.start={project}/recipes/sft/tiny.yaml", *overrides)
+        return next(iter(recipes_of(list(runs_of(own, own.output / "ablate/small")), own.base).values()))
+
+    with RunDirectory.open(recipe(tmp_path / "old"), ROOT / "recipes/rl/tiny.yaml") as run:
+        run.metrics.touch()
+    (tmp_path / "old").rename(tmp_path / "new")
+    recipe(tmp_path / "new")
+    with pytest.raises(UserError, match=r"another recipe \(learner.weight_decay"):
+        recipe(tmp_path / "new", "learner.weight_decay=0.5")

@@ -18,6 +18,7 @@ from pathlib import Path
 from agapo.errors import Interrupted, UserError
 from agapo.recipe import RLRecipe, load_recipe
 from agapo.recipe.ablation import Ablation
+from agapo.recipe.run import ABLATIONS
 from agapo.stages.ablate.results import report
 from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.start import starting_model
@@ -50,7 +51,7 @@ def run_ablation(own: Ablation, path: Path) -> None:
 
     What is wrong in some run's recipe, and runs that others of their names have left, are said before any is made.
     """
-    folder = own.output / "ablate" / (own.name or path.stem)
+    folder = own.output / ABLATIONS / (own.name or path.stem)
     runs = list(runs_of(own, folder))
     recipes = recipes_of(runs, own.base)
     lacking = [run for run in runs if not is_over(run.folder, recipes[run])]
