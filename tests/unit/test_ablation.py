@@ -2,7 +2,11 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,8 +14,11 @@ from agapo.errors import UserError
 from agapo.recipe import RLRecipe, load_recipe
 from agapo.recipe.ablation import Ablation
 from agapo.recipe.read import load_ablation
+from agapo.signals import Stopped
+from agapo.stages.ablate import run as ablate_run
 from agapo.stages.ablate.results import mean_and_half, read_run, table
 from agapo.stages.ablate.run import Run, recipes_of, run_ablation, runs_of
+from agapo.stages.running.interrupt import StopRequest
 from agapo.tracking import RunDirectory, write_json_atomic
 from agapo.tracking.ownership import is_over
 
@@ -155,3 +162,21 @@ def test_an_ablation_goes_on_in_a_project_that_was_moved(tmp_path: Path) -> None
     recipe(tmp_path / "new")
     with pytest.raises(UserError, match=r"another recipe \(learner.weight_decay"):
         recipe(tmp_path / "new", "learner.weight_decay=0.5")
+
+
+def test_who_stops_at_once_leaves_no_run_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def begin(*_: object) -> "subprocess.Popen[bytes]":
+        begun.append(subprocess.Popen(["sleep", "60"], process_group=0))
+        return begun[-1]
+
+    def again(_: float) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(ablate_run, "_begun", begin)
+    monkeypatch.setattr(ablate_run, "time", SimpleNamespace(sleep=again, monotonic=time.monotonic))
+    own = small(tmp_path).model_copy(update={"parallel": 2})
+    with pytest.raises(Stopped):
+        ablate_run._make(list(runs_of(own, tmp_path)), own, StopRequest())
+    assert [process.wait(10) for process in begun] == [-signal.SIGINT] * 2
