@@ -29,9 +29,9 @@ def keep_on_disk(folder: Path) -> None:
     Raises UserError, also later, where the folder cannot be written to or has no room.
     """
     from deepspeed.accelerator import get_accelerator
+    from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
     from deepspeed.runtime.zero.stage3 import DeepSpeedZeroOptimizer_Stage3
     from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
-    from torch.utils.serialization import config
 
     disk = DiskMemory(folder)
     # Weights, gradients and the optimizer's float32 weights: DeepSpeed asks for pinned memory to hold them ...
@@ -48,9 +48,20 @@ def keep_on_disk(folder: Path) -> None:
     DeepSpeedZeroOptimizer_Stage3._create_momentum_buffer = move_and_make_momentum
     # The moments are made at the first step, or what a checkpoint holds, mapped from its file.
     register_optimizer_step_pre_hook(disk.make_moments)
-    config.load.mmap = True
+    TorchCheckpointEngine.load = mapped(TorchCheckpointEngine.load)
     for kind in (DeepSpeedZeroOptimizer, DeepSpeedZeroOptimizer_Stage3):
         kind.load_state_dict = _moving(kind.load_state_dict, disk)
+
+
+def mapped(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that maps the files that `load` has torch read; others are read as ever (old ones must be)."""
+    from torch.utils.serialization import config
+
+    def load_mapped(*given: Any, **named: Any) -> Any:
+        with config.patch("load.mmap", True):  # pyright: ignore[reportAttributeAccessIssue]
+            return load(*given, **named)
+
+    return load_mapped
 
 
 def _moving(load: Callable[..., None], disk: "DiskMemory") -> Callable[..., None]:
@@ -108,11 +119,14 @@ class DiskMemory:
                 optimizer.state[parameter] = {"step": torch.zeros((), dtype=torch.float32), **moments}
 
     def move_moments(self, optimizer: Optimizer) -> None:
-        """Move the moments of a state that was loaded, and lies in a checkpoint's file."""
+        """Move the moments of a state that was loaded, and lies in a checkpoint's file.
+
+        The count of steps too: it alone would hold the room of a checkpoint that is deleted later.
+        """
         for state in optimizer.state.values():
             for name, value in state.items():
-                if torch.is_tensor(value) and value.ndim and value.device.type == "cpu":
-                    state[name] = self.copy(value)
+                if torch.is_tensor(value) and value.device.type == "cpu":
+                    state[name] = self.copy(value) if value.ndim else value.clone()
 
     def _refused(self, error: OSError) -> UserError:
         return UserError(

@@ -1,5 +1,7 @@
 """What `agapo ablate` compares: variants of one RL recipe, from the same starts, over seeds."""
 
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,16 @@ from agapo.recipe.section import AbsolutePath, RecipePath, Strict, check_once
 
 Name = Annotated[str, Field(pattern=r"^[\w\-]+$")]
 """Of a variant or start: a part of its runs' names."""
+
+SET_HERE = {
+    "run.seed": "seeds says how many there are",
+    "run.name": "the runs' names are made of start, updates, variant and seed",
+    "run.output": "output says where the runs are kept",
+    "algorithm.updates_per_batch": "updates lists them",
+    "tracking.wandb": "the runs are many, and are not sent to W&B",
+    "evaluation.keep": "the last weights are compared, as the best of many evaluations would flatter what varies most",
+}
+"""Keys of the RL recipe that an override would set in vain, and why."""
 
 
 class Ablation(Strict):
@@ -36,4 +48,25 @@ class Ablation(Strict):
     @model_validator(mode="after")
     def _each_once(self) -> "Ablation":
         check_once(self.updates, "number of updates")
+        seen: dict[str, tuple[str, int, str]] = {}
+        for one in product(self.starts, self.updates, self.variants):
+            start, updates, variant = one
+            name = f"{start}-{updates}-{variant}"
+            if (other := seen.setdefault(name, one)) != one:
+                raise ValueError(
+                    f"start {start} with variant {variant}, and {other[0]} with {other[2]}, would be one run, {name}; "
+                    "rename one of them"
+                )
         return self
+
+    @model_validator(mode="after")
+    def _overrides_count(self) -> "Ablation":
+        for where, override in self._overrides():
+            if reason := SET_HERE.get(override.partition("=")[0]):
+                raise ValueError(f"{where}: {override}: {reason}; leave it out")
+        return self
+
+    def _overrides(self) -> Iterator[tuple[str, str]]:
+        yield from (("overrides", one) for one in self.overrides)
+        for section, given in (("starts", self.starts), ("variants", self.variants)):
+            yield from ((f"{section}.{name}", one) for name, several in given.items() for one in several)

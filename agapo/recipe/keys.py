@@ -198,13 +198,17 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", by_alias=True)
 
 
+HOW_LONG = ("steps", "max_sampled_tokens")
+"""Keys of RL that end a run: with more of them a finished one goes on."""
+
+
 def fingerprint(recipe: Recipe) -> str:
     """Return a hash of everything that decides what the run computes: of all keys that are not free.
 
-    Without the `steps` of RL, which may go on for more of them. Paths in the project, which is where the output folder
-    lies, count as they are seen from there: a project may be moved.
+    Without how long RL is to go on (`HOW_LONG`), which may be longer later. Paths in the project, which is where the
+    output folder lies, count as they are seen from there: a project may be moved.
     """
-    project = f"{recipe.run.output.parent}/"
+    project = f"{run.project_of(recipe.run.output)}/"
     content = {
         key: value.removeprefix(project) if isinstance(value, str) else value
         for key, value in flatten(resolved(recipe)).items()
@@ -214,7 +218,7 @@ def fingerprint(recipe: Recipe) -> str:
 
 
 def _counts(recipe: type[Recipe], key: str) -> bool:
-    return key_class(recipe, key) != "free" and not (recipe is rl.RLRecipe and key == "steps")
+    return key_class(recipe, key) != "free" and not (recipe is rl.RLRecipe and key in HOW_LONG)
 
 
 ABSENT = "(absent)"

@@ -23,7 +23,9 @@ class RLRecipe(Recipe):
     steps: int = Field(ge=1)
     """Steps: batches that are learned from. More of them than a finished run has made continue it."""
     max_sampled_tokens: int | None = Field(default=None, ge=1)
-    """End after the step in which so many tokens have been sampled in all, where that comes before `steps`."""
+    """End after the step in which so many tokens have been sampled in all, where that comes before `steps`; more of
+    them than a finished run has continue it. What `rollout.oversample` and `max_staleness` sample for no step does not
+    count."""
     prompts_per_step: int = Field(default=16, ge=1)
     """N, the prompts whose groups make a step."""
     model: ModelConfig = ModelConfig()
@@ -147,6 +149,10 @@ class RLRecipe(Recipe):
                 f"prompts_per_step {self.prompts_per_step}"
             )
         return self
+
+    def is_enough(self, steps: int, tokens: int) -> bool:
+        """Return whether a run that has made so many steps, of so many sampled tokens, is at its end."""
+        return steps >= self.steps or (self.max_sampled_tokens is not None and tokens >= self.max_sampled_tokens)
 
     @property
     def max_grad_norm(self) -> float:

@@ -26,6 +26,15 @@ class RunConfig(Strict):
     """Where runs are kept."""
 
 
+ABLATIONS = "ablate"
+"""Folder of an output folder in which each ablation has an output folder of its own."""
+
+
+def project_of(output: Path) -> Path:
+    """Return the project whose output folder, or an ablation's, this is."""
+    return output.parents[2] if output.parent.name == ABLATIONS and len(output.parents) > 2 else output.parent
+
+
 class CheckpointConfig(Strict):
     """How often the state that a resumed run needs is saved."""
 

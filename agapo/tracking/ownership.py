@@ -11,7 +11,8 @@ from agapo.built_in import BUILT_IN
 from agapo.errors import UserError
 from agapo.model.marks import form_mark, weights_mark
 from agapo.recipe import Recipe, RLRecipe, fingerprint
-from agapo.recipe.keys import BEFORE_TRAINING, SHARDED, Change, KeyClass, changes
+from agapo.recipe.keys import BEFORE_TRAINING, HOW_LONG, SHARDED, Change, KeyClass, changes
+from agapo.recipe.run import project_of
 from agapo.recipe.sharding import can_be_divided_anew, stage_run
 from agapo.tracking.files import read_json
 from agapo.tracking.provenance import template_mark
@@ -30,9 +31,11 @@ def is_finished(path: Path) -> bool:
 
 
 def is_over(path: Path, recipe: Recipe) -> bool:
-    """Return whether there is nothing left to do: RL goes on where it is to make more steps than it has."""
-    made = (read_json(path / "summary.json") or {}).get("steps") or 0
-    return is_finished(path) and not (isinstance(recipe, RLRecipe) and recipe.steps > made)
+    """Return whether there is nothing left to do: RL goes on where it is to make more steps, or sample more tokens."""
+    if not isinstance(recipe, RLRecipe):
+        return is_finished(path)
+    made = read_json(path / "summary.json") or {}
+    return is_finished(path) and recipe.is_enough(made.get("steps") or 0, made.get("tokens_generated") or 0)
 
 
 def stored_fingerprint(path: Path) -> str | None:
@@ -81,11 +84,19 @@ def take_over(path: Path, recipe: Recipe) -> list[Change] | None:
 
 
 def describe_other_version(path: Path, recipe: Recipe) -> str:
-    """Return `key: old → new` of the first keys that make the run in folder `path` that of another recipe, else ''."""
+    """Return `key: old → new` of the first keys that make the run in folder `path` that of another recipe, else ''.
+
+    A run that has not begun yet is no other's: it takes any key.
+    """
+    if not path.is_dir() or not _has_begun(path, recipe.stage):
+        return ""
     found = _changes_by_class(path, recipe)
-    steps_apart = [change for change in found["later"] if not (recipe.stage == "rl" and change[0] == "steps")]
-    counting = [*found["identity"], *steps_apart]
+    counting = [*found["identity"], *_but_how_long(recipe, found["later"])]
     return describe(counting) if counting or _differs_unseen(path, recipe) else ""
+
+
+def _but_how_long(recipe: Recipe, found: Sequence[Change]) -> list[Change]:
+    return [change for change in found if not (recipe.stage == "rl" and change[0] in HOW_LONG)]
 
 
 def _changes_by_class(path: Path, recipe: Recipe) -> dict[KeyClass, list[Change]]:
@@ -113,11 +124,12 @@ def _lies_elsewhere(path: Path, recipe: Recipe, stored: Mapping[str, Any], chang
     before = (stored.get("run") or {}).get("output")
     if not before or not isinstance(was, str) or not isinstance(now, str):
         return False
+    project = project_of(recipe.run.output)
     if carried := was.rpartition(CARRIED)[2] if CARRIED in was else "":
-        places = (str(BUILT_IN / carried), str(recipe.run.output.parent / carried))
+        places = (str(BUILT_IN / carried), str(project / carried))
         return now in places or now.endswith(CARRIED + carried)
     # A built-in recipe, which an environment brings, and `agapo init` lays out, is the same in both.
-    moves = [(Path(before).parent, recipe.run.output.parent), (BUILT_IN, recipe.run.output.parent)]
+    moves = [(project_of(Path(before)), project), (BUILT_IN, project)]
     return any(Path(was).is_relative_to(old) and new / Path(was).relative_to(old) == Path(now) for old, new in moves)
 
 
@@ -160,7 +172,7 @@ def _refuse_other_recipe(path: Path, recipe: Recipe, found: dict[KeyClass, list[
     free = () if _has_trained(path) else BEFORE_TRAINING.get(recipe.stage, ())
     refused = [change for change in found["identity"] if not _is_below(change[0], free)]
     if is_over(path, recipe):
-        refused += [change for change in found["later"] if change[0] != "steps"]
+        refused += _but_how_long(recipe, found["later"])
     if refused or _differs_unseen(path, recipe):
         what = "a finished run" if is_over(path, recipe) else "a run"
         raise UserError(

@@ -29,7 +29,7 @@ import yaml
 
 from agapo.errors import UserError
 from agapo.recipe import Recipe
-from agapo.recipe.keys import Change, resolved
+from agapo.recipe.keys import HOW_LONG, Change, resolved
 from agapo.tracking.board import require_board
 from agapo.tracking.files import keep_steps_up_to, write_text_atomic
 from agapo.tracking.hooks import hooks_of
@@ -225,9 +225,9 @@ def _record(path: Path, recipe: Recipe, recipe_path: Path) -> bool:
         write_provenance(path, recipe, recipe_path)
     else:
         if is_over(path, recipe):
-            # Fewer steps than it has made change nothing.
-            changes, made = [], stored_recipe(path).get("steps")
-            content |= {"steps": made} if made else {}
+            # Fewer steps than it has made, or fewer tokens, change nothing.
+            changes, made = [], stored_recipe(path)
+            content |= {key: made[key] for key in HOW_LONG if key in made and key in content}
         step = next_step(path)
         append_history(path, recipe, recipe_path, changes, step)
         _say(changes, step)

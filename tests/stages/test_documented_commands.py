@@ -25,6 +25,8 @@ from agapo.cli import app
 from agapo.model.loading import create_model, export_hf
 from agapo.model.tokenizer import build_tokenizer
 from agapo.recipe import SFTRecipe, load_recipe
+from agapo.recipe.read import load_ablation
+from agapo.stages.ablate.run import recipes_of, runs_of
 from agapo.tracking import RunDirectory, write_json_atomic
 from tests.conftest import finished_run
 from tests.documented import COMMANDS, GATE, ROOT, TARGETS
@@ -151,6 +153,10 @@ def rehearse(line: str, project: Path) -> None:
 
 def command_line(name: str, arguments: Sequence[str]) -> None:
     """Run a command of `agapo` in this process; of one that trains, check options, recipe and overrides."""
+    if name == "ablate":
+        own = load_ablation(Path(arguments[0]), arguments[1:])
+        assert recipes_of(list(runs_of(own, own.output / "ablate")), own.base)
+        return
     command = typer.main.get_command(app)
     if name in TRAINS and "--responses" not in arguments:
         given = command.commands[name].make_context(name, list(arguments)).params  # type: ignore[attr-defined]

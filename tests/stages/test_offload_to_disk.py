@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, multiprocessing
 
 from agapo.errors import UserError
-from agapo.learner.on_disk import DiskMemory
+from agapo.learner.on_disk import DiskMemory, mapped
 from agapo.learner.rl.settings import LearnerSettings
 from agapo.model.loading import create_model, export_hf
 from agapo.model.tokenizer import build_tokenizer
@@ -48,6 +48,24 @@ def test_a_disk_without_room_is_one_line(tmp_path: Path):
     with pytest.raises(UserError, match=r"offload_folder: .*file: "):
         DiskMemory(tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_checkpoints_alone_are_mapped_and_let_go(tmp_path: Path):
+    """What else a rank reads may be no file of its own, or an old one, which torch does not map."""
+    parameter = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([parameter])
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    torch.save({}, old := tmp_path / "old.bin", _use_new_zipfile_serialization=False)
+    read = mapped(torch.load)
+    with pytest.raises(RuntimeError, match="mmap"):
+        read(old)
+    assert torch.load(old) == {}
+    optimizer.load_state_dict(read(tmp_path / "state.pt"))
+    DiskMemory(tmp_path).move_moments(optimizer)
+    assert "state.pt" not in Path("/proc/self/maps").read_text()
+    assert in_file(optimizer.state[parameter]["exp_avg"], tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -92,6 +110,7 @@ def run_case(case: tuple[int, str], rank: int, port: int, folder: Path, disk: bo
     learner.update(examples, **HOW)
     other = LearnerRank(settings, rank=rank, ranks=2, address="127.0.0.1", port=port)
     other.load(folder / f"checkpoint-{case}-{disk}")
+    assert f"checkpoint-{case}" not in Path("/proc/self/maps").read_text(), "deleted later, it is to leave the disk"
     other.update(examples, **HOW)
     shares = {
         f"{name} {which}": sum(part.nbytes for part in parts if in_file(part, place))

@@ -1,6 +1,8 @@
 """The reference's log-probabilities, asked for while others of the step are sampled."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -8,9 +10,11 @@ from pydantic import ValidationError
 
 from agapo.learner.rl.batching import Example, examples_of
 from agapo.learner.rl.reference import Reference, _without_advantages
+from agapo.recipe import RLRecipe
 from agapo.schema import Group, Response
+from agapo.stages.rl.progress import Progress
 from tests.builders import group
-from tests.unit.test_oversample import recipe_of
+from tests.unit.test_oversample import collector_of, recipe_of
 
 
 class Ranks:
@@ -64,3 +68,15 @@ def test_ranks_without_memory_are_asked_nothing() -> None:
     recipe["learner"]["early_reference"] = recipe["rollout"]["sleep_while_learning"] = True
     with pytest.raises(ValidationError, match=r"early_reference: true with rollout\.sleep_while_learning"):
         type(recipe_of()).model_validate(recipe)
+
+
+@pytest.mark.parametrize(("shuffled", "told"), [(False, 2), (True, 0)])
+def test_of_shuffled_verdicts_nothing_is_asked_early(shuffled: bool, told: int) -> None:
+    """The step learns from other responses then, of other groups, and would ask for all of them again."""
+    content = recipe_of().model_dump(by_alias=True)
+    content["algorithm"]["shuffle_rewards"] = shuffled
+    collector = collector_of(RLRecipe.model_validate(content), None, None, Progress())
+    heard: list[Group] = []
+    collector.reference = cast(Any, SimpleNamespace(add=heard.extend))
+    collector._tell_reference([named(1, 0.0, 1.0), named(2, 0.0, 0.0)])
+    assert len(heard) == told

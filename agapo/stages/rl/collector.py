@@ -59,7 +59,7 @@ class Collector:
     def at_work(self) -> Iterator[None]:
         """Sample ahead inside, if the recipe says so."""
         own, progress = self.recipe.rollout, self.progress
-        if not own.max_staleness or progress.step >= self.recipe.steps:
+        if not own.max_staleness or self.recipe.is_enough(progress.step, progress.tokens):
             yield
             with self._judging_errors_told():
                 self.watch.end()
@@ -143,7 +143,8 @@ class Collector:
 
     def _tell_reference(self, groups: Sequence[Group]) -> None:
         kl = self.recipe.algorithm.kl
-        if kl.coefficient:
+        # Shuffled verdicts make other responses of them, of which the step learns.
+        if kl.coefficient and not self.recipe.algorithm.shuffle_rewards:
             self.reference.add(groups if kl.groups == "all" else self._selected(groups)[0])
 
     def _from_ahead(self, position: int, count: int, clock: Clock) -> list[Group]:

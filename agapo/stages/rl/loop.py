@@ -71,8 +71,7 @@ class RLLoop:
     @property
     def ended(self) -> bool:
         """Whether the last step is made."""
-        enough = self.recipe.max_sampled_tokens
-        return self.progress.step >= self.recipe.steps or (enough is not None and self.progress.tokens >= enough)
+        return self.recipe.is_enough(self.progress.step, self.progress.tokens)
 
     @property
     def wall_s(self) -> float:

@@ -65,7 +65,7 @@ from agapo.tracking import (
     say,
     write_json_atomic,
 )
-from agapo.tracking.ownership import next_step
+from agapo.tracking.ownership import is_over, next_step
 
 
 def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
@@ -73,8 +73,8 @@ def run_rl(recipe: RLRecipe, recipe_path: Path) -> None:
     model_path = starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run, told_in_a_line(run):
         keep_start(run, model_path)
-        # More steps than a finished run has made: it goes on.
-        if run.finished and (read_json(run.summary) or {}).get("steps", 0) >= recipe.steps:
+        # More steps than a finished run has made, or more tokens: it goes on.
+        if is_over(run.path, recipe):
             say_finished(run)
             report_finished(run)
             return
@@ -264,6 +264,8 @@ def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
     learning_curve(run.metrics, run.curve)
     summary = {
         **common_summary(recipe, recipe_path, progress.before, after.accuracy),
+        # `max_sampled_tokens` may have ended it before the recipe's.
+        "steps": progress.step,
         "measures": {"after": measures(after.groups)},
         "test": about_test(after, test, recipe.reward, recipe.rollout),
         "wall_s": round(loop.wall_s, 1),
