@@ -294,7 +294,9 @@ def _from_hub(name: str, config: str | None, split: str, streaming: bool) -> Ite
         rows = load_dataset(name, config, split=split, streaming=streaming)
     except Exception as error:
         reason = first_line(error)
-        reason = f"{why}, and it is not in the cache" if why else reason
-        mend = "name its own in data.args.splits" if "split" in reason else "set data.path to a file"
+        # A folder, or a set in the cache, is read without a way to the hub: then what it lacks is the reason.
+        of_split = "split" in reason
+        reason = f"{why}, and it is not in the cache" if why and not of_split else reason
+        mend = "name its own in data.args.splits" if of_split else "set data.path to a file"
         raise UserError(f"data.source: cannot load '{name}' from the hub ({reason}); {mend}") from error
     yield from enumerate(rows, start=1)

@@ -58,7 +58,7 @@ def score_file(path: Path, overrides: list[str], responses: Path | None, out: Pa
     judged = judge(recipe.reward, groups)
     if out:
         write_text_atomic(out, "".join(map(json_line, score_rows(judged, numbers))))
-    _print_scores([term.name for term in recipe.reward.terms], judged)
+    _print_scores([term.name for term in recipe.reward.terms], judged, recipe.reward.correct_at)
     errors = Counter(response.reward_error for group in judged for response in group.responses)
     if None not in errors:
         raise UserError(f"--responses: {responses}: every response met an error; {errors.most_common(1)[0][0]}")
@@ -202,7 +202,7 @@ def _row(response: Response) -> dict[str, Any]:
     return {"completion": response.text, **{name: getattr(response, name) for name in names}}
 
 
-def _print_scores(terms: Sequence[str], groups: Sequence[Group]) -> None:
+def _print_scores(terms: Sequence[str], groups: Sequence[Group], correct_at: float) -> None:
     responses = [response for group in groups for response in group.responses]
     table = Table("reward", "samples", "mean", "full marks", "no verdict", title=f"{len(responses)} responses")
     for term in terms:
@@ -210,6 +210,8 @@ def _print_scores(terms: Sequence[str], groups: Sequence[Group]) -> None:
     table.add_row("all together", *_figures([response.reward for response in responses]))
     console = make_console()
     console.print(table)
+    judged = [response.correct for response in responses if response.correct is not None]
+    console.print(f"correct: {sum(judged)} of {len(judged)} (reward.correct_at {correct_at:g})", soft_wrap=True)
     errors = Counter(response.reward_error for response in responses if response.reward_error)
     console.print(f"errors: {sum(errors.values())}", soft_wrap=True)
     for error, times in errors.most_common(_SHOWN_ERRORS):

@@ -102,3 +102,12 @@ def test_a_prompt_that_is_none(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.jsonl", [{"prompt": 5}])
     with pytest.raises(UserError, match=r"mine\.jsonl:1: column 'prompt' is '5'; should be a text or a list of turns"):
         list(prompts("train", path=path))
+
+
+def test_a_split_that_is_not_there_is_the_reason_also_without_a_way_to_the_hub(
+    data_set: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data.files.missing_way", lambda: "there is no way to the hub")
+    with pytest.raises(UserError, match=r"(?i)split.*name its own in data\.args\.splits") as caught:
+        list(prompts("test", name=data_set, config="sums", prompt="ask"))
+    assert "no way" not in str(caught.value)

@@ -50,6 +50,13 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_that_is_named_for_a_key_has_it(page: Path) -> None:
+    text = page.read_text()
+    for key, target in re.findall(r"`([a-z_]+\.[a-z_.]+)` \(\[[^]]*\]\(([\w/]+\.md)\)", text):
+        assert key.rsplit(".", 1)[-1] in (page.parent / target).read_text(), f"{page.name}: {target} does not say {key}"
+
+
 def test_the_annotated_tree_is_the_tree() -> None:
     tree = re.search(r"agapo/            the engine.*?```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert tree

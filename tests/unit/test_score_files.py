@@ -122,3 +122,13 @@ def test_answers_to_a_set_are_judged_by_its_rows(recipe: Path, tmp_path: Path) -
     assert numbers == [0, 1]
     with pytest.raises(UserError, match=r"row 1: the prompt '.*' is not in the set 'one' of the recipe"):
         as_groups(rows, load_recipe(RLRecipe, recipe))
+
+
+def test_a_shaped_reward_is_seen_to_be_correct_or_not(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "two.jsonl").write_text('{"completion": "1", "answer": "1"}\n{"completion": "2", "answer": "1"}\n')
+    score_file(recipe, ["reward.correct_at=2"], tmp_path / "two.jsonl")
+    assert "correct: 0 of 2 (reward.correct_at 2)" in capsys.readouterr().out
+    score_file(recipe, [], tmp_path / "two.jsonl")
+    assert "correct: 1 of 2 (reward.correct_at 1)" in capsys.readouterr().out
