@@ -19,14 +19,15 @@ def before_after_table(
     after: Mapping[str, float],
     questions: Mapping[str, int] | None = None,
     console: Console | None = None,
+    title: str = "Held-out accuracy",
 ) -> list[tuple[str, str, str, str]]:
-    """Print held-out accuracy (0 to 1) by mode before and after, with the gain in points; return the rows.
+    """Print accuracy (0 to 1) by mode before and after, with the gain in points; return the rows.
 
     `questions`: how many there are by mode, for the standard errors.
     """
     counts = questions or {}
     rows = [_gain_row(mode, before.get(mode), after.get(mode), counts.get(mode)) for mode in {**before, **after}]
-    print_table("Held-out accuracy", ("mode", "before", "after", "gain"), rows, console or make_console())
+    print_table(title, ("mode", "before", "after", "gain"), rows, console or make_console())
     return rows
 
 

@@ -25,6 +25,11 @@ CASES = [
     (["data.max_prompt_tokens=3"], "data.max_prompt_tokens: prompt"),
     (["rollout.max_new_tokens=4000"], "exceed the model's context of 256"),
     (["evaluation.validation_size=64"], "evaluation.validation_size: holding out"),
+    # Before a cluster is looked for, too.
+    (
+        ["reward.terms.0.function=tests.fakes.rewards:columns_seen", "cluster.address=127.0.0.1:1"],
+        "reads the column 'scale'",
+    ),
     (["cluster.address=127.0.0.1:1"], "cluster.address: nothing answers at 127.0.0.1:1"),
 ]
 

@@ -80,7 +80,9 @@ def test_a_base_model_is_sampled_in_a_chat_template_of_ones_own(
     assert agapo_here("check", recipe_file, *overrides).returncode == 0
 
 
-def test_more_questions_are_measured_and_answers_kept(recipe_file: Path, tmp_path: Path) -> None:
+def test_more_questions_are_measured_and_answers_kept(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     sets = "{other: {source: tests.fakes.questions:prompts}}"
     own = ("steps=1", "prompts_per_step=2", f"evaluation={{every: 1, test_size: 4, validation_size: 4, sets: {sets}}}")
     agapo.run(recipe_file, f"run.output={tmp_path}", "run.name=sets", *own)
@@ -95,4 +97,11 @@ def test_more_questions_are_measured_and_answers_kept(recipe_file: Path, tmp_pat
     for row in measured:
         asked = [answer for answer in answers if (answer["step"], answer["set"]) == (row["step"], "other")]
         assert row["eval/other/reasoning"] == sum(answer["correct"] for answer in asked) / 3
+    # The first evaluation is before RL; what is exported was measured last, or was no better.
+    summary = json.loads((tmp_path / "rl/sets/summary.json").read_text())
+    assert summary["sets"]["other"]["before"] == {"reasoning": measured[0]["eval/other/reasoning"]}
+    exported = measured[summary["exported"]["step"]]
+    assert summary["sets"]["other"]["after"] == {"reasoning": exported["eval/other/reasoning"]}
+    said = capsys.readouterr().out
+    assert said.count("on other: reasoning ") == 2 and "Accuracy on other" in said
     assert {answer["prompt"] for answer in answers if answer["set"] == "other"} == {"other 0?", "other 1?", "other 2?"}

@@ -250,10 +250,7 @@ class RLLoop:
             self.evaluate(step)
 
     def evaluate(self, step: int) -> None:
-        """Measure accuracy on the validation questions, in the modes that are trained; keep the best weights.
-
-        Other sets are measured beside them, and all answers written down.
-        """
+        """Measure accuracy on validation questions and sets, in the modes that are trained; keep the best weights."""
         started, modes = time.monotonic(), list(self.recipe.data.modes)
         with self.collector.paused():
             found = self.evaluator.accuracy(self.questions.validation, modes)
@@ -268,14 +265,19 @@ class RLLoop:
             if self.recipe.evaluation.keep == "best":
                 self.exporter.keep(fetch(self.learner.weights()), self.run.best)
         metrics = {f"eval/{mode}": value for mode, value in found.accuracy.items()} | {"eval/reward": reward}
-        for name, other in others.items():
-            metrics |= {f"eval/{name}/{mode}": value for mode, value in other.accuracy.items()}
+        exported = self.progress.best_step == step or self.recipe.evaluation.keep == "last"
+        self.progress.note_sets(others, exported=exported)
+        metrics |= {
+            f"eval/{name}/{mode}": value for name, one in others.items() for mode, value in one.accuracy.items()
+        }
         for name, one in {VALIDATION: found, **others}.items():
             self.logger.log_answers(step, name, one.groups)
         ended = time.monotonic()
         self.timeline.add((DRIVER, 0), "evaluate", started, ended)
         self.logger.log(step, metrics | {"time/evaluate": ended - started})
         self.view.evaluation(step, found.accuracy, found.questions, reward=reward, best=best)
+        for name, other in others.items():
+            self.view.announce(f"  on {name}: {_percentages(other.accuracy, other.questions)}")
 
     def save_now_and_then(self) -> None:
         """Save every so many steps, and after the last."""

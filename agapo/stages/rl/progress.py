@@ -1,9 +1,10 @@
 """Where an RL run is: what a checkpoint holds of the main loop, and how it goes on from there."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
+from agapo.evaluation.evaluator import Evaluation
 from agapo.learner.checkpoint import latest_checkpoint
 from agapo.learner.rl.group import LearnerGroup
 from agapo.recipe import RLRecipe
@@ -52,6 +53,16 @@ class Progress:
     before: dict[str, float] = field(default_factory=dict)
     start: dict[str, float] = field(default_factory=dict)
     """What the starting model does when sampled, by mode: pass@k, pass@1, and the mean of each reward term."""
+
+    sets: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    """Accuracy on each of `evaluation.sets` by mode, `before` RL and `after`: of the weights that would be exported."""
+
+    def note_sets(self, measured: Mapping[str, Evaluation], *, exported: bool) -> None:
+        """Take note of what was measured on the sets; `exported`: of the weights that would be."""
+        for name, found in measured.items():
+            own = self.sets.setdefault(name, {"questions": {**found.questions}, "before": found.accuracy})
+            if exported:
+                own["after"] = found.accuracy
 
     def note_kept(self, kept: int, groups: int) -> None:
         """Take note of how many of a step's groups were kept; a step counts half of the one after it."""

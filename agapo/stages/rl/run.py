@@ -31,7 +31,7 @@ from agapo.recipe.rollout import rollout_warnings
 from agapo.reporting import try_report
 from agapo.resolve import resolve
 from agapo.rewarding.scorer import Scorer
-from agapo.rewarding.start import check_rewards, start_scorer
+from agapo.rewarding.start import start_scorer
 from agapo.rollouts.pool import RolloutPool
 from agapo.stages.rl.collector import Collector, rendered
 from agapo.stages.rl.loop import RLLoop
@@ -46,6 +46,7 @@ from agapo.stages.running.measure import about_test
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
 from agapo.stages.running.system import (
+    check_judging,
     make_evaluator,
     require_own_gpus,
     start_rollouts,
@@ -132,7 +133,7 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     check_questions(recipe, questions, render, exporter.config)
     sets = load_sets(recipe, render, exporter.config)
     questions = without_asked(questions, sets)
-    check_rewards(recipe.reward)
+    check_judging(recipe.reward, (*questions.train, *questions.test))
     if recipe.algorithm.objective:
         resolve(recipe.algorithm.objective, key="algorithm.objective")
     scorer, pool, learner = _start_workers(recipe, model_path, stack)
@@ -267,6 +268,7 @@ def finish_rl(loop: RLLoop, recipe_path: Path, model_path: str) -> None:
         # `max_sampled_tokens` may have ended it before the recipe's.
         "steps": progress.step,
         "measures": {"after": measures(after.groups)},
+        "sets": progress.sets,
         "test": about_test(after, test, recipe.reward, recipe.rollout),
         "wall_s": round(loop.wall_s, 1),
         "tokens_generated": progress.tokens,

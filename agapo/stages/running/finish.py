@@ -124,6 +124,8 @@ def report_finished(run: RunDirectory) -> None:
     summary = read_json(run.summary) or {}
     if summary["after"]:
         before_after_table(summary["before"], summary["after"], (summary.get("test") or {}).get("questions"))
+    for name, found in (summary.get("sets") or {}).items() if summary["stage"] == "rl" else ():
+        before_after_table(found["before"], found.get("after", {}), found["questions"], title=f"Accuracy on {name}")
     if held_out := summary.get("held_out"):
         _print_losses(held_out)
     if thinking := summary.get("thinking"):

@@ -1,6 +1,6 @@
 """What a stage needs running, made from a recipe: rollout actors, how they sample, the order of the prompts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from agapo.cluster import in_cluster, require_gpus, threads_for
@@ -17,17 +17,26 @@ from agapo.recipe.reward import RewardConfig
 from agapo.recipe.rl import RLRecipe
 from agapo.recipe.rollout import RolloutConfig
 from agapo.recipe.sft import SFTRecipe
+from agapo.rewarding.start import check_columns, check_rewards
 from agapo.rollouts.actor import EngineSettings
 from agapo.rollouts.engine import SamplingParams
 from agapo.rollouts.engines.vllm.version import require_vllm
 from agapo.rollouts.pool import RolloutPool
 from agapo.rollouts.sampling import Judge
+from agapo.schema import Prompt
 from agapo.tracking import make_console, say
 
 NOT_REPEATABLE = (
     "Sampling with vLLM: what is sampled again (after an actor's death, or a resume) is valid, and not the same; "
     "rollout.engine=transformers repeats itself to the bit."
 )
+
+
+def check_judging(reward: RewardConfig, questions: Iterable[Prompt]) -> None:
+    """Look at the rewards, and whether the questions have what they read; say what is odd. Raises UserError."""
+    check_rewards(reward)
+    for warning in check_columns(reward, questions):
+        make_console().print(f"warning: {warning}", style="yellow", soft_wrap=True, highlight=False)
 
 
 @contextmanager
