@@ -183,11 +183,12 @@ OURS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 def our_rewards() -> dict[str, Callable[..., Any]]:
-    """Every public function of `rewards/` that takes prompts and completions."""
+    """Every public function of `rewards/` that takes prompts and completions, but for `canonical`, which judges nothing."""
     found = {}
     for module in pkgutil.iter_modules(rewards.__path__):
         for name, function in vars(importlib.import_module(f"rewards.{module.name}")).items():
             is_own = getattr(function, "__module__", "") == f"rewards.{module.name}" and not name.startswith("_")
+            is_own = is_own and name != "canonical"
             if is_own and inspect.isfunction(function) and "prompts" in inspect.signature(function).parameters:
                 found[f"{module.name}.{name}"] = function
     return found
