@@ -183,7 +183,7 @@ OURS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 def our_rewards() -> dict[str, Callable[..., Any]]:
-    """Every public function of `rewards/` that takes prompts and completions, but for `canonical`, which judges nothing."""
+    """Every public function of `rewards/` that takes prompts, but for `canonical`, which judges nothing."""
     found = {}
     for module in pkgutil.iter_modules(rewards.__path__):
         for name, function in vars(importlib.import_module(f"rewards.{module.name}")).items():
