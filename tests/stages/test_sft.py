@@ -53,6 +53,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     done = agapo("sft", recipe_file(folder), f"run.output={folder}", "tracking.wandb=offline")
     assert done.returncode == 0, done.stderr + done.stdout
+    assert "sft: starts from random weights, drawn with run.seed 0 (create)" in done.stdout
     assert "Responses that think" in done.stdout
     assert re.search(r"reasoning : non-reasoning 1\.(49|50)", done.stdout)
     return folder / "sft" / "small"

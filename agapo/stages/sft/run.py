@@ -34,6 +34,8 @@ from agapo.tracking import RunDirectory, learning_curve, make_console, read_json
 
 def run_sft(recipe: SFTRecipe, recipe_path: Path) -> None:
     """Run the SFT stage, or go on with it. Raises Interrupted after saving when the user asks to stop."""
+    if recipe.create:
+        say(f"sft: starts from random weights, drawn with run.seed {recipe.run.seed} (create)")
     parent = None if recipe.create else starting_model(recipe)
     with RunDirectory.open(recipe, recipe_path) as run, told_in_a_line(run):
         if parent:
