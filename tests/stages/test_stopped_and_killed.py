@@ -106,6 +106,8 @@ def test_sigterm_before_anything_is_started(recipe_file: Path, tiny_model: Path,
     status, output = started.end()
     assert status == 143
     assert output.splitlines() == [
+        "rl: small; loading PyTorch and what goes with it",
         f"rl: starts from {tiny_model} (model.path)",
+        "reading the questions and loading the rewards",
         "stopped; the same command goes on from what is saved",
     ]
