@@ -201,7 +201,8 @@ def test_a_killed_worker_costs_the_steps_since_the_last_checkpoint(
     """They are made again by a new one, with the same numbers, and reported once."""
     monkeypatch.setattr("agapo.learner.trl.ranks.POLL_S", 0.002)
     killed: list[int] = []
-    often = replace(changed(settings, max_restarts=2), checkpoint=CheckpointConfig(every=2))
+    as_one = divided(settings, 1, 0, 4)
+    often = replace(changed(as_one, max_restarts=2), checkpoint=CheckpointConfig(every=2))
 
     def kill_once(losses: Losses) -> bool:
         if len(losses) >= 4 and not killed:
