@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +17,9 @@ from agapo.built_in import find_recipe
 from agapo.errors import Interrupted, UserError
 from agapo.forking.driver import start_forks
 from agapo.signals import Stopped, exit_status, handled_by, stop_at_once
+
+if TYPE_CHECKING:
+    from agapo.recipe import Recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,7 +50,7 @@ def sft(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import SFTRecipe, load_recipe
 
     loaded = load_recipe(SFTRecipe, recipe, overrides)
-    _say_loading(f"{loaded.stage}: {loaded.run.name}")
+    _say_loading(loaded)
     start_forks(loaded.cluster.address)
     from agapo.stages.sft.run import run_sft
 
@@ -60,7 +63,7 @@ def rl(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import RLRecipe, load_recipe
 
     loaded = load_recipe(RLRecipe, recipe, overrides)
-    _say_loading(f"{loaded.stage}: {loaded.run.name}")
+    _say_loading(loaded)
     start_forks(loaded.cluster.address, trainers=False)
     from agapo.stages.rl.run import run_rl
 
@@ -73,7 +76,7 @@ def dpo(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import DPORecipe, load_recipe
 
     loaded = load_recipe(DPORecipe, recipe, overrides)
-    _say_loading(f"{loaded.stage}: {loaded.run.name}")
+    _say_loading(loaded)
     start_forks(loaded.cluster.address)
     from agapo.stages.dpo.run import run_dpo
 
@@ -93,7 +96,7 @@ def pairs(
     from agapo.recipe import DPORecipe, load_recipe
 
     loaded = load_recipe(DPORecipe, recipe, overrides)
-    _say_loading(f"{loaded.stage}: {loaded.run.name}")
+    _say_loading(loaded)
     start_forks(loaded.cluster.address)
     from agapo.stages.dpo.run import run_pairs
 
@@ -106,7 +109,7 @@ def evaluate(recipe: RecipePath, overrides: Overrides = None) -> None:
     from agapo.recipe import EvalRecipe, load_recipe
 
     loaded = load_recipe(EvalRecipe, recipe, overrides)
-    _say_loading(f"{loaded.stage}: {loaded.run.name}")
+    _say_loading(loaded)
     start_forks(loaded.cluster.address, trainers=False)
     from agapo.stages.eval.run import run_eval
 
@@ -236,7 +239,7 @@ def curate(
     from agapo.recipe import SFTRecipe, load_recipe
 
     loaded = load_recipe(SFTRecipe, recipe, overrides)
-    _say_loading(f"{loaded.stage}: {loaded.run.name}")
+    _say_loading(loaded)
     from agapo.stages.curate import run_curate
 
     run_curate(loaded, explain=explain, out=out, samples=samples)
@@ -254,7 +257,7 @@ def filter_prompts(
     from agapo.recipe import RLRecipe, load_recipe
 
     loaded = load_recipe(RLRecipe, recipe, overrides)
-    _say_loading(f"{loaded.stage}: {loaded.run.name}")
+    _say_loading(loaded)
     start_forks(loaded.cluster.address, trainers=False)
     from agapo.stages.filter import run_filter
 
@@ -305,8 +308,10 @@ def main() -> None:
         _say_stopped("stopped; the same command goes on from what is saved")
 
 
-def _say_loading(begun: str) -> None:
+def _say_loading(begun: "Recipe | str") -> None:
     """Say what is begun: what comes next, the imports, takes up to ten seconds, and more on busy cores."""
+    if not isinstance(begun, str):
+        begun = f"{begun.stage}: {begun.run.name}"
     print(f"{begun}; loading PyTorch and what goes with it", flush=True)
 
 

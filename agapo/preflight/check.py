@@ -21,10 +21,11 @@ from agapo.recipe import STAGES, DPORecipe, EvalRecipe, Recipe, RLRecipe, SFTRec
 from agapo.recipe.data import SetConfig
 from agapo.recipe.pairs import PairRowsConfig, PairsConfig
 from agapo.recipe.read import recipe_stage
-from agapo.recipe.reward import require_terms
+from agapo.recipe.reward import RewardConfig, require_terms
 from agapo.recipe.rollout import RolloutConfig, rollout_warnings
 from agapo.recipe.trainer import PreferenceTrainingConfig
 from agapo.resolve import resolve
+from agapo.schema import Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -236,25 +237,31 @@ def _reached(read: Callable[[], T], sources: Iterable[SetConfig]) -> tuple[T | N
 
 def _sets(recipe: RLRecipe) -> Rows:
     from agapo.evaluation.questions import fitting_set, read_set
-    from agapo.rewarding.start import check_columns
 
     rows: Rows = []
     for name, given in recipe.evaluation.sets.items():
         questions, why = _reached(partial(read_set, recipe, name), [given])
-        odd: list[str] = []
+        odd: Rows = []
         if questions:
-            require_terms(recipe.reward, {prompt.domain for prompt in questions})
-            odd = check_columns(recipe.reward, questions)
+            odd = _judged(recipe.reward, questions)
             if model := _model_of(recipe).rendering:
                 questions = fitting_set(recipe, questions, *model)
         rows.append((f"evaluation.sets.{name}", why or f"{len(questions or [])} questions"))
-        rows += [("warning", text) for text in odd]
+        rows += odd
     return rows
+
+
+def _judged(reward: RewardConfig, questions: Iterable[Prompt]) -> Rows:
+    """Return what is odd of the rewards with these questions. Raises UserError where one cannot be judged."""
+    from agapo.rewarding.start import check_columns
+
+    asked = list(questions)
+    require_terms(reward, {prompt.domain for prompt in asked})
+    return [("warning", text) for text in check_columns(reward, asked)]
 
 
 def _test_questions(recipe: SFTRecipe | EvalRecipe) -> Rows:
     from agapo.evaluation.questions import fitting, load_suites, load_test_questions
-    from agapo.rewarding.start import check_columns
 
     assert recipe.prompts and recipe.reward
     # An evaluation keeps its sources apart, SFT puts them in one list.
@@ -264,8 +271,7 @@ def _test_questions(recipe: SFTRecipe | EvalRecipe) -> Rows:
     if found is None:
         return [("questions", why)]
     questions = list(chain(*found.values())) if isinstance(found, dict) else found
-    require_terms(recipe.reward, {prompt.domain for prompt in questions})
-    odd = [("warning", text) for text in check_columns(recipe.reward, questions)]
+    odd = _judged(recipe.reward, questions)
     model = _model_of(recipe)
     if not model.rendering:
         return [("questions", f"{len(questions)} test"), *odd, model.lengths]
@@ -276,14 +282,12 @@ def _test_questions(recipe: SFTRecipe | EvalRecipe) -> Rows:
 
 def _prompts(recipe: RLRecipe | DPORecipe) -> Rows:
     from agapo.evaluation.questions import load_questions
-    from agapo.rewarding.start import check_columns
 
     assert recipe.data and recipe.reward
     questions, why = _reached(partial(load_questions, recipe.data, recipe.evaluation), recipe.data.parts.values())
     if questions is None:
         return [("data", why)]
-    require_terms(recipe.reward, {prompt.domain for prompt in (*questions.train, *questions.test)})
-    odd = [("warning", text) for text in check_columns(recipe.reward, (*questions.train, *questions.test))]
+    odd = _judged(recipe.reward, (*questions.train, *questions.test))
     sizes = {"training": questions.train, "validation": questions.validation, "test": questions.test}
     found = ", ".join(f"{len(prompts)} {name}" for name, prompts in sizes.items() if prompts)
     return [("questions", found), *odd, *_lengths(recipe, questions)]

@@ -22,7 +22,7 @@ from agapo.model.loading import load_config, load_tokenizer
 from agapo.recipe import RLRecipe
 from agapo.recipe.filtering import FilterRecipe, filter_recipe
 from agapo.rewarding.scorer import Scorer
-from agapo.rewarding.start import start_scorer
+from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.engine import PromptRequest
 from agapo.rollouts.pool import RolloutPool
 from agapo.rollouts.sampling import sample_and_score
@@ -33,7 +33,7 @@ from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
 from agapo.stages.running.system import (
-    check_judging,
+    check_judged,
     require_actors_gpus,
     sampling_params,
     start_rollouts,
@@ -82,7 +82,8 @@ def _measure_and_write(recipe: RLRecipe, own: FilterRecipe, run: RunDirectory, m
     say("reading the questions and loading the rewards")
     questions = without_overlong(load_questions(recipe.data, recipe.evaluation), render, recipe.data)
     check_questions(recipe, questions, render, load_config(model_path, recipe.model.rope_fields))
-    check_judging(recipe.reward, (*questions.train, *questions.validation))
+    check_rewards(recipe.reward)
+    check_judged(recipe.reward, (*questions.train, *questions.validation))
     mode = max(recipe.data.modes, key=lambda name: recipe.data.modes[name])
     prompts = [replace(prompt, mode=mode) for prompt in (*questions.train, *questions.validation)]
     prompts.sort(key=lambda prompt: prompt.id)

@@ -25,6 +25,7 @@ from agapo.learner.trl.preference import NAMES, make_preference_trainer, save_pa
 from agapo.learner.trl.ranks import Kind
 from agapo.model.loading import load_config, load_tokenizer
 from agapo.recipe import DPORecipe
+from agapo.rewarding.start import check_rewards
 from agapo.stages.dpo.given import given_pairs
 from agapo.stages.dpo.guards import guard_findings, print_guards
 from agapo.stages.dpo.pairing import (
@@ -46,7 +47,7 @@ from agapo.stages.running.interrupt import StopRequest
 from agapo.stages.running.measure import before_and_after, measured, measuring
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
-from agapo.stages.running.system import check_judging, require_own_gpus, started_ray, training_stream
+from agapo.stages.running.system import check_judged, require_own_gpus, started_ray, training_stream
 from agapo.stages.running.trainer_loop import TrainerLoop, trainer_loop
 from agapo.tracking import (
     RunDirectory,
@@ -124,10 +125,11 @@ def _prepared(recipe: DPORecipe, run: RunDirectory, start: str) -> Iterator[_Sta
         questions = None
         if recipe.data and recipe.reward:
             say("reading the questions and loading the rewards")
+            check_rewards(recipe.reward)
             questions = load_questions(recipe.data, recipe.evaluation)
             questions = without_overlong(questions, render, recipe.data)
             check_questions(recipe, questions, render, load_config(start, recipe.model.rope_fields))
-            check_judging(recipe.reward, (*questions.train, *questions.test))
+            check_judged(recipe.reward, (*questions.train, *questions.test))
         earlier = earlier_pairs(recipe)
         check_rendering(tokenizer, start, earlier)
         if recipe.pairs.rows and not pairs_are_made(run.path, recipe.pairs):

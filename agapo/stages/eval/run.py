@@ -25,7 +25,7 @@ from agapo.evaluation.tables import accuracy_figures, print_accuracy
 from agapo.model.loading import load_config, load_tokenizer
 from agapo.model.marks import form_mark, weights_mark
 from agapo.recipe import EvalRecipe
-from agapo.rewarding.start import start_scorer
+from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
 from agapo.stages.eval.asking import Asking
 from agapo.stages.running.deaths import told_in_a_line
@@ -34,7 +34,7 @@ from agapo.stages.running.measure import needle_part, needles_of
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import starting_model
 from agapo.stages.running.system import (
-    check_judging,
+    check_judged,
     make_evaluator,
     require_actors_gpus,
     start_rollouts,
@@ -141,6 +141,7 @@ def _asking(recipe: EvalRecipe, render: Renderer, config: PreTrainedConfig, run:
         # The recipe has a mode that samples, and the model's chat template has not.
         left = own.modes[0]
         say(f"evaluation.samples {own.samples}: one answer a question, since {left} is greedy; sampling can name it")
+    check_rewards(recipe.reward)
     suites = fitting_suites(
         recipe.prompts,
         own.test_size,
@@ -150,7 +151,7 @@ def _asking(recipe: EvalRecipe, render: Renderer, config: PreTrainedConfig, run:
         max_new_tokens=recipe.rollout.max_new_tokens,
         key="prompts",
     )
-    check_judging(recipe.reward, chain(*suites.values()))
+    check_judged(recipe.reward, chain(*suites.values()))
     return Asking(recipe, recipe.reward, suites, model, run.answers)
 
 

@@ -31,7 +31,7 @@ from agapo.recipe.rollout import rollout_warnings
 from agapo.reporting import try_report
 from agapo.resolve import resolve
 from agapo.rewarding.scorer import Scorer
-from agapo.rewarding.start import start_scorer
+from agapo.rewarding.start import check_rewards, start_scorer
 from agapo.rollouts.pool import RolloutPool
 from agapo.stages.rl.collector import Collector, rendered
 from agapo.stages.rl.loop import RLLoop
@@ -46,7 +46,7 @@ from agapo.stages.running.measure import about_test
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
 from agapo.stages.running.system import (
-    check_judging,
+    check_judged,
     make_evaluator,
     require_own_gpus,
     start_rollouts,
@@ -133,7 +133,8 @@ def build_rl(recipe: RLRecipe, run: RunDirectory, model_path: str, stack: ExitSt
     check_questions(recipe, questions, render, exporter.config)
     sets = load_sets(recipe, render, exporter.config)
     questions = without_asked(questions, sets)
-    check_judging(recipe.reward, (*questions.train, *questions.test))
+    check_rewards(recipe.reward)
+    check_judged(recipe.reward, (*questions.train, *questions.test))
     if recipe.algorithm.objective:
         resolve(recipe.algorithm.objective, key="algorithm.objective")
     scorer, pool, learner = _start_workers(recipe, model_path, stack)

@@ -17,7 +17,7 @@ from agapo.recipe.reward import RewardConfig
 from agapo.recipe.rl import RLRecipe
 from agapo.recipe.rollout import RolloutConfig
 from agapo.recipe.sft import SFTRecipe
-from agapo.rewarding.start import check_columns, check_rewards
+from agapo.rewarding.start import check_columns
 from agapo.rollouts.actor import EngineSettings
 from agapo.rollouts.engine import SamplingParams
 from agapo.rollouts.engines.vllm.version import require_vllm
@@ -32,9 +32,8 @@ NOT_REPEATABLE = (
 )
 
 
-def check_judging(reward: RewardConfig, questions: Iterable[Prompt]) -> None:
-    """Look at the rewards, and whether the questions have what they read; say what is odd. Raises UserError."""
-    check_rewards(reward)
+def check_judged(reward: RewardConfig, questions: Iterable[Prompt]) -> None:
+    """Look whether the questions have what the rewards read, and say what is odd. Raises UserError."""
     for warning in check_columns(reward, questions):
         make_console().print(f"warning: {warning}", style="yellow", soft_wrap=True, highlight=False)
 

@@ -27,7 +27,7 @@ from agapo.stages.running.measure import (
 )
 from agapo.stages.running.modes import fit_modes
 from agapo.stages.running.start import keep_start, starting_model
-from agapo.stages.running.system import check_judging, require_own_gpus, started_ray
+from agapo.stages.running.system import check_judged, require_own_gpus, started_ray
 from agapo.stages.sft.loop import data_summary, held_out_loss, sft_loop, start_folder
 from agapo.tracking import RunDirectory, learning_curve, make_console, read_json, say, write_json_atomic
 
@@ -121,5 +121,5 @@ def _questions(recipe: SFTRecipe, tokenizer: PreTrainedTokenizerBase, config: Pr
         max_new_tokens=recipe.rollout.max_new_tokens,
         key="prompts",
     )
-    check_judging(recipe.reward, questions)
+    check_judged(recipe.reward, questions)
     return questions
